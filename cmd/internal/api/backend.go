@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"io"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+)
+
+// Filters is the Engine API's filters parameter: key to the set of its values.
+type Filters map[string]map[string]bool
+
+// ContainerBackend is what the container routes need. ref is a name, an ID or an unambiguous prefix of one.
+type ContainerBackend interface {
+	ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error)
+	ContainerList(ctx context.Context, opts ListOptions) ([]container.Summary, error)
+	ContainerInspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
+	// ContainerStart returns errdefs.ErrNotModified's class (see NotModified) when it runs already.
+	ContainerStart(ctx context.Context, ref string) ([]string, error)
+	ContainerStop(ctx context.Context, ref string, signal string, timeout *int) error
+	ContainerRestart(ctx context.Context, ref string, signal string, timeout *int) error
+	ContainerKill(ctx context.Context, ref string, signal string) error
+	ContainerRemove(ctx context.Context, ref string, force, volumes bool) error
+	ContainerRename(ctx context.Context, ref, name string) error
+	// ContainerWait registers the wait before it returns; the channel gets exactly one answer.
+	ContainerWait(ctx context.Context, ref string, condition container.WaitCondition) (<-chan container.WaitResponse, error)
+	ContainerResize(ctx context.Context, ref string, height, width uint32) error
+	ContainerLogs(ctx context.Context, ref string, opts LogsOptions, w io.Writer) error
+	// ContainerTTY tells whether its output is one raw stream.
+	ContainerTTY(ctx context.Context, ref string) (bool, error)
+	// ContainerAttach returns once the stream is registered, also for a container that does not run yet: output from
+	// the very first byte goes to it. Frames are already multiplexed as the Engine API wants them.
+	ContainerAttach(ctx context.Context, ref string, opts AttachOptions) (Stream, error)
+}
+
+// ListOptions are GET /containers/json's.
+type ListOptions struct {
+	All     bool
+	Limit   int
+	Size    bool
+	Filters Filters
+}
+
+// LogsOptions are GET /containers/{id}/logs'. Times are the API's own text (Unix seconds with nanoseconds, or RFC 3339).
+type LogsOptions struct {
+	Stdout, Stderr, Follow, Timestamps, Details bool
+	Since, Until, Tail                          string
+}
+
+// AttachOptions are POST /containers/{id}/attach's.
+type AttachOptions struct {
+	Stream, Stdin, Stdout, Stderr, Logs bool
+	DetachKeys                          string
+}
+
+// Stream is a container's or an exec's standard streams: writes go to stdin, reads give the output as the Engine API
+// frames it (raw with a TTY, multiplexed without). CloseWrite ends stdin alone.
+type Stream interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// ExecBackend is what the exec routes need.
+type ExecBackend interface {
+	ExecCreate(ctx context.Context, ref string, req container.ExecCreateRequest) (string, error)
+	// ExecStart starts it. With req.Detach the stream is nil and the call returns when the process runs.
+	ExecStart(ctx context.Context, id string, req container.ExecStartRequest) (Stream, error)
+	ExecInspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
+	ExecResize(ctx context.Context, id string, height, width uint32) error
+}
+
+// NetworkBackend is what the network routes need.
+type NetworkBackend interface {
+	NetworkList(ctx context.Context, f Filters) ([]network.Summary, error)
+	NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (network.Inspect, error)
+	NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
+	NetworkRemove(ctx context.Context, ref string) error
+	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
+	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
+	NetworkPrune(ctx context.Context, f Filters) (network.PruneReport, error)
+}
+
+// ImageBackend is what the image routes need.
+type ImageBackend interface {
+	ImageList(ctx context.Context, all bool, f Filters) ([]image.Summary, error)
+	ImageInspect(ctx context.Context, ref string) (image.InspectResponse, error)
+	// ImagePull, ImageLoad and ImageImport write progress as they go; the API turns it into NDJSON.
+	ImagePull(ctx context.Context, ref, platform, registryAuth string, p Progress) error
+	ImageLoad(ctx context.Context, r io.Reader, quiet bool, p Progress) error
+	ImageImport(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p Progress) error
+	ImageTag(ctx context.Context, ref, target string) error
+	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
+}
+
+// Progress takes one line of a long operation's progress.
+type Progress interface {
+	// Status is a line such as ("Pulling fs layer", "4abcf2066143", 0, 0); total 0 means unknown.
+	Status(status, id string, current, total int64)
+	// Stream is plain text, such as "Loaded image: busybox:latest\n".
+	Stream(text string)
+}
+
+// SystemBackend is what the system routes need.
+type SystemBackend interface {
+	Info(ctx context.Context) (system.Info, error)
+	Version(ctx context.Context) (system.VersionResponse, error)
+	// SwarmState is the /_ping header's word: inactive, active/worker or active/manager.
+	SwarmState(ctx context.Context) string
+	// Events gives past events since (zero: none) and then live ones until ctx ends.
+	Events(ctx context.Context, since, until string, f Filters) (<-chan events.Message, error)
+}
+
+// ClusterBackend is what /cluster, /swarm and /nodes need.
+type ClusterBackend interface {
+	ClusterInit(ctx context.Context, req ClusterInitRequest) (ClusterInitResponse, error)
+	ClusterJoin(ctx context.Context, req ClusterJoinRequest) (ClusterJoinResponse, error)
+	ClusterLeave(ctx context.Context, force bool) error
+	ClusterToken(ctx context.Context, rotate bool) (ClusterToken, error)
+	ClusterStatus(ctx context.Context) (ClusterStatus, error)
+	NodeList(ctx context.Context, f Filters) ([]swarm.Node, error)
+	NodeInspect(ctx context.Context, ref string) (swarm.Node, error)
+}

@@ -1,0 +1,115 @@
+// Package netdriver states the Container Network Model: networks, the endpoints that join sandboxes to them, and the
+// drivers that make both in the kernel.
+//
+// A Sandbox is one container's network stack. An Endpoint joins one sandbox to one network. A Network is a set of
+// endpoints that reach each other. Sub-packages hold one mechanism each; none of them knows containers, clusters or
+// HTTP.
+package netdriver
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// NetworkID is a network's identity: 64 hexadecimal digits.
+type NetworkID string
+
+// EndpointID is an endpoint's identity: 64 hexadecimal digits.
+type EndpointID string
+
+// Driver names.
+const (
+	TypeBridge  = "bridge"
+	TypeHost    = "host"
+	TypeNull    = "null"
+	TypeOverlay = "overlay"
+)
+
+// Subnet is one address range of a network.
+type Subnet struct {
+	Prefix  netip.Prefix          `json:"prefix"`
+	Gateway netip.Addr            `json:"gateway"`
+	Range   netip.Prefix          `json:"range,omitzero"` // dynamic addresses come from here only; zero: all of Prefix
+	Aux     map[string]netip.Addr `json:"aux,omitempty"`  // addresses never given out, by the name the user gave them
+}
+
+// Network is the wish for one network, as a driver needs it. Options are docker's driver options; the driver parses
+// the ones it knows and leaves the rest alone.
+type Network struct {
+	ID       NetworkID
+	Name     string
+	Driver   string
+	Subnets  []Subnet
+	Internal bool
+	VNI      uint32 // VXLAN network identifier (RFC 7348), overlay networks only
+	Options  map[string]string
+}
+
+// PortMapping publishes a container's port on the host. HostIP invalid or unspecified means every host address.
+type PortMapping struct {
+	Proto         string     `json:"proto"` // tcp or udp
+	HostIP        netip.Addr `json:"hostIP,omitzero"`
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+}
+
+// Endpoint is the wish for one endpoint.
+type Endpoint struct {
+	ID        EndpointID
+	Interface string // its name inside the sandbox, such as eth0
+	Address   netip.Prefix
+	MAC       net.HardwareAddr
+	Gateway   netip.Addr    // the sandbox's default route goes through it; invalid: this endpoint gives no default route
+	Ports     []PortMapping // honoured by drivers that publish ports
+}
+
+// Sandbox is a container's network namespace, by the path of its file.
+type Sandbox struct {
+	ID   string
+	Path string
+}
+
+// Attachment is what a Join made.
+type Attachment struct {
+	Interface string
+	MTU       int // bytes
+}
+
+// Driver makes networks and endpoints of one type in the kernel. Every call states the whole wish and may be repeated.
+type Driver interface {
+	// Type is the name users give to -d.
+	Type() string
+	// Check refuses a wish the driver cannot honour (errdefs.ErrInvalidArgument names option and value) before
+	// anything is made. Unknown options are not its business.
+	Check(Network) error
+	// Ensure creates or repairs what the network needs on this host.
+	Ensure(ctx context.Context, n Network) error
+	// Remove removes what Ensure made; nil if there is nothing.
+	Remove(ctx context.Context, n Network) error
+	// Join makes the endpoint in the sandbox; idempotent by endpoint ID. It calls for no earlier Ensure. On error
+	// nothing of the endpoint stays behind.
+	Join(ctx context.Context, n Network, e Endpoint, s Sandbox) (Attachment, error)
+	// Leave removes the endpoint; nil if it is not there, also when the sandbox is already gone.
+	Leave(ctx context.Context, n Network, e Endpoint) error
+}
+
+// Peer is an endpoint of the same network on another host.
+type Peer struct {
+	Address netip.Addr
+	MAC     net.HardwareAddr
+	VTEP    netip.Addr // the other host's data-path address
+}
+
+// PeerSetter is what drivers that span hosts add: SetPeers states every remote endpoint of a network. It is nil work
+// while the network is not present on this host.
+type PeerSetter interface {
+	SetPeers(ctx context.Context, id NetworkID, peers []Peer) error
+}
+
+// DataPath is this host's end of the tunnels between hosts. The zero value means that the host has none yet.
+type DataPath struct {
+	Addr netip.Addr
+	Port uint16 // UDP
+	MTU  int    // bytes, of the interface that holds Addr
+}
