@@ -1,0 +1,4 @@
+package ctrd
+
+// cgroups remembers which parents of containers' cgroups are ours to remove.
+type cgroups struct{}

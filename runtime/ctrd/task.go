@@ -1,0 +1,7 @@
+package ctrd
+
+// Task is the running (or stopped) process of a container.
+type Task struct {
+	id string
+	rt *Runtime
+}
