@@ -1,0 +1,107 @@
+package records
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+)
+
+// Record is one endpoint on a global network.
+type Record struct {
+	ID        string     `json:"id"`        // endpoint ID, unique in the cluster
+	Network   string     `json:"network"`   // network ID
+	Container string     `json:"container"` // container ID
+	Name      string     `json:"name"`      // container name
+	Names     []string   `json:"names,omitempty"`
+	Address   netip.Addr `json:"address"`
+	PrefixLen int        `json:"prefixLen"`
+	MAC       string     `json:"mac"`
+}
+
+func (r Record) equal(o Record) bool {
+	return r.ID == o.ID && r.Network == o.Network && r.Container == o.Container && r.Name == o.Name &&
+		slices.Equal(r.Names, o.Names) && r.Address == o.Address && r.PrefixLen == o.PrefixLen && r.MAC == o.MAC
+}
+
+// Owned is a record and the host whose word it is.
+type Owned struct {
+	Record
+	Owner string
+	Alive bool // false while the owner is thought dead
+}
+
+// Version orders the states of one owner's snapshot. The zero Version is older than every snapshot.
+type Version struct {
+	Incarnation uint64 `json:"i"`
+	Counter     uint64 `json:"c"`
+}
+
+// Compare orders versions as cmp.Compare does.
+func (v Version) Compare(o Version) int {
+	return cmp.Or(cmp.Compare(v.Incarnation, o.Incarnation), cmp.Compare(v.Counter, o.Counter))
+}
+
+// Update is one owner's snapshot (Full), or what changed in it between the versions Base and Version.
+type Update struct {
+	Owner   string   `json:"owner"`
+	Version Version  `json:"version"`
+	Full    bool     `json:"full,omitempty"`
+	Base    Version  `json:"base,omitzero"` // of a difference
+	Put     []Record `json:"put,omitempty"`
+	Del     []string `json:"del,omitempty"` // record IDs
+}
+
+// MaxRecords bounds one update: no host runs as many containers, a damaged or hostile one may claim to.
+const MaxRecords = 65536
+
+// DecodeUpdate reads an update from the wire and checks all that can be checked without a table.
+func DecodeUpdate(b []byte) (Update, error) {
+	var u Update
+	if err := json.Unmarshal(b, &u); err != nil {
+		return Update{}, fmt.Errorf("decode record update: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return u, u.check()
+}
+
+// check says what is wrong with an update that another host sent.
+func (u Update) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("record update of %q: %s: %w", u.Owner, fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+	}
+	switch {
+	case u.Owner == "":
+		return bad("no owner")
+	case u.Version.Compare(Version{}) <= 0:
+		return bad("no version")
+	case len(u.Put)+len(u.Del) > MaxRecords:
+		return bad("%d records", len(u.Put)+len(u.Del))
+	case u.Full && (len(u.Del) > 0 || u.Base != Version{}):
+		return bad("a whole snapshot that deletes or has a base")
+	case !u.Full && (u.Base.Incarnation != u.Version.Incarnation || u.Base.Counter >= u.Version.Counter):
+		return bad("a difference from version %v to %v", u.Base, u.Version)
+	}
+	seen := make(map[string]bool, len(u.Put)+len(u.Del))
+	for _, r := range u.Put {
+		if r.ID == "" || r.Network == "" {
+			return bad("a record without ID or network")
+		}
+		if seen[r.ID] {
+			return bad("record %s twice", r.ID)
+		}
+		if !r.Address.IsValid() || r.PrefixLen < 0 || r.PrefixLen > r.Address.BitLen() {
+			return bad("record %s: address %v/%d", r.ID, r.Address, r.PrefixLen)
+		}
+		seen[r.ID] = true
+	}
+	for _, id := range u.Del {
+		if seen[id] {
+			return bad("record %s twice", id)
+		}
+		seen[id] = true
+	}
+	return nil
+}
