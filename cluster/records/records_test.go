@@ -50,8 +50,8 @@ func TestDeltaThenFull(t *testing.T) {
 
 func TestSuspendedNotDeleted(t *testing.T) {
 	a, b := New("a", 1, nil), New("b", 1, nil)
-	u, _ := a.Change([]Record{rec("1", "net1", 2)}, nil)
-	if _, err := b.Merge(u); err != nil {
+	a.Change([]Record{rec("1", "net1", 2)}, nil)
+	if _, err := b.Merge(mustFull(t, a)); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.SetAlive("a", false); !slices.Equal(got, []string{"net1"}) {
