@@ -1,0 +1,294 @@
+package firewall
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+)
+
+// tableName is the one table of ours in the host's namespace.
+const tableName = "minictl"
+
+// layout is the whole table in the order it has to be made. It is a pure function of the wish.
+type layout struct {
+	sets   []filledSet
+	chains []filledChain
+}
+
+type filledSet struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+type filledChain struct {
+	chain *nftables.Chain
+	rules [][]expr.Any
+}
+
+// plan turns the wish into the table. nil means that there has to be no table.
+//
+// One table of the inet family serves both IP families, since interface sets and the forward chain are the same for
+// both and one table is one transaction. Its NAT chains need Linux 5.2.
+func plan(w wish) *layout {
+	if w.empty() {
+		return nil
+	}
+	l := &layout{}
+	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	if len(w.bridges) > 0 {
+		l.planBridges(table, w)
+	}
+	if w.guard.port != 0 {
+		l.planGuard(table, w.guard)
+	}
+	return l
+}
+
+// interfaces are the sets of interface names that the rules ask.
+type interfaces struct{ bridges, internal, same, icc *nftables.Set }
+
+// nat are the sets of one family.
+type nat struct {
+	fam
+	masquerade, byAddr, byPort *nftables.Set
+}
+
+func (l *layout) planBridges(t *nftables.Table, w wish) {
+	ifs := l.interfaceSets(t, w.sortedBridges())
+	var nats []nat
+	for _, f := range families {
+		nats = append(nats, l.natSets(t, f, w))
+	}
+	dnat := func() (rules [][]expr.Any) {
+		for _, n := range nats {
+			// The address is asked first: a port of one address wins over the same port of all.
+			rules = append(rules,
+				rule(n.only(), local(), n.keyAddr(), n.dnat(n.byAddr)),
+				rule(n.only(), local(), keyAny(), n.dnat(n.byPort)))
+		}
+		return rules
+	}
+	l.base(t, "guard_loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw,
+		loopbackRules(ifs, nats[0])...)
+	l.base(t, "publish", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, dnat()...)
+	l.base(t, "publish_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, dnat()...)
+	l.regular(t, "to_bridge", toBridgeRules(ifs)...)
+	l.base(t, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
+		rule(oifIn(ifs.bridges), jump("to_bridge")),
+		rule(iifIn(ifs.internal), drop()))
+	l.base(t, "leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
+		leaveRules(ifs, nats)...)
+}
+
+// loopbackRules keep 127.0.0.0/8 the host's own. Bridges have route_localnet on, so that 127.0.0.1:PORT can reach a
+// container; without the first two rules the containers could reach everything that listens on the host's loopback.
+// The third holds even where an administrator turned route_localnet on for the wire.
+func loopbackRules(ifs interfaces, v4 nat) [][]expr.Any {
+	return [][]expr.Any{
+		rule(iifIn(ifs.bridges), v4.loopback(v4.dst), drop()),
+		rule(iifIn(ifs.bridges), v4.loopback(v4.src), drop()),
+		rule(notLoopbackInterface(), v4.loopback(v4.dst), v4.keyAddr(), []expr.Any{in(v4.byAddr)}, drop()),
+	}
+}
+
+// toBridgeRules judge what is forwarded to a bridge. Published ports are known by their rewritten destination, so no
+// rule per port is needed and a container's own address leads nowhere from outside.
+func toBridgeRules(ifs interfaces) [][]expr.Any {
+	return [][]expr.Any{
+		rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
+		rule(pairIn(ifs.icc), accept()),
+		rule(iifIn(ifs.internal), drop()),
+		rule(oifIn(ifs.internal), drop()),
+		rule(ctDNAT(), accept()),
+		drop(),
+	}
+}
+
+// leaveRules rewrite sources. A container that reaches a published port of its own bridge must see the answer come from
+// the host, else the two would talk past the rewritten address; the host's loopback source means nothing to a container.
+// Everybody else's source is kept on the way to a bridge.
+func leaveRules(ifs interfaces, nats []nat) [][]expr.Any {
+	v4 := nats[0]
+	rules := [][]expr.Any{
+		rule(pairIn(ifs.same), ctDNAT(), masquerade()),
+		rule(oifIn(ifs.bridges), v4.loopback(v4.src), masquerade()),
+		rule(oifIn(ifs.bridges), accept()),
+	}
+	for _, n := range nats {
+		rules = append(rules, rule(n.only(), []expr.Any{n.load(n.src, reg1), in(n.masquerade)}, masquerade()))
+	}
+	return rules
+}
+
+func (l *layout) planGuard(t *nftables.Table, g guard) {
+	var rules [][]expr.Any
+	for _, f := range families {
+		s := &nftables.Set{Table: t, Name: "members" + f.suffix, KeyType: f.typ}
+		var els []nftables.SetElement
+		for _, m := range sortedAddrs(g.members) {
+			if f.holds(m) {
+				els = append(els, nftables.SetElement{Key: m.AsSlice()})
+			}
+		}
+		l.set(s, els)
+		rules = append(rules, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.src, reg1), notIn(s)}, drop()))
+	}
+	// At input, not before routing: fragments are whole again here, and tunnels that this host only forwards are
+	// not its own.
+	l.base(t, "guard_tunnel", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityRaw, rules...)
+}
+
+func (l *layout) interfaceSets(t *nftables.Table, bridges []Bridge) interfaces {
+	pair := nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
+	one := func(name string, keep func(Bridge) bool) *nftables.Set {
+		s := &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+		return l.set(s, namesOf(bridges, keep, 1))
+	}
+	two := func(name string, keep func(Bridge) bool) *nftables.Set {
+		s := &nftables.Set{Table: t, Name: name, KeyType: pair, Concatenation: true}
+		return l.set(s, namesOf(bridges, keep, 2))
+	}
+	all := func(Bridge) bool { return true }
+	return interfaces{
+		bridges:  one("bridges", all),
+		internal: one("internal", func(b Bridge) bool { return b.Internal }),
+		same:     two("same", all),
+		icc:      two("icc", func(b Bridge) bool { return b.ICC }),
+	}
+}
+
+// namesOf gives elements of the interface names, each repeated as often as the key has fields.
+func namesOf(bridges []Bridge, keep func(Bridge) bool, times int) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, b := range bridges {
+		if keep(b) {
+			els = append(els, nftables.SetElement{Key: slices.Repeat(ifname(b.Interface), times)})
+		}
+	}
+	return els
+}
+
+func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
+	target := nftables.MustConcatSetType(f.typ, nftables.TypeInetService)
+	byAddr, byPort := portElements(f, w.activePorts())
+	concat := func(name string, els []nftables.SetElement, key ...nftables.SetDatatype) *nftables.Set {
+		return l.set(&nftables.Set{Table: t, Name: name + f.suffix, IsMap: true, Concatenation: true,
+			KeyType: nftables.MustConcatSetType(key...), DataType: target}, els)
+	}
+	return nat{
+		fam: f,
+		masquerade: l.set(&nftables.Set{Table: t, Name: "masquerade" + f.suffix, KeyType: f.typ, Interval: true},
+			rangeElements(masqueraded(f, w.sortedBridges()))),
+		byAddr: concat("address_ports", byAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
+		byPort: concat("ports", byPort, nftables.TypeInetProto, nftables.TypeInetService),
+	}
+}
+
+func portElements(f fam, ports []Port) (byAddr, byPort []nftables.SetElement) {
+	for _, p := range ports {
+		k, err := p.key()
+		to := p.Target.Addr().Unmap()
+		if err != nil || !f.holds(to) {
+			continue
+		}
+		e := nftables.SetElement{Val: slices.Concat(to.AsSlice(), padded(bePort(p.Target.Port())))}
+		if k.ip.IsValid() {
+			e.Key = slices.Concat(padded([]byte{k.proto}), k.ip.AsSlice(), padded(bePort(k.port)))
+			byAddr = append(byAddr, e)
+		} else {
+			e.Key = slices.Concat(padded([]byte{k.proto}), padded(bePort(k.port)))
+			byPort = append(byPort, e)
+		}
+	}
+	return byAddr, byPort
+}
+
+// masqueraded gives the subnets to masquerade, without those inside another: the kernel refuses overlapping intervals.
+func masqueraded(f fam, bridges []Bridge) []netip.Prefix {
+	var all []netip.Prefix
+	for _, b := range bridges {
+		if !b.Masquerade || b.Internal {
+			continue
+		}
+		for _, p := range b.Subnets {
+			if p.IsValid() && f.holds(p.Addr()) {
+				all = append(all, p.Masked())
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var out []netip.Prefix
+	for _, p := range all {
+		if len(out) == 0 || !out[len(out)-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// rangeElements gives the interval elements of prefixes: each first address, and the address after each last one marked
+// as an end.
+func rangeElements(prefixes []netip.Prefix) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, p := range prefixes {
+		els = append(els, nftables.SetElement{Key: p.Addr().AsSlice()})
+		if after := afterLast(p); after.IsValid() {
+			els = append(els, nftables.SetElement{Key: after.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return els
+}
+
+// afterLast gives the first address behind p; the zero Addr when p reaches the end of the address space.
+func afterLast(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := range b {
+		switch host := (i+1)*8 - p.Bits(); {
+		case host >= 8:
+			b[i] = 0xff
+		case host > 0:
+			b[i] |= 1<<host - 1
+		}
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a.Next()
+}
+
+func sortedAddrs(in []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range in {
+		if a.IsValid() {
+			out = append(out, a.Unmap().WithZone(""))
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+func (l *layout) set(s *nftables.Set, els []nftables.SetElement) *nftables.Set {
+	// The library numbers sets from a package variable that nobody guards; numbers of our own, counted within one
+	// transaction, keep plans equal and safe to make at the same time.
+	s.ID = uint32(len(l.sets) + 1)
+	l.sets = append(l.sets, filledSet{s, els})
+	return s
+}
+
+func (l *layout) regular(t *nftables.Table, name string, rules ...[]expr.Any) {
+	l.chains = append(l.chains, filledChain{&nftables.Chain{Table: t, Name: name}, rules})
+}
+
+// base adds a chain at a hook. Its policy is accept: the table judges its own interfaces and leaves the rest alone.
+func (l *layout) base(t *nftables.Table, name string, typ nftables.ChainType, hook *nftables.ChainHook,
+	priority nftables.ChainPriority, rules ...[]expr.Any) {
+	policy := nftables.ChainPolicyAccept
+	l.chains = append(l.chains, filledChain{&nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook,
+		Priority: &priority, Policy: &policy}, rules})
+}
