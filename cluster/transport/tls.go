@@ -1,0 +1,102 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+)
+
+// ErrForeign says that a host presented another cluster's authority than the token names.
+var ErrForeign = errors.New("another cluster")
+
+// serverConfig asks for a client certificate unless the caller offers nothing but joining. Each handshake gets a
+// configuration with one protocol only, so that the decision about the certificate and the protocol negotiated cannot
+// differ.
+func (t *Transport) serverConfig() *tls.Config {
+	base := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{t.cfg.Credentials.Cert},
+		SessionTicketsDisabled: true, // connections last; a resumed session would skip the look at the certificate
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(t.cfg.Credentials.CA)
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		for _, name := range hello.SupportedProtos {
+			p := Protocol(name)
+			if _, known := t.listeners[p]; !known {
+				continue
+			}
+			c := base.Clone()
+			c.GetConfigForClient = nil
+			c.NextProtos = []string{name}
+			if p != Join {
+				c.ClientAuth = tls.RequireAndVerifyClientCert
+				c.ClientCAs = pool
+			}
+			return c, nil
+		}
+		return nil, fmt.Errorf("no known protocol among %q", hello.SupportedProtos)
+	}
+	return base
+}
+
+func (t *Transport) clientConfig(id string, p Protocol) *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(t.cfg.Credentials.CA)
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{t.cfg.Credentials.Cert},
+		RootCAs:      pool,
+		ServerName:   id,
+		NextProtos:   []string{string(p)},
+	}
+}
+
+// DialJoin connects a host that is no member to the member at addr. The connection is good only if that member's
+// authority has the given digest (see identity.Token); ErrForeign if it has another.
+func DialJoin(ctx context.Context, addr string, digest [32]byte) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w: %w", addr, err, errdefs.ErrUnavailable)
+	}
+	tc := tls.Client(conn, &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{string(Join)},
+		// The usual verification needs a root and a name, and there is only a digest to go by: VerifyConnection does it.
+		InsecureSkipVerify: true,
+		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyDigest(cs.PeerCertificates, digest) },
+	})
+	if err := tc.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: %w: %w", addr, err, errdefs.ErrUnavailable)
+	}
+	return tc, nil
+}
+
+// verifyDigest wants a leaf signed by the authority with that digest, and the authority in the chain.
+func verifyDigest(chain []*x509.Certificate, digest [32]byte) error {
+	if len(chain) < 2 {
+		return fmt.Errorf("it shows no authority: %w", ErrForeign)
+	}
+	i := slices.IndexFunc(chain[1:], func(c *x509.Certificate) bool { return identity.Digest(c) == digest })
+	if i < 0 {
+		return ErrForeign
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(chain[1+i])
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+		return fmt.Errorf("its certificate is not good: %w", err)
+	}
+	return nil
+}

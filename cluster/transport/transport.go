@@ -1,0 +1,356 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+)
+
+// Protocol is the ALPN name of what a connection carries.
+type Protocol string
+
+// The protocols. Their numbers change when an old and a new host could not understand each other.
+const (
+	Gossip Protocol = "minictl-gossip/1"
+	Raft   Protocol = "minictl-raft/1"
+	RPC    Protocol = "minictl-rpc/1"
+	Join   Protocol = "minictl-join/1"
+)
+
+const (
+	handshakeTimeout = 5 * time.Second
+	// Handshakes cost the called side a signature; more at once than a whole cluster restarting are an attack.
+	maxHandshakes = 256
+)
+
+// Peers is what a transport must know of the cluster's members.
+type Peers interface {
+	// Authorize refuses a node that is not a member, with a sentence for its operator.
+	Authorize(ctx context.Context, id string) error
+	// Address tells where a node listens.
+	Address(id string) (netip.AddrPort, bool)
+}
+
+// Config describes a transport.
+type Config struct {
+	Addr        netip.AddrPort // to listen on, TCP and UDP; port 0 picks one
+	Credentials *identity.Credentials
+	Fence       Fence
+	Peers       Peers
+	Log         *slog.Logger
+}
+
+// Transport is a listening host's end of the cluster's connections.
+type Transport struct {
+	cfg       Config
+	tcp       *net.TCPListener
+	udp       *net.UDPConn
+	listeners map[Protocol]*listener
+	slots     chan struct{}
+	done      chan struct{}
+	wg        sync.WaitGroup
+
+	mu     sync.Mutex
+	conns  map[*Conn]struct{}
+	raw    map[net.Conn]struct{} // in their handshake
+	closed bool
+}
+
+// Conn is a connection whose other end has proved to be the node Peer; empty for a joining host.
+type Conn struct {
+	*tls.Conn
+	Peer  string
+	owner *Transport
+}
+
+// Close closes the connection and forgets it.
+func (c *Conn) Close() error {
+	if c.owner != nil {
+		c.owner.mu.Lock()
+		delete(c.owner.conns, c)
+		c.owner.mu.Unlock()
+	}
+	return c.Conn.Close()
+}
+
+// Listen opens the port and starts to accept. Close ends what it started.
+func Listen(ctx context.Context, cfg Config) (*Transport, error) {
+	tcp, udp, err := bind(ctx, cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{
+		cfg: cfg, tcp: tcp, udp: udp,
+		listeners: map[Protocol]*listener{},
+		slots:     make(chan struct{}, maxHandshakes),
+		done:      make(chan struct{}),
+		conns:     map[*Conn]struct{}{},
+		raw:       map[net.Conn]struct{}{},
+	}
+	for _, p := range []Protocol{Gossip, Raft, RPC, Join} {
+		t.listeners[p] = newListener(tcp.Addr())
+	}
+	t.wg.Add(1)
+	go t.accept()
+	return t, nil
+}
+
+// bind opens TCP and UDP with the same number. A port that the kernel picked for TCP may be taken for UDP, so that case
+// is tried several times.
+func bind(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, *net.UDPConn, error) {
+	var lc net.ListenConfig
+	var err error
+	for range 10 {
+		var l net.Listener
+		if l, err = lc.Listen(ctx, "tcp", addr.String()); err != nil {
+			break
+		}
+		tcp := l.(*net.TCPListener)
+		var p net.PacketConn
+		if p, err = lc.ListenPacket(ctx, "udp", tcp.Addr().String()); err == nil {
+			return tcp, p.(*net.UDPConn), nil
+		}
+		tcp.Close()
+		if addr.Port() != 0 {
+			break
+		}
+	}
+	return nil, nil, fmt.Errorf("listen on %v: %w: %w", addr, err, errdefs.ErrUnavailable)
+}
+
+// Addr is where the transport listens.
+func (t *Transport) Addr() netip.AddrPort { return t.tcp.Addr().(*net.TCPAddr).AddrPort() }
+
+// Packets is the UDP socket. Close closes it.
+func (t *Transport) Packets() net.PacketConn { return t.udp }
+
+// Listener gives the connections of one protocol. They are *Conn.
+func (t *Transport) Listener(p Protocol) net.Listener { return t.listeners[p] }
+
+func (t *Transport) accept() {
+	defer t.wg.Done()
+	for {
+		conn, err := t.tcp.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, most likely. The listener is still good.
+			t.cfg.Log.Warn("accept cluster connection", "err", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-t.done:
+				return
+			}
+		}
+		select {
+		case t.slots <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		t.wg.Go(func() {
+			defer func() { <-t.slots }()
+			t.serve(conn)
+		})
+	}
+}
+
+// serve takes one connection through its handshake and hands it to its protocol's listener.
+func (t *Transport) serve(conn net.Conn) {
+	if !t.track(conn) {
+		conn.Close()
+		return
+	}
+	defer t.untrack(conn)
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	setKeepAlive(conn)
+	tc := tls.Server(conn, t.serverConfig())
+	if err := tc.HandshakeContext(ctx); err != nil {
+		// Anybody can open a connection; that is nothing an operator acts upon.
+		t.cfg.Log.Debug("refused cluster connection", "remote", conn.RemoteAddr().String(), "err", err)
+		conn.Close()
+		return
+	}
+	state := tc.ConnectionState()
+	c := &Conn{Conn: tc, owner: t}
+	p := Protocol(state.NegotiatedProtocol)
+	if p != Join {
+		c.Peer = state.PeerCertificates[0].Subject.CommonName
+		if err := t.admit(ctx, c); err != nil {
+			t.cfg.Log.Warn("refused cluster connection", "node", c.Peer, "remote", conn.RemoteAddr().String(), "err", err)
+			conn.Close()
+			return
+		}
+	}
+	conn.SetDeadline(time.Time{})
+	if !t.adopt(c) || !t.listeners[p].deliver(ctx, c) {
+		c.Close()
+	}
+}
+
+// admit checks fence and membership of a caller with a good certificate and answers it.
+func (t *Transport) admit(ctx context.Context, c *Conn) error {
+	var theirs Fence
+	if err := readFrame(c, &theirs); err != nil {
+		return err
+	}
+	err := t.cfg.Fence.Check(theirs)
+	if err == nil {
+		err = t.cfg.Peers.Authorize(ctx, c.Peer)
+	}
+	var a answer
+	if err != nil {
+		a.Refused = err.Error()
+	}
+	return errors.Join(err, writeFrame(c, a))
+}
+
+// Dial opens a connection to a member.
+func (t *Transport) Dial(ctx context.Context, id string, p Protocol) (*Conn, error) {
+	addr, ok := t.cfg.Peers.Address(id)
+	if !ok {
+		return nil, fmt.Errorf("dial node %s: no such member: %w", id, errdefs.ErrNotFound)
+	}
+	return t.DialAddr(ctx, id, addr.String(), p)
+}
+
+// DialAddr opens a connection to the node id, which is expected at addr.
+func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (_ *Conn, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	// From the advertised address: the other side's firewall may know no other.
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: t.cfg.Addr.Addr().AsSlice()}}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial node %s: %w: %w", id, err, errdefs.ErrUnavailable)
+	}
+	setKeepAlive(conn)
+	c := &Conn{Conn: tls.Client(conn, t.clientConfig(id, p)), Peer: id, owner: t}
+	if err := c.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial node %s at %s: %w: %w", id, addr, err, errdefs.ErrUnavailable)
+	}
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	if err := t.introduce(c); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial node %s at %s: %w", id, addr, err)
+	}
+	conn.SetDeadline(time.Time{})
+	if !t.adopt(c) {
+		conn.Close()
+		return nil, fmt.Errorf("dial node %s: %w", id, net.ErrClosed)
+	}
+	return c, nil
+}
+
+func (t *Transport) introduce(c *Conn) error {
+	if err := writeFrame(c, t.cfg.Fence); err != nil {
+		return err
+	}
+	var a answer
+	if err := readFrame(c, &a); err != nil {
+		return err
+	}
+	if a.Refused != "" {
+		return fmt.Errorf("%s: %w", a.Refused, errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
+func (t *Transport) track(conn net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.raw[conn] = struct{}{}
+	}
+	return !t.closed
+}
+
+func (t *Transport) untrack(conn net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.raw, conn)
+}
+
+// adopt makes Close and Drop responsible for the connection.
+func (t *Transport) adopt(c *Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.conns[c] = struct{}{}
+	}
+	return !t.closed
+}
+
+// Drop closes all connections with a node: it has left, or its host is dead and they would only time out.
+func (t *Transport) Drop(id string) {
+	t.mu.Lock()
+	var drop []*Conn
+	for c := range t.conns {
+		if c.Peer == id {
+			drop = append(drop, c)
+		}
+	}
+	t.mu.Unlock()
+	for _, c := range drop {
+		c.NetConn().Close() // at once: a TLS close would wait to write its alert to a dead host
+		c.Close()
+	}
+}
+
+// Close closes the port and every connection and waits for what Listen started.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	close(t.done)
+	var conns []net.Conn
+	for c := range t.conns {
+		conns = append(conns, c.NetConn())
+	}
+	for c := range t.raw {
+		conns = append(conns, c)
+	}
+	clear(t.conns)
+	t.mu.Unlock()
+	errs := []error{t.tcp.Close(), t.udp.Close()}
+	for _, c := range slices.All(conns) {
+		c.Close()
+	}
+	for _, l := range t.listeners {
+		l.Close()
+	}
+	t.wg.Wait()
+	for i, err := range errs {
+		if errors.Is(err, net.ErrClosed) { // whoever reads the packets may have closed the socket first
+			errs[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setKeepAlive notices within seconds that a host has vanished without a word.
+func setKeepAlive(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3})
+	}
+}
