@@ -1,0 +1,80 @@
+package api
+
+import "net/http"
+
+// clusterRoutes are ours: docker's words for the same, in swarm.go, cannot say everything.
+func (s *server) clusterRoutes() []route {
+	return []route{
+		{"POST", "/cluster/init", s.clusterInit},
+		{"POST", "/cluster/join", s.clusterJoin},
+		{"POST", "/cluster/leave", s.clusterLeave},
+		{"GET", "/cluster/token", s.clusterToken},
+		{"POST", "/cluster/token", s.clusterToken},
+		{"GET", "/cluster/status", s.clusterStatus},
+	}
+}
+
+func (s *server) clusterInit(w http.ResponseWriter, c *call) error {
+	var req ClusterInitRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	res, err := s.Cluster.ClusterInit(ctx, req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, res)
+}
+
+func (s *server) clusterJoin(w http.ResponseWriter, c *call) error {
+	var req ClusterJoinRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	if req.Token == "" || req.Remote == "" {
+		return invalid("join cluster: token and address of a member are needed; \"minictl cluster token\" on a member prints both")
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	res, err := s.Cluster.ClusterJoin(ctx, req)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, res)
+}
+
+func (s *server) clusterLeave(w http.ResponseWriter, c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.ClusterLeave(ctx, c.flag("force")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// clusterToken rotates with POST only: a GET must be safe to repeat.
+func (s *server) clusterToken(w http.ResponseWriter, c *call) error {
+	rotate := c.flag("rotate")
+	if rotate && c.Method != http.MethodPost {
+		return invalid("rotate cluster token: use POST")
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	token, err := s.Cluster.ClusterToken(ctx, rotate)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, token)
+}
+
+func (s *server) clusterStatus(w http.ResponseWriter, c *call) error {
+	status, err := s.Cluster.ClusterStatus(c.Context())
+	if err != nil {
+		return err
+	}
+	status.Nodes, status.Summary = orEmpty(status.Nodes), orEmpty(status.Summary)
+	return writeJSON(w, http.StatusOK, status)
+}

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"net/netip"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+)
+
+// The types that we use are newer than the version that we announce. Fields that API 1.51 still has and the types no
+// longer do are added here, since scripts read them: docker inspect -f '{{.NetworkSettings.IPAddress}}'.
+
+// legacyInspect is a container as API 1.51 shows it. The outer field hides the inner one.
+type legacyInspect struct {
+	container.InspectResponse
+	NetworkSettings *legacyNetworkSettings
+}
+
+// legacyNetworkSettings repeats the default bridge's endpoint at the top, as docker did from before networks had names.
+type legacyNetworkSettings struct {
+	Bridge string
+	*container.NetworkSettings
+	EndpointID          string
+	Gateway             netip.Addr
+	GlobalIPv6Address   netip.Addr
+	GlobalIPv6PrefixLen int
+	IPAddress           netip.Addr
+	IPPrefixLen         int
+	IPv6Gateway         netip.Addr
+	MacAddress          network.HardwareAddr
+}
+
+func withLegacyNetwork(info container.InspectResponse) legacyInspect {
+	out := legacyInspect{InspectResponse: info}
+	if info.NetworkSettings == nil {
+		return out
+	}
+	set := &legacyNetworkSettings{NetworkSettings: info.NetworkSettings}
+	if e := info.NetworkSettings.Networks[network.NetworkBridge]; e != nil {
+		set.EndpointID, set.MacAddress = e.EndpointID, e.MacAddress
+		set.Gateway, set.IPAddress, set.IPPrefixLen = e.Gateway, e.IPAddress, e.IPPrefixLen
+		set.IPv6Gateway, set.GlobalIPv6Address, set.GlobalIPv6PrefixLen = e.IPv6Gateway, e.GlobalIPv6Address, e.GlobalIPv6PrefixLen
+	}
+	out.NetworkSettings = set
+	return out
+}
+
+// legacyEvent is an event as API 1.51 writes it: containers and images have their old names as well.
+type legacyEvent struct {
+	Status string `json:"status,omitempty"`
+	ID     string `json:"id,omitempty"`
+	From   string `json:"from,omitempty"`
+	events.Message
+}
+
+func withLegacyNames(m events.Message) legacyEvent {
+	e := legacyEvent{Message: m}
+	switch m.Type {
+	case events.ContainerEventType:
+		e.Status, e.ID, e.From = string(m.Action), m.Actor.ID, m.Actor.Attributes["image"]
+	case events.ImageEventType:
+		e.Status, e.ID = string(m.Action), m.Actor.ID
+	}
+	return e
+}
+
+// legacyNetwork is a network in a list: docker's lists have the key, always empty.
+type legacyNetwork struct {
+	network.Summary
+	Containers map[string]network.EndpointResource
+}

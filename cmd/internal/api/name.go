@@ -1,0 +1,50 @@
+package api
+
+import "strings"
+
+// nameChars is how docker writes the rule in its messages.
+const nameChars = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
+
+// checkContainerName refuses what docker refuses; a leading slash is allowed, since inspect gives names with one.
+func checkContainerName(name string) error {
+	if validName(strings.TrimPrefix(name, "/")) {
+		return nil
+	}
+	return invalid("Invalid container name (%s), only %s are allowed", clip(name), nameChars)
+}
+
+// validName is nameChars+, two characters or more, as docker has it.
+func validName(s string) bool {
+	if len(s) < 2 || !alphanumeric(s[0]) {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if c := s[i]; !alphanumeric(c) && c != '_' && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func alphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// maxNetworkName bounds a network's name, in bytes. Docker has no bound, but ours travel to every host.
+const maxNetworkName = 255
+
+// checkNetworkName refuses what nobody could type again: docker refuses only the empty one.
+func checkNetworkName(name string) error {
+	if strings.TrimSpace(name) == "" {
+		return invalid("invalid name: name is empty")
+	}
+	if len(name) > maxNetworkName {
+		return invalid("invalid name %s: longer than %d bytes", shown(name), maxNetworkName)
+	}
+	for _, r := range name {
+		if r < ' ' || r == 0x7f || r == '/' || r == '\uFFFD' {
+			return invalid("invalid name %s: control characters and slashes are not allowed", shown(name))
+		}
+	}
+	return nil
+}

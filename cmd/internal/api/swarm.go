@@ -1,0 +1,186 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/swarm"
+)
+
+// swarmRoutes let docker swarm init, join, leave and docker node ls work. Every host is a manager in docker's sense:
+// there are no workers, and one token for all.
+func (s *server) swarmRoutes() []route {
+	return []route{
+		{"POST", "/swarm/init", s.swarmInit},
+		{"POST", "/swarm/join", s.swarmJoin},
+		{"POST", "/swarm/leave", s.swarmLeave},
+		{"POST", "/swarm/update", s.swarmUpdate},
+		{"GET", "/swarm", s.swarmInspect},
+		{"GET", "/nodes", s.nodeList},
+		{"GET", "/nodes/{id}", s.nodeInspect},
+	}
+}
+
+// swarmError gives docker's status on these routes: a host that is in the wrong state for the wish is 503 here, not 409.
+func swarmError(err error) error {
+	switch errdefs.Resolve(err) {
+	case errdefs.ErrFailedPrecondition, errdefs.ErrConflict, errdefs.ErrAlreadyExists:
+		return errdefs.ErrUnavailable.WithMessage(message(err))
+	}
+	return err
+}
+
+func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
+	var req swarm.InitRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	switch {
+	case req.ForceNewCluster:
+		return notImplemented("--force-new-cluster is not supported; use \"minictl cluster recover\" instead")
+	case req.AutoLockManagers || req.Spec.EncryptionConfig.AutoLockManagers:
+		return notImplemented("--autolock is not supported; keep the daemon's data folder on an encrypted disk instead")
+	case len(req.DefaultAddrPool) > 0:
+		return notImplemented("--default-addr-pool is not supported; use \"docker network create --subnet\" instead")
+	case req.DataPathPort > math.MaxUint16:
+		return invalid("invalid data path port %d: must be below 65536", req.DataPathPort)
+	}
+	if err := checkAvailability(req.Availability); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	res, err := s.Cluster.ClusterInit(ctx, ClusterInitRequest{
+		AdvertiseAddr: hostOf(req.AdvertiseAddr), DataPathAddr: hostOf(req.DataPathAddr), DataPathPort: uint16(req.DataPathPort),
+	})
+	if err != nil {
+		return swarmError(err)
+	}
+	return writeJSON(w, http.StatusOK, res.NodeID)
+}
+
+func (s *server) swarmJoin(w http.ResponseWriter, c *call) error {
+	var req swarm.JoinRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	if err := checkAvailability(req.Availability); err != nil {
+		return err
+	}
+	if len(req.RemoteAddrs) == 0 {
+		return invalid("at least 1 RemoteAddr is required to join")
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.joinAny(ctx, req); err != nil {
+		return swarmError(err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// joinAny tries one member after the other; only silence is a reason to ask the next.
+func (s *server) joinAny(ctx context.Context, req swarm.JoinRequest) (err error) {
+	for _, remote := range req.RemoteAddrs {
+		_, err = s.Cluster.ClusterJoin(ctx, ClusterJoinRequest{
+			Token: req.JoinToken, Remote: remoteOf(remote),
+			AdvertiseAddr: hostOf(req.AdvertiseAddr), DataPathAddr: hostOf(req.DataPathAddr),
+		})
+		if err == nil || !errdefs.IsUnavailable(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *server) swarmLeave(w http.ResponseWriter, c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.ClusterLeave(ctx, c.flag("force")); err != nil {
+		return swarmError(err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// swarmUpdate rotates the token; there is no swarm-wide setting to change.
+func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
+	if !c.flag("rotateWorkerToken") && !c.flag("rotateManagerToken") {
+		return notImplemented("updating the swarm's settings is not supported; a cluster has none")
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	if _, err := s.Cluster.ClusterToken(ctx, true); err != nil {
+		return swarmError(err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *server) swarmInspect(w http.ResponseWriter, c *call) error {
+	if s.System.SwarmState(c.Context()) == string(swarm.LocalNodeStateInactive) {
+		return errdefs.ErrUnavailable.WithMessage("This node is not a swarm manager. Use \"docker swarm init\" or " +
+			"\"docker swarm join\" to connect this node to swarm and try again.")
+	}
+	info, err := s.System.Info(c.Context())
+	if err != nil {
+		return err
+	}
+	token, err := s.Cluster.ClusterToken(c.Context(), false)
+	if err != nil {
+		return swarmError(err)
+	}
+	out := swarm.Swarm{JoinTokens: swarm.JoinTokens{Worker: token.Token, Manager: token.Token}}
+	if info.Swarm.Cluster != nil {
+		out.ClusterInfo = *info.Swarm.Cluster
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *server) nodeList(w http.ResponseWriter, c *call) error {
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	list, err := s.Cluster.NodeList(c.Context(), f)
+	if err != nil {
+		return swarmError(err)
+	}
+	return writeJSON(w, http.StatusOK, orEmpty(list))
+}
+
+func (s *server) nodeInspect(w http.ResponseWriter, c *call) error {
+	node, err := s.Cluster.NodeInspect(c.Context(), c.name)
+	if err != nil {
+		return swarmError(err)
+	}
+	return writeJSON(w, http.StatusOK, node)
+}
+
+func checkAvailability(a swarm.NodeAvailability) error {
+	if a == "" || a == swarm.NodeAvailabilityActive {
+		return nil
+	}
+	return fmt.Errorf("availability %s has no meaning without services; leave --availability out: %w",
+		shown(string(a)), errdefs.ErrNotImplemented)
+}
+
+// hostOf drops docker's optional port: ours is the same everywhere.
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// remoteOf drops docker's port 2377, which nothing listens on here; any other is meant.
+func remoteOf(addr string) string {
+	if host, port, err := net.SplitHostPort(addr); err == nil && port == "2377" {
+		return host
+	}
+	return addr
+}
