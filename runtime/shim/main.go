@@ -1,0 +1,51 @@
+// Package shim is a container's shim: containerd's own for runc, which here also
+// keeps the container's stdio, its log, and file descriptors that shall outlive
+// the daemon.
+package shim
+
+import (
+	"context"
+	"runtime/debug"
+
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+)
+
+// gcPercent trades CPU for memory: a shim idles, and there is one per container.
+const gcPercent = 20
+
+// Main runs the shim by containerd's command line (start, delete, or the server).
+func Main() {
+	// Imported packages may have put plugins of the daemon's side into the global
+	// registry; this process serves a task and nothing else.
+	registry.Reset()
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn:   newTaskService,
+	})
+	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
+}
+
+func newTaskService(ic *plugin.InitContext) (any, error) {
+	debug.SetGCPercent(gcPercent)
+	pub, err := ic.GetByID(plugins.EventPlugin, "publisher")
+	if err != nil {
+		return nil, err
+	}
+	sd, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+	if err != nil {
+		return nil, err
+	}
+	t, err := task.NewTaskService(ic.Context, pub.(shim.Publisher), sd.(shutdown.Service))
+	if err != nil {
+		return nil, err
+	}
+	return &service{TTRPCTaskService: t}, nil
+}
