@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,10 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "daemon" {
 		os.Exit(fakeDaemon())
+	}
+	if len(os.Args) > 1 && os.Args[1] == "crash" {
+		Reexec()
+		crash()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "args" {
 		fmt.Println(strings.Join(os.Args[2:], "|"))
@@ -53,10 +58,58 @@ func fakeDaemon() int {
 	return 0
 }
 
-// ping sends one echo request and waits a second at most.
+// program is the TB of a program that is no test.
+type program struct{}
+
+func (program) Helper()                   {}
+func (program) Logf(s string, a ...any)   { fmt.Printf(s+"\n", a...) }
+func (program) Errorf(s string, a ...any) { fmt.Printf(s+"\n", a...) }
+func (program) Fatalf(s string, a ...any) { fmt.Printf(s+"\n", a...); os.Exit(1) }
+func (program) Failed() bool              { return false }
+func (program) Cleanup(func())            {}
+
+// crash makes a lab and dies without a chance to clean up.
+func crash() {
+	l := New(program{})
+	p := l.Host("host1").Start("sh", "-c", "trap '' TERM HUP; sleep 600 & sleep 601")
+	fmt.Println(l.ID(), p.Pid())
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+func TestCrashedProgramLeavesNoProcess(t *testing.T) {
+	requireRoot(t)
+	out, err := exec.Command(os.Args[0], "crash").Output()
+	var id string
+	var pid int
+	if _, serr := fmt.Sscan(string(out), &id, &pid); serr != nil {
+		t.Fatalf("%s: %v, %v", out, serr, err)
+	}
+	l := &Lab{tb: t, id: id, dir: filepath.Join(os.TempDir(), "mclab-"+id)}
+	l.Eventually(5*time.Second, func() error {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d of the host lives on: %v", pid, err)
+		}
+		return nil
+	})
+	if err := errors.Join(removeCgroups(hierarchies(), l.cgroupName()), os.RemoveAll(l.dir)); err != nil {
+		t.Error(err)
+	}
+	if got := (&recorder{}).leftovers(l); got != "[]" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+// ping tells whether a host hears another: a closed port that refuses is as good an answer as any, and comes faster than
+// the ping program gives up.
 func ping(h *Host, to netip.Addr) bool {
-	_, _, code := h.Run(context.Background(), "busybox", "ping", "-c", "1", "-W", "1", to.String())
-	return code == 0
+	err := h.Do(func() error {
+		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, 9).String(), 200*time.Millisecond)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
