@@ -1,0 +1,113 @@
+package dnsd
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// ttl is how long an answer may be kept, in seconds: long enough for one page load, short enough that nobody talks to a
+// container that is gone.
+const ttl = 5
+
+// View is what one container may see: the zones of its networks, in the order they are asked, and where the rest goes.
+type View struct {
+	Zones     []*Zone
+	Upstreams []netip.AddrPort
+	Internal  bool // only on internal networks: nothing is forwarded
+	Ndots     int  // resolv.conf's ndots as the user or the host gave it; -1: neither did
+}
+
+// local answers a question from the zones. ok is false when the name is none of ours and has to be asked elsewhere.
+func (v View) local(q dns.Question) (rrs []dns.RR, ok bool) {
+	if q.Qclass != dns.ClassINET {
+		return nil, false
+	}
+	if q.Qtype == dns.TypePTR {
+		a, isAddr := reverseAddr(q.Name)
+		target := lookupPTR(v.Zones, a)
+		if !isAddr || target == "" {
+			return nil, false
+		}
+		return []dns.RR{&dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: dns.Fqdn(target)}}, true
+	}
+	e, known := lookup(v.Zones, q.Name)
+	if !known {
+		// _service._proto.NAME of a name of ours is ours too; nobody publishes services here.
+		return nil, q.Qtype == dns.TypeSRV && v.knowsServiceHost(q.Name)
+	}
+	// A name we know is never asked elsewhere: a wildcard outside would answer for the missing family.
+	return e.records(q), true
+}
+
+func (v View) knowsServiceHost(name string) bool {
+	labels := dns.SplitDomainName(name)
+	if len(labels) < 3 || !strings.HasPrefix(labels[0], "_") || !strings.HasPrefix(labels[1], "_") {
+		return false
+	}
+	_, known := lookup(v.Zones, strings.Join(labels[2:], "."))
+	return known
+}
+
+// records gives the entry's records of the asked type in a random rotation, so that clients that take the first spread
+// over all holders of a name. The name is spelled as in the question, as resolvers that randomise its case demand.
+func (e entry) records(q dns.Question) []dns.RR {
+	var rrs []dns.RR
+	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeANY {
+		for _, a := range rotated(e.v4) {
+			rrs = append(rrs, &dns.A{Hdr: header(q.Name, dns.TypeA), A: a.AsSlice()})
+		}
+	}
+	if q.Qtype == dns.TypeAAAA || q.Qtype == dns.TypeANY {
+		for _, a := range rotated(e.v6) {
+			rrs = append(rrs, &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: a.AsSlice()})
+		}
+	}
+	return rrs
+}
+
+func rotated(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) < 2 {
+		return addrs
+	}
+	k := rand.IntN(len(addrs))
+	return append(append(make([]netip.Addr, 0, len(addrs)), addrs[k:]...), addrs[:k]...)
+}
+
+func header(name string, rrtype uint16) dns.RR_Header {
+	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}
+}
+
+// heldBack tells whether an unknown name must not leave the host: somebody who set ndots wants names without a dot to be
+// tried with the search list, and an answer from outside would end that search.
+func (v View) heldBack(q dns.Question) bool {
+	return v.Ndots >= 0 && (q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA) && dns.CountLabel(q.Name) == 1
+}
+
+// reply makes an answer of our own.
+func reply(req *dns.Msg, rcode int, rrs []dns.RR) *dns.Msg {
+	m := new(dns.Msg).SetRcode(req, rcode)
+	m.RecursionAvailable = true
+	m.Answer = rrs
+	m.Compress = true
+	if opt := req.IsEdns0(); opt != nil {
+		// RFC 6891 section 6.1.1: whoever asks with EDNS0 is answered with it.
+		m.SetEdns0(maxUDP, opt.Do())
+		if opt.Version() != 0 {
+			m.Answer = nil
+			m.IsEdns0().SetExtendedRcode(dns.RcodeBadVers)
+			m.Rcode = dns.RcodeSuccess
+		}
+	}
+	return m
+}
+
+// udpSize is how many bytes the asker takes over UDP.
+func udpSize(req *dns.Msg) int {
+	if opt := req.IsEdns0(); opt != nil && opt.UDPSize() > dns.MinMsgSize {
+		return int(opt.UDPSize())
+	}
+	return dns.MinMsgSize
+}
