@@ -1,0 +1,206 @@
+package nl
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Link is what the kernel says of one network device.
+type Link struct {
+	Index  int
+	Name   string
+	Kind   string // bridge, veth, vxlan …; "" or "device" for hardware
+	Alias  string
+	MTU    int // bytes
+	MAC    net.HardwareAddr
+	Up     bool // the administrator's wish (IFF_UP)
+	Oper   bool // fact: it carries frames (operational state up, RFC 2863), and a bridge port forwards
+	Master int  // index of the bridge it is a port of; 0: none
+	Peer   int  // index of a veth's other end, in the namespace PeerNS
+	PeerNS int  // see Conn.NSID; for a vxlan device the namespace of its outer socket; -1: the same namespace
+	VXLAN  VXLAN
+}
+
+// VXLAN is what makes up a tunnel device (RFC 7348). Those this package makes also have proxy, l2miss, l3miss and
+// nolearning set, and outer UDP checksums on.
+type VXLAN struct {
+	VNI   uint32
+	Port  uint16     // UDP, of both ends
+	Local netip.Addr // outer source address
+	// Static says, in what is read, that the flags are those this package sets.
+	Static bool
+}
+
+// Link looks a device up by name. ErrNotFound if there is none.
+func (c *Conn) Link(name string) (Link, error) {
+	l, err := dump(func() (netlink.Link, error) { return c.h.LinkByName(name) })
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return Link{}, fmt.Errorf("find link %s: %w", name, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return Link{}, fmt.Errorf("find link %s: %w", name, err)
+	}
+	if l.Attrs().Name != name { // the kernel also answers to alternative names
+		return Link{}, fmt.Errorf("find link %s: %w", name, errdefs.ErrNotFound)
+	}
+	return read(l), nil
+}
+
+// Links lists every device of the namespace.
+func (c *Conn) Links() ([]Link, error) {
+	all, err := dump(c.h.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make([]Link, len(all))
+	for i, l := range all {
+		links[i] = read(l)
+	}
+	return links, nil
+}
+
+// read copies what we use out of the library's view.
+func read(l netlink.Link) Link {
+	a := l.Attrs()
+	r := Link{
+		Index: a.Index, Name: a.Name, Kind: l.Type(), Alias: a.Alias, MTU: a.MTU, MAC: a.HardwareAddr,
+		Up: a.RawFlags&unix.IFF_UP != 0, Oper: a.OperState == netlink.OperUp,
+		Master: a.MasterIndex, Peer: a.ParentIndex, PeerNS: a.NetNsID,
+	}
+	if v, ok := l.(*netlink.Vxlan); ok {
+		local, _ := netip.AddrFromSlice(v.SrcAddr)
+		r.VXLAN = VXLAN{
+			VNI: uint32(v.VxlanId), Port: uint16(v.Port), Local: local.Unmap(),
+			Static: v.Proxy && v.L2miss && v.L3miss && !v.Learning,
+		}
+	}
+	return r
+}
+
+// AddBridge makes a bridge with a MAC of its own (a bridge without one changes it with its ports) and no default
+// VLAN, which would only double every FDB row. ErrAlreadyExists if the name is taken.
+func (c *Conn) AddBridge(name string, mac net.HardwareAddr, mtu int) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = name, mac, mtu
+	noVLAN := uint16(0)
+	return c.add(&netlink.Bridge{LinkAttrs: attrs, VlanDefaultPVID: &noVLAN})
+}
+
+// Veth is the wish for a pair of devices.
+type Veth struct {
+	Name     string // of the end in the Conn's namespace
+	MTU      int    // bytes, of both ends
+	PeerName string
+	PeerMAC  net.HardwareAddr // nil: the kernel's choice
+	PeerNS   string           // path of the namespace the other end is made in
+}
+
+// AddVeth makes a pair, each end straight in its own namespace: no passing name that could clash or be left behind.
+// ErrAlreadyExists if either name is taken, ErrNotFound if the peer's namespace is missing.
+func (c *Conn) AddVeth(v Veth) error {
+	ns, err := openNS(v.PeerNS)
+	if err != nil {
+		return fmt.Errorf("add link %s: %w", v.Name, err)
+	}
+	defer ns.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = v.Name, v.MTU
+	pair := netlink.NewVeth(attrs)
+	pair.PeerName, pair.PeerHardwareAddr, pair.PeerMTU = v.PeerName, v.PeerMAC, uint32(v.MTU)
+	pair.PeerNamespace = netlink.NsFd(ns.Fd())
+	return c.add(pair)
+}
+
+// AddVXLAN makes a tunnel device called name in the namespace at ns. Its outer socket stays in the Conn's namespace,
+// because that is where the request is made.
+func (c *Conn) AddVXLAN(name string, v VXLAN, mtu int, ns string) error {
+	target, err := openNS(ns)
+	if err != nil {
+		return fmt.Errorf("add link %s: %w", name, err)
+	}
+	defer target.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Namespace = name, mtu, netlink.NsFd(target.Fd())
+	return c.add(&netlink.Vxlan{
+		LinkAttrs: attrs, VxlanId: int(v.VNI), Port: int(v.Port), SrcAddr: v.Local.AsSlice(),
+		Proxy: true, L2miss: true, L3miss: true, UDPCSum: true,
+	})
+}
+
+// add makes a device; the kernel's EEXIST becomes ErrAlreadyExists.
+func (c *Conn) add(l netlink.Link) error {
+	err := c.h.LinkAdd(l)
+	if errors.Is(err, unix.EEXIST) {
+		err = errdefs.ErrAlreadyExists
+	}
+	if err != nil {
+		return fmt.Errorf("add %s %s: %w", l.Type(), l.Attrs().Name, err)
+	}
+	return nil
+}
+
+// Delete removes a device; nil if it is gone. A veth's other end goes with it.
+func (c *Conn) Delete(index int) error {
+	err := c.h.LinkDel(ref(index))
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return wrap(err, "delete link", index)
+}
+
+// SetUp switches a device on.
+func (c *Conn) SetUp(index int) error { return wrap(c.h.LinkSetUp(ref(index)), "set up link", index) }
+
+// SetMTU sets the largest packet, in bytes.
+func (c *Conn) SetMTU(index, mtu int) error {
+	return wrap(c.h.LinkSetMTU(ref(index), mtu), fmt.Sprintf("set MTU %d of link", mtu), index)
+}
+
+// SetMAC sets the hardware address.
+func (c *Conn) SetMAC(index int, mac net.HardwareAddr) error {
+	return wrap(c.h.LinkSetHardwareAddr(ref(index), mac), fmt.Sprintf("set MAC %s of link", mac), index)
+}
+
+// SetName renames a device, which has to be down on kernels before 6.2.
+func (c *Conn) SetName(index int, name string) error {
+	return wrap(c.h.LinkSetName(ref(index), name), "rename to "+name+" link", index)
+}
+
+// SetAlias writes the remark (at most 255 bytes) by which we know our own devices again.
+func (c *Conn) SetAlias(index int, alias string) error {
+	return wrap(c.h.LinkSetAlias(ref(index), alias), "set alias of link", index)
+}
+
+// SetMaster makes a device a port of a bridge.
+func (c *Conn) SetMaster(index, bridge int) error {
+	return wrap(c.h.LinkSetMasterByIndex(ref(index), bridge), "add to the bridge link", index)
+}
+
+// SetIsolated sets IFLA_BRPORT_ISOLATED: isolated ports of a bridge exchange no frames with each other, only with its
+// other ports and the bridge itself.
+func (c *Conn) SetIsolated(index int, on bool) error {
+	return wrap(c.h.LinkSetIsolated(ref(index), on), "set isolation of bridge port", index)
+}
+
+// ref names a device by its index, as the library wants it.
+func ref(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// wrap adds what was done to which device.
+func wrap(err error, verb string, index int) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("%s %d: %w", verb, index, errdefs.ErrNotFound)
+	}
+	return fmt.Errorf("%s %d: %w", verb, index, err)
+}

@@ -1,0 +1,162 @@
+package overlay
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/nl"
+	"github.com/minictl/minictl/netdriver/sandbox"
+)
+
+// wish is what the rows of a tunnel device follow from.
+type wish struct {
+	peers []netdriver.Peer
+	local []netip.Addr // addresses of endpoints on this host
+	self  netip.Addr   // this host's data-path address
+}
+
+// rows are the two tables of a tunnel device: which host a MAC is behind, and which MAC an address has.
+type rows struct {
+	fdb        []nl.Row
+	neighbours []nl.Row
+}
+
+// plan is what leads from fact to wish. Writes replace, so a row that only changes needs no removal.
+type plan struct {
+	setFDB, deleteFDB               []nl.Row
+	setNeighbours, deleteNeighbours []nl.Row
+}
+
+// derive gives the rows a wish asks for. A local endpoint wins over a remote one that is said to have its address:
+// the record of a moved address is late, the local endpoint is not. Of two peers with one address, or one MAC, the
+// first in order of address, MAC and host is taken, the same on every host. Peers that cannot be written (no MAC, no
+// host, or this host) are passed over.
+func derive(w wish) rows {
+	peers := slices.Clone(w.peers)
+	slices.SortFunc(peers, func(a, b netdriver.Peer) int {
+		return cmp.Or(a.Address.Compare(b.Address), bytes.Compare(a.MAC, b.MAC), a.VTEP.Compare(b.VTEP))
+	})
+	macs, addrs := make(map[nl.HardwareAddr]bool), make(map[netip.Addr]bool)
+	for _, a := range w.local {
+		addrs[a] = true
+	}
+	var r rows
+	for _, p := range peers {
+		mac, ok := nl.MAC(p.MAC)
+		addr, host := p.Address.Unmap(), p.VTEP.Unmap()
+		// A tunnel is of one family: a host that speaks the other only cannot be reached.
+		if !ok || !addr.IsValid() || !host.IsValid() || host == w.self || host.Is4() != w.self.Is4() || addrs[addr] {
+			continue
+		}
+		addrs[addr] = true
+		r.neighbours = append(r.neighbours, nl.Row{Address: addr, MAC: mac, Permanent: true})
+		if !macs[mac] {
+			macs[mac] = true
+			r.fdb = append(r.fdb, nl.Row{Address: host, MAC: mac, Permanent: true})
+		}
+	}
+	return r
+}
+
+// diff plans the way from the kernel's rows to the wished ones.
+func diff(want, have rows) plan {
+	var p plan
+	p.setFDB, p.deleteFDB = compare(want.fdb, have.fdb, func(r nl.Row) nl.HardwareAddr { return r.MAC })
+	p.setNeighbours, p.deleteNeighbours = compare(want.neighbours, have.neighbours, func(r nl.Row) netip.Addr { return r.Address })
+	return p
+}
+
+// compare plans one table. A key with several rows in the kernel (a MAC behind several hosts) is cleared of all but
+// the right one first, since a replace takes the place of one row only.
+func compare[K comparable](want, have []nl.Row, key func(nl.Row) K) (set, del []nl.Row) {
+	wanted := make(map[K]nl.Row, len(want))
+	for _, r := range want {
+		wanted[key(r)] = r
+	}
+	count, right := make(map[K]int, len(have)), make(map[K]bool, len(have))
+	for _, r := range have {
+		count[key(r)]++
+		right[key(r)] = right[key(r)] || r == wanted[key(r)]
+	}
+	for _, r := range have {
+		w, ok := wanted[key(r)]
+		if !ok || r != w && count[key(r)] > 1 {
+			del = append(del, r)
+		}
+	}
+	for _, r := range want {
+		if !right[key(r)] {
+			set = append(set, r)
+		}
+	}
+	return set, del
+}
+
+// writeRows brings the tunnel device's rows to what peers and local endpoints ask for; nothing to do without one. All
+// rows are tried; the errors come back together.
+func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error {
+	tunnel, err := c.Link(tunnelName)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w := wish{peers: own.peers, self: tunnel.VXLAN.Local}
+	local, err := sandbox.Attached(c, tunnel.Master)
+	if err != nil {
+		return err
+	}
+	for _, p := range local {
+		w.local = append(w.local, p.Address)
+	}
+	have, err := readRows(c, tunnel.Index)
+	if err != nil {
+		return err
+	}
+	return apply(ctx, c, tunnel, diff(derive(w), have), have)
+}
+
+// readRows asks the kernel for both tables.
+func readRows(c *nl.Conn, tunnel int) (r rows, err error) {
+	if r.fdb, err = c.FDB(tunnel); err != nil {
+		return r, err
+	}
+	r.neighbours, err = c.Neighbours(tunnel)
+	return r, err
+}
+
+// apply carries a plan out. Forwarding rows come before the neighbour rows that send frames to them, and go after
+// them. Where an address changes its MAC the local containers are told, as their own caches would hold the old one.
+func apply(ctx context.Context, c *nl.Conn, tunnel nl.Link, p plan, have rows) error {
+	known := make(map[netip.Addr]bool, len(have.neighbours))
+	for _, r := range have.neighbours {
+		known[r.Address] = true
+	}
+	var errs []error
+	each := func(list []nl.Row, do func(int, nl.Row) error) {
+		for _, r := range list {
+			if ctx.Err() == nil {
+				errs = append(errs, do(tunnel.Index, r))
+			}
+		}
+	}
+	each(p.deleteNeighbours, c.DeleteNeighbour)
+	each(p.deleteFDB, c.DeleteFDB)
+	each(p.setFDB, c.SetFDB)
+	each(p.setNeighbours, c.SetNeighbour)
+	each(p.setNeighbours, func(_ int, r nl.Row) error {
+		if !known[r.Address] {
+			return nil
+		}
+		return c.Announce(tunnel.Master, r.Address, r.MAC)
+	})
+	return errors.Join(append(errs, ctx.Err())...)
+}

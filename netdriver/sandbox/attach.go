@@ -1,0 +1,321 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/nl"
+)
+
+// Plug is the wish for one endpoint that reaches its network through a bridge.
+type Plug struct {
+	Endpoint netdriver.Endpoint
+	Sandbox  netdriver.Sandbox
+	Bridge   int            // index of the bridge in the Conn's namespace
+	MTU      int            // bytes, of both ends
+	Isolated bool           // the port exchanges no frames with other isolated ports
+	OnLink   []netip.Prefix // more destinations that the interface reaches without a gateway
+}
+
+// Attach joins a sandbox to a bridge in c's namespace by a veth pair, or repairs the pair that is there. When it
+// returns the port forwards: the first packet is not lost. On error nothing of the endpoint stays behind.
+func Attach(ctx context.Context, c *nl.Conn, p Plug) error {
+	if err := attach(ctx, c, p); err != nil {
+		return errors.Join(fmt.Errorf("attach %s: %w", p.Endpoint.Interface, err), Detach(c, p.Endpoint.ID))
+	}
+	return nil
+}
+
+// attach makes the pair, its two ends and the bridge's row for it.
+func attach(ctx context.Context, c *nl.Conn, p Plug) error {
+	port, err := pair(c, p)
+	if err != nil {
+		return err
+	}
+	if err := setPort(c, port, p); err != nil {
+		return err
+	}
+	if err := Do(p.Sandbox.Path, func() error { return setInterface(p) }); err != nil {
+		return err
+	}
+	if mac, ok := nl.MAC(p.Endpoint.MAC); ok {
+		if err := c.SetPortFDB(port.Index, mac); err != nil {
+			return err
+		}
+	}
+	return awaitUp(ctx, c, port.Name)
+}
+
+// Detach removes an endpoint's pair, both ends; nil if there is none.
+func Detach(c *nl.Conn, id netdriver.EndpointID) error {
+	port, _, err := find(c, id)
+	if err != nil || port.Index == 0 {
+		return err
+	}
+	return c.Delete(port.Index)
+}
+
+// Plugged is an endpoint found in the kernel.
+type Plugged struct {
+	ID      netdriver.EndpointID
+	Address netip.Addr
+	Port    nl.Link
+}
+
+// Attached lists the endpoints plugged into a bridge, as the aliases of its ports tell.
+func Attached(c *nl.Conn, bridge int) ([]Plugged, error) {
+	links, err := c.Links()
+	if err != nil {
+		return nil, err
+	}
+	var list []Plugged
+	for _, l := range links {
+		if l.Master != bridge {
+			continue
+		}
+		if id, addr, ok := parseAlias(l.Alias); ok {
+			list = append(list, Plugged{ID: id, Address: addr, Port: l})
+		}
+	}
+	return list, nil
+}
+
+// aliasPrefix starts the alias of every port of ours; the endpoint's ID and address follow. The kernel keeps them for
+// a daemon that starts anew.
+const aliasPrefix = "minictl endpoint "
+
+// alias is the remark on an endpoint's port.
+func alias(e netdriver.Endpoint) string {
+	return aliasPrefix + string(e.ID) + " " + e.Address.Addr().String()
+}
+
+// parseAlias reads alias back; ok is false for a link that is not ours.
+func parseAlias(s string) (id netdriver.EndpointID, addr netip.Addr, ok bool) {
+	rest, ok := strings.CutPrefix(s, aliasPrefix)
+	if !ok {
+		return "", netip.Addr{}, false
+	}
+	name, text, _ := strings.Cut(rest, " ")
+	addr, _ = netip.ParseAddr(text) // invalid: an endpoint without address
+	return netdriver.EndpointID(name), addr, name != ""
+}
+
+// portNames are the names an endpoint's port may have: docker's veth and 7 digits of the ID, and two more in case
+// that another endpoint's ID starts alike.
+func portNames(id netdriver.EndpointID) []string {
+	const digits = 7
+	var names []string
+	for s := string(id); s != "" && len(names) < 3; s = s[min(digits, len(s)):] {
+		names = append(names, "veth"+s[:min(digits, len(s))])
+	}
+	return names
+}
+
+// find looks for an endpoint's port. Without one the port's index is 0 and free is a name for it, "" if all are
+// taken by others.
+func find(c *nl.Conn, id netdriver.EndpointID) (port nl.Link, free string, err error) {
+	for _, name := range portNames(id) {
+		l, err := c.Link(name)
+		if errdefs.IsNotFound(err) {
+			if free == "" {
+				free = name
+			}
+			continue
+		}
+		if err != nil {
+			return nl.Link{}, "", err
+		}
+		if owner, _, ok := parseAlias(l.Alias); ok && owner == id {
+			return l, "", nil
+		}
+	}
+	return nl.Link{}, free, nil
+}
+
+// pair gives the endpoint's port. One whose other end is not the wished interface of the wished sandbox is made anew.
+func pair(c *nl.Conn, p Plug) (nl.Link, error) {
+	port, name, err := find(c, p.Endpoint.ID)
+	if err != nil {
+		return nl.Link{}, err
+	}
+	if port.Index != 0 {
+		if whole, err := leadsTo(c, port, p); err != nil || whole {
+			return port, err
+		}
+		if err := c.Delete(port.Index); err != nil {
+			return nl.Link{}, err
+		}
+		name = port.Name
+	}
+	if name == "" {
+		return nl.Link{}, fmt.Errorf("name the host's end: %v are other devices: %w", portNames(p.Endpoint.ID), errdefs.ErrAlreadyExists)
+	}
+	err = c.AddVeth(nl.Veth{
+		Name: name, MTU: p.MTU, PeerName: p.Endpoint.Interface, PeerMAC: p.Endpoint.MAC, PeerNS: p.Sandbox.Path,
+	})
+	if errdefs.IsAlreadyExists(err) {
+		return nl.Link{}, fmt.Errorf("the sandbox already has an interface %s: %w", p.Endpoint.Interface, err)
+	}
+	if err != nil {
+		return nl.Link{}, err
+	}
+	if port, err = c.Link(name); err != nil {
+		return nl.Link{}, err
+	}
+	// Without its alias nobody would know the port again, so it goes if the alias cannot be written.
+	if err := c.SetAlias(port.Index, alias(p.Endpoint)); err != nil {
+		return nl.Link{}, errors.Join(err, c.Delete(port.Index))
+	}
+	port.Alias = alias(p.Endpoint)
+	return port, nil
+}
+
+// leadsTo tells whether port's other end is the interface p wishes. A sandbox that is gone is reported, not taken for
+// a mismatch.
+func leadsTo(c *nl.Conn, port nl.Link, p Plug) (bool, error) {
+	id, err := c.NSID(p.Sandbox.Path)
+	if err != nil {
+		return false, err
+	}
+	in, err := nl.At(p.Sandbox.Path)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	l, err := in.Link(p.Endpoint.Interface)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return l.Index == port.Peer && l.Peer == port.Index && id == port.PeerNS, err
+}
+
+// setPort brings the bridge's end into its state.
+func setPort(c *nl.Conn, port nl.Link, p Plug) error {
+	if want := alias(p.Endpoint); port.Alias != want {
+		if err := c.SetAlias(port.Index, want); err != nil {
+			return err
+		}
+	}
+	if port.MTU != p.MTU {
+		if err := c.SetMTU(port.Index, p.MTU); err != nil {
+			return err
+		}
+	}
+	// A bridge port speaks no IP of its own: without this it would send router solicitations into the network.
+	err := c.Do(func() error { return nl.SetSysctl("net/ipv6/conf/"+port.Name+"/disable_ipv6", "1") })
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if port.Master != p.Bridge {
+		if err := c.SetMaster(port.Index, p.Bridge); err != nil {
+			return err
+		}
+	}
+	if err := c.SetIsolated(port.Index, p.Isolated); err != nil {
+		return err
+	}
+	return c.SetUp(port.Index)
+}
+
+// setInterface brings the container's end into its state; it runs inside the sandbox.
+func setInterface(p Plug) error {
+	c, err := nl.Here()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.Link(p.Endpoint.Interface)
+	if err != nil {
+		return err
+	}
+	if l.MTU != p.MTU {
+		if err := c.SetMTU(l.Index, p.MTU); err != nil {
+			return err
+		}
+	}
+	if len(p.Endpoint.MAC) > 0 && l.MAC.String() != p.Endpoint.MAC.String() {
+		if err := c.SetMAC(l.Index, p.Endpoint.MAC); err != nil {
+			return err
+		}
+	}
+	if err := setIPv6(p.Endpoint); err != nil {
+		return err
+	}
+	var addrs []netip.Prefix
+	if p.Endpoint.Address.IsValid() {
+		addrs = []netip.Prefix{p.Endpoint.Address}
+	}
+	if err := c.SetAddresses(l.Index, addrs); err != nil {
+		return err
+	}
+	if err := c.SetUp(l.Index); err != nil {
+		return err
+	}
+	return setRoutes(c, l.Index, p)
+}
+
+// setIPv6 switches IPv6 on exactly where the endpoint has an address of it, as docker does. Duplicate address
+// detection is off: the allocator gives no address twice.
+func setIPv6(e netdriver.Endpoint) error {
+	off := "1"
+	if e.Address.Addr().Is6() {
+		off = "0"
+	}
+	conf := "net/ipv6/conf/" + e.Interface
+	err := errors.Join(nl.SetSysctl(conf+"/accept_dad", "0"), nl.SetSysctl(conf+"/disable_ipv6", off))
+	if errdefs.IsNotFound(err) && off == "1" { // a kernel without IPv6
+		return nil
+	}
+	return err
+}
+
+// setRoutes states the routes beyond the one the kernel makes from the address. A default route goes when the
+// endpoint no longer gives one.
+func setRoutes(c *nl.Conn, index int, p Plug) error {
+	for _, to := range p.OnLink {
+		if err := c.SetRoute(index, to, netip.Addr{}); err != nil {
+			return err
+		}
+	}
+	v6 := p.Endpoint.Address.Addr().Is6()
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if v6 {
+		all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	if p.Endpoint.Gateway.IsValid() {
+		return c.SetRoute(index, all, p.Endpoint.Gateway)
+	}
+	if dev, _, err := c.DefaultRoute(v6); err != nil || dev != index {
+		return err
+	}
+	return c.DeleteRoute(index, all)
+}
+
+// upTime bounds the wait for a port: the kernel reports a carrier from a work queue, normally within a millisecond.
+const upTime = 2 * time.Second
+
+// awaitUp returns when the port carries frames. Before that the bridge drops what the container sends.
+func awaitUp(ctx context.Context, c *nl.Conn, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, upTime)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	for {
+		l, err := c.Link(name)
+		if err != nil || l.Oper {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for link %s to come up: %w", name, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
