@@ -1,0 +1,124 @@
+package raft
+
+import (
+	"sync"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+)
+
+// leadership is what this host believes about the leader.
+type leadership struct {
+	mu      sync.Mutex
+	id      string        // "" when there is none
+	since   time.Time     // of id
+	changed chan struct{} // closed when id changes
+	ready   chan struct{} // closed when this host leads and has applied all before it
+	isReady bool
+}
+
+func (l *leadership) init() {
+	l.changed, l.ready, l.since = make(chan struct{}), make(chan struct{}), time.Now()
+}
+
+// Leader returns the ID of the host that orders the transactions, as far as
+// this host knows. ok is false when it knows none.
+func (b *Backend) Leader() (id string, ok bool) {
+	_, leader := b.raft.LeaderWithID()
+	return string(leader), leader != ""
+}
+
+// IsLeader says whether this host believes to be the leader. Another may
+// already know better; a transaction finds out.
+func (b *Backend) IsLeader() bool { return b.raft.State() == hraft.Leader }
+
+// LeaderChanged returns a channel that is closed at the next change of what
+// Leader returns. To miss none, get the channel first and ask Leader after it.
+func (b *Backend) LeaderChanged() <-chan struct{} {
+	b.leader.mu.Lock()
+	defer b.leader.mu.Unlock()
+	return b.leader.changed
+}
+
+// watchLeader keeps b.leader true. Raft reports most changes to observers, but
+// clears a leader that steps down silently; that one shows in LeaderCh.
+func (b *Backend) watchLeader() {
+	seen := make(chan hraft.Observation, 16)
+	o := hraft.NewObserver(seen, false, func(o *hraft.Observation) bool {
+		switch o.Data.(type) {
+		case hraft.LeaderObservation, hraft.RaftState:
+			return true
+		}
+		return false
+	})
+	b.raft.RegisterObserver(o)
+	defer b.raft.DeregisterObserver(o)
+	for {
+		b.noteLeader()
+		select {
+		case <-seen:
+		case <-b.raft.LeaderCh():
+		case <-b.ctx.Done():
+			return
+		}
+	}
+}
+
+// noteLeader compares what raft says with what was known.
+func (b *Backend) noteLeader() {
+	id, _ := b.Leader()
+	l := &b.leader
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id == l.id {
+		return
+	}
+	if id == "" {
+		b.log.Info("no leader", "last", l.id)
+	} else {
+		b.log.Info("new leader", "node", id)
+	}
+	l.id, l.since = id, time.Now()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	if l.isReady {
+		l.ready, l.isReady = make(chan struct{}), false
+	}
+	if id == b.node {
+		ready := l.ready
+		b.running.Go(func() { b.prepareToLead(ready) })
+	}
+}
+
+// prepareToLead waits until this host has applied everything that earlier
+// leaders promised; from then on its replica answers fresh reads.
+func (b *Backend) prepareToLead(ready chan struct{}) {
+	if err := b.raft.Barrier(0).Error(); err != nil {
+		return // leadership was lost again; the next term has its own barrier
+	}
+	b.nudges.tell()
+	l := &b.leader
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ready == ready && !l.isReady {
+		close(ready)
+		l.isReady = true
+	}
+}
+
+// expected says whether a leader can be hoped for, and until when.
+func (b *Backend) expected() (until time.Time, who string) {
+	b.leader.mu.Lock()
+	since := b.leader.since
+	b.leader.mu.Unlock()
+	switch voters := b.voters(); {
+	case len(voters) == 0:
+		return b.opened.Add(contactGrace), "this host is not part of a cluster yet"
+	case len(voters) > 1:
+		return since.Add(electionGrace), "no majority of the voters " + list(voters) + " can be reached"
+	case voters[0] == b.node:
+		return since.Add(electionGrace), "this host is the only voter and cannot elect itself"
+	default:
+		return b.opened.Add(contactGrace), "host " + voters[0] + ", the only voter, does not answer"
+	}
+}

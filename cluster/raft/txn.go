@@ -1,0 +1,236 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	hraft "github.com/hashicorp/raft"
+	"github.com/minictl/minictl/cluster/store"
+)
+
+// Txn implements store.Store.
+func (b *Backend) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
+	if err := t.Validate(); err != nil {
+		return 0, err
+	}
+	if t.ID == "" {
+		t.ID = store.NewID() // makes the retries below harmless
+	}
+	var rev store.Revision
+	err := b.ask(ctx, "apply transaction",
+		func() (err error) {
+			rev, err = b.LocalTxn(ctx, t)
+			return err
+		},
+		func(leader string) (err error) {
+			if rev, err = b.forward.Txn(ctx, leader, t); err == nil {
+				// Whoever wrote may read it back here at once. When ctx ends
+				// first, the transaction has happened all the same.
+				_ = b.fsm.wait(ctx, uint64(rev))
+			}
+			return err
+		})
+	if err != nil {
+		return 0, err
+	}
+	return rev, nil
+}
+
+// Range implements store.Store.
+func (b *Backend) Range(ctx context.Context, prefix string, fresh bool) (pairs []store.Pair, rev store.Revision, err error) {
+	if !fresh {
+		return b.fsm.mem.Range(ctx, prefix, false)
+	}
+	err = b.ask(ctx, "read "+prefix,
+		func() (err error) {
+			pairs, rev, err = b.LocalRange(ctx, prefix)
+			return err
+		},
+		func(leader string) (err error) {
+			pairs, rev, err = b.forward.Range(ctx, leader, prefix)
+			return err
+		})
+	return pairs, rev, err
+}
+
+// Watch implements store.Store.
+func (b *Backend) Watch(ctx context.Context, prefix string) (<-chan []store.Event, error) {
+	return b.fsm.mem.Watch(ctx, prefix)
+}
+
+// LocalTxn is Txn on the leader; ErrUnavailable on any other host. It is what
+// a forwarded transaction ends in.
+func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, error) {
+	if err := t.Validate(); err != nil {
+		return 0, err
+	}
+	if err := b.usable(); err != nil {
+		return 0, err
+	}
+	cmd, err := encodeCommand(t)
+	if err != nil {
+		return 0, fmt.Errorf("encode transaction: %w", err)
+	}
+	answer, err := await(ctx, func() (any, error) {
+		future := b.raft.Apply(cmd, 0)
+		err := future.Error() // waits; there is no response before
+		return future.Response(), err
+	})
+	if err != nil {
+		return 0, b.raftError("apply transaction", err)
+	}
+	b.nudges.tell()
+	r, ok := answer.(result)
+	if !ok {
+		return 0, fmt.Errorf("apply transaction: raft answered %T: %w", answer, errdefs.ErrInternal)
+	}
+	return r.rev, r.err
+}
+
+// LocalRange is a fresh Range on the leader; ErrUnavailable on any other host.
+//
+// All it takes is a leader that has applied what its predecessors promised
+// (b.leader.ready) and that is still the leader after the question was asked
+// (VerifyLeader): what it promised itself, it applied before it answered.
+func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error) {
+	if err := b.usable(); err != nil {
+		return nil, 0, err
+	}
+	if !b.IsLeader() {
+		return nil, 0, b.raftError("read "+prefix, hraft.ErrNotLeader)
+	}
+	b.leader.mu.Lock()
+	ready, changed := b.leader.ready, b.leader.changed
+	b.leader.mu.Unlock()
+	select {
+	case <-ready:
+	case <-changed:
+		return nil, 0, b.raftError("read "+prefix, hraft.ErrLeadershipLost)
+	case <-ctx.Done():
+		return nil, 0, b.raftError("read "+prefix, ctx.Err())
+	}
+	if err := awaitFuture(ctx, b.raft.VerifyLeader); err != nil {
+		return nil, 0, b.raftError("read "+prefix, err)
+	}
+	return b.fsm.mem.Range(ctx, prefix, true)
+}
+
+// ask finds the leader and puts a question to it, here or elsewhere, until
+// there is an answer, no hope for one, or no time. Both questions may be asked
+// any number of times.
+func (b *Backend) ask(ctx context.Context, what string, here func() error, there func(leader string) error) error {
+	var last error
+	for pause := retryPause; ; pause = min(2*pause, maxPause) {
+		changed := b.LeaderChanged()
+		leader, known := b.Leader()
+		if err := b.usable(); err != nil {
+			return err
+		}
+		switch {
+		case known && leader == b.node:
+			last = here()
+		case known && b.forward == nil:
+			return fmt.Errorf("%s: host %s is the leader and there is no way to ask it: %w", what, leader, errdefs.ErrUnavailable)
+		case known:
+			last = there(leader)
+		}
+		if known && (last == nil || !errdefs.IsUnavailable(last) && ctx.Err() == nil) {
+			return last
+		}
+		// Raft still believes in a leader that refused: it takes a heartbeat
+		// time-out to learn of a death, and a broken connection need not be one.
+		until := time.Now().Add(pause)
+		if !known {
+			var who string
+			if until, who = b.expected(); !time.Now().Before(until) {
+				return noLeader(what, who, last)
+			}
+		}
+		if b.pause(ctx, until, changed); ctx.Err() != nil {
+			return b.timeout(ctx, what, last)
+		}
+	}
+}
+
+// pause waits for a change that may bring a leader that answers.
+func (b *Backend) pause(ctx context.Context, until time.Time, changed <-chan struct{}) {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-b.ctx.Done():
+	}
+}
+
+func noLeader(what, who string, last error) error {
+	if last != nil {
+		return fmt.Errorf("%s: no leader: %s: %w", what, who, last)
+	}
+	return fmt.Errorf("%s: no leader: %s: %w", what, who, errdefs.ErrUnavailable)
+}
+
+func (b *Backend) timeout(ctx context.Context, what string, last error) error {
+	if last == nil {
+		_, who := b.expected()
+		last = errors.New(who)
+	}
+	return fmt.Errorf("%s: no leader answered in time: %w (%w, %w)", what, last, context.Cause(ctx), errdefs.ErrUnavailable)
+}
+
+// usable fails when this host takes no part any more.
+func (b *Backend) usable() error {
+	if err := b.fsm.failed(); err != nil {
+		return fmt.Errorf("the store stopped on this host: %w (%w)", err, errdefs.ErrFailedPrecondition)
+	}
+	if b.ctx.Err() != nil {
+		return fmt.Errorf("the store is closed: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// raftError gives raft's errors a class. All of them mean: not here, not now.
+func (b *Backend) raftError(what string, err error) error {
+	if errors.Is(err, hraft.ErrNotLeader) {
+		if leader, ok := b.Leader(); ok {
+			return fmt.Errorf("%s: host %s is the leader, not %s: %w", what, leader, b.node, errdefs.ErrUnavailable)
+		}
+		return fmt.Errorf("%s: host %s is not the leader: %w", what, b.node, errdefs.ErrUnavailable)
+	}
+	return fmt.Errorf("%s: %w (%w)", what, err, errdefs.ErrUnavailable)
+}
+
+// await waits for a raft future no longer than ctx. The future itself cannot
+// be called off: raft answers it when it commits, loses its leadership or
+// shuts down, and until then one goroutine waits for that.
+func await[T any](ctx context.Context, future func() (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		v, err := future()
+		done <- answer{v, err}
+	}()
+	select {
+	case a := <-done:
+		return a.v, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// awaitFuture is await for a future that answers nothing but yes.
+func awaitFuture[F hraft.Future](ctx context.Context, do func() F) error {
+	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, do().Error() })
+	return err
+}
+
+func list(ids []string) string { return strings.Join(ids, ", ") }
