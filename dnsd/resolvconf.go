@@ -12,10 +12,11 @@ import (
 // Address is where containers find this resolver.
 const Address = "127.0.0.11"
 
-// Settings are where a container's resolver settings come from.
-type Settings struct {
+// ResolvOptions are where a container's resolver settings come from.
+type ResolvOptions struct {
 	HostPath string // of the host's file, for the comment; "" means /etc/resolv.conf
 	Host     []byte // what is in it
+	Embedded bool   // the container asks this resolver; else, as on the default bridge, the servers themselves
 	// What the user gave (--dns, --dns-search, --dns-option); each replaces the host's.
 	Servers []netip.Addr
 	Search  []string
@@ -51,45 +52,53 @@ func ParseResolvConf(b []byte) (servers []netip.AddrPort, search, options []stri
 
 // Upstreams gives the servers that names of no network are forwarded to. The host's own loopback servers are among them:
 // they are asked from the host.
-func (s Settings) Upstreams() []netip.AddrPort {
-	servers, _, _ := s.effective()
+func (o ResolvOptions) Upstreams() []netip.AddrPort {
+	servers, _, _ := o.effective()
 	return servers
 }
 
 // Ndots gives the ndots option as the user or the host set it; -1 when neither did.
-func (s Settings) Ndots() int {
-	_, _, options := s.effective()
+func (o ResolvOptions) Ndots() int {
+	_, _, options := o.effective()
 	return ndots(options)
 }
 
 // effective is the host's file with the user's settings in place of what they replace.
-func (s Settings) effective() (servers []netip.AddrPort, search, options []string) {
-	servers, search, options = ParseResolvConf(s.Host)
-	if len(s.Servers) > 0 {
+func (o ResolvOptions) effective() (servers []netip.AddrPort, search, options []string) {
+	servers, search, options = ParseResolvConf(o.Host)
+	if len(o.Servers) > 0 {
 		servers = nil
-		for _, a := range s.Servers {
+		for _, a := range o.Servers {
 			servers = append(servers, netip.AddrPortFrom(a, 53))
 		}
 	}
-	if len(s.Search) > 0 {
+	if len(o.Search) > 0 {
 		// A single dot is how a user says "none".
-		if search = s.Search; slices.Equal(search, []string{"."}) {
+		if search = o.Search; slices.Equal(search, []string{"."}) {
 			search = nil
 		}
 	}
-	if len(s.Options) > 0 {
-		options = s.Options
+	if len(o.Options) > 0 {
+		options = o.Options
 	}
 	return servers, search, options
 }
 
-// ResolvConf writes a container's /etc/resolv.conf that leads to this resolver, in docker's form. ndots is 0 unless
-// somebody set it, so that a name is asked as it is before the search list is tried.
-func ResolvConf(s Settings) []byte {
-	servers, search, options := s.effective()
+// ResolvConf writes a container's /etc/resolv.conf, in docker's form.
+func ResolvConf(o ResolvOptions) []byte {
+	if o.Embedded {
+		return embeddedConf(o)
+	}
+	return directConf(o)
+}
+
+// embeddedConf leads to this resolver. ndots is 0 unless somebody set it, so that a name is asked as it is before the
+// search list is tried.
+func embeddedConf(o ResolvOptions) []byte {
+	servers, search, options := o.effective()
 	from := "internal"
 	switch {
-	case len(s.Options) > 0 && ndots(s.Options) >= 0:
+	case ndots(o.Options) >= 0:
 		from = "override"
 	case ndots(options) >= 0:
 		from = "host"
@@ -99,23 +108,22 @@ func ResolvConf(s Settings) []byte {
 	b := head()
 	fmt.Fprintf(b, "nameserver %s\n", Address)
 	writeLists(b, search, options)
-	fmt.Fprintf(b, "\n# Based on host file: '%s' (internal resolver)\n", s.hostPath())
+	fmt.Fprintf(b, "\n# Based on host file: '%s' (internal resolver)\n", o.hostPath())
 	if len(servers) == 0 {
 		b.WriteString("# NO EXTERNAL NAMESERVERS DEFINED\n")
 	} else {
-		fmt.Fprintf(b, "# ExtServers: [%s]\n", strings.Join(s.external(servers), " "))
+		fmt.Fprintf(b, "# ExtServers: [%s]\n", strings.Join(o.external(servers), " "))
 	}
-	fmt.Fprintf(b, "# Overrides: [%s]\n", strings.Join(s.overrides(), " "))
+	fmt.Fprintf(b, "# Overrides: [%s]\n", strings.Join(o.overrides(), " "))
 	fmt.Fprintf(b, "# Option ndots from: %s\n", from)
 	return b.Bytes()
 }
 
-// DirectResolvConf writes the /etc/resolv.conf of a container that has no resolver of ours, as on the default bridge:
-// the host's, without servers that only the host can reach.
-func DirectResolvConf(s Settings) []byte {
-	servers, search, options := s.effective()
+// directConf is the host's file without the servers that only the host can reach.
+func directConf(o ResolvOptions) []byte {
+	servers, search, options := o.effective()
 	reachable := slices.DeleteFunc(slices.Clone(servers), func(up netip.AddrPort) bool {
-		return len(s.Servers) == 0 && up.Addr().Unmap().IsLoopback()
+		return len(o.Servers) == 0 && up.Addr().Unmap().IsLoopback()
 	})
 	fallback := len(reachable) == 0
 	if fallback {
@@ -128,11 +136,11 @@ func DirectResolvConf(s Settings) []byte {
 		fmt.Fprintf(b, "nameserver %s\n", up.Addr())
 	}
 	writeLists(b, search, options)
-	fmt.Fprintf(b, "\n# Based on host file: '%s' (legacy)\n", s.hostPath())
+	fmt.Fprintf(b, "\n# Based on host file: '%s' (legacy)\n", o.hostPath())
 	if fallback {
 		b.WriteString("# Used default nameservers.\n")
 	}
-	fmt.Fprintf(b, "# Overrides: [%s]\n", strings.Join(s.overrides(), " "))
+	fmt.Fprintf(b, "# Overrides: [%s]\n", strings.Join(o.overrides(), " "))
 	return b.Bytes()
 }
 
@@ -151,10 +159,10 @@ func writeLists(b *bytes.Buffer, search, options []string) {
 }
 
 // external marks the servers that came from the host's file, as docker does.
-func (s Settings) external(servers []netip.AddrPort) []string {
+func (o ResolvOptions) external(servers []netip.AddrPort) []string {
 	var out []string
 	for _, up := range servers {
-		if len(s.Servers) > 0 {
+		if len(o.Servers) > 0 {
 			out = append(out, up.Addr().String())
 		} else {
 			out = append(out, "host("+up.Addr().String()+")")
@@ -163,24 +171,24 @@ func (s Settings) external(servers []netip.AddrPort) []string {
 	return out
 }
 
-func (s Settings) overrides() []string {
+func (o ResolvOptions) overrides() []string {
 	var out []string
-	for _, o := range []struct {
+	for _, part := range []struct {
 		name string
 		set  bool
-	}{{"nameservers", len(s.Servers) > 0}, {"search", len(s.Search) > 0}, {"options", len(s.Options) > 0}} {
-		if o.set {
-			out = append(out, o.name)
+	}{{"nameservers", len(o.Servers) > 0}, {"search", len(o.Search) > 0}, {"options", len(o.Options) > 0}} {
+		if part.set {
+			out = append(out, part.name)
 		}
 	}
 	return out
 }
 
-func (s Settings) hostPath() string {
-	if s.HostPath == "" {
+func (o ResolvOptions) hostPath() string {
+	if o.HostPath == "" {
 		return "/etc/resolv.conf"
 	}
-	return s.HostPath
+	return o.HostPath
 }
 
 // ndots finds the last ndots option; -1 when there is none that is a number.

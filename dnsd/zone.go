@@ -140,7 +140,7 @@ func reverseAddr(name string) (netip.Addr, bool) {
 	}
 	var text []byte
 	for i := 62; i >= 0; i -= 2 {
-		if i > 0 && s[i-1] != '.' {
+		if !isHex(s[i]) || i > 0 && s[i-1] != '.' {
 			return netip.Addr{}, false
 		}
 		if text = append(text, s[i]); i%8 == 0 && i > 0 {
@@ -150,3 +150,5 @@ func reverseAddr(name string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(string(text))
 	return a.Unmap(), err == nil
 }
+
+func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' }
