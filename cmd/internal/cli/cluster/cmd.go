@@ -1,0 +1,268 @@
+// Package cluster has the commands that make hosts one cluster: init, join, token, leave, status.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
+	"github.com/minictl/minictl/cmd/internal/cli/complete"
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+)
+
+// NewCommand gives minictl cluster.
+func NewCommand(c *console.Console) *cobra.Command {
+	cmd := &cobra.Command{Use: "cluster COMMAND", Short: "Manage the cluster of hosts",
+		Example: "  minictl cluster init --advertise-addr eth0\n  minictl cluster status"}
+	cmd.AddCommand(newInitCommand(c), newJoinCommand(c), newTokenCommand(c), newLeaveCommand(c), newStatusCommand(c))
+	return cmd
+}
+
+func clusterClient(c *console.Console) (*clusterapi.Client, error) {
+	cl, err := c.Client()
+	if err != nil {
+		return nil, err
+	}
+	return clusterapi.New(cl), nil
+}
+
+// initClient is what init needs of the daemon.
+type initClient interface {
+	Init(ctx context.Context, req api.ClusterInitRequest) (api.ClusterInitResponse, error)
+	Status(ctx context.Context) (api.ClusterStatus, error)
+}
+
+func newInitCommand(c *console.Console) *cobra.Command {
+	var req api.ClusterInitRequest
+	cmd := &cobra.Command{
+		Use:                   "init [OPTIONS]",
+		Short:                 "Make this host the first of a cluster",
+		Example:               "  minictl cluster init\n  minictl cluster init --advertise-addr eth0",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := clusterClient(c)
+			if err != nil {
+				return err
+			}
+			return runInit(cmd.Context(), cl, c.Out, req)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&req.AdvertiseAddr, "advertise-addr", "",
+		"Address or interface that other hosts reach this one by (default: the one that leads outside)")
+	fs.StringVar(&req.DataPathAddr, "data-path-addr", "",
+		"Address or interface for the containers' traffic (default: --advertise-addr)")
+	fs.Uint16Var(&req.DataPathPort, "data-path-port", 0, "UDP port for the containers' traffic (default 4789)")
+	return cmd
+}
+
+func runInit(ctx context.Context, cl initClient, out io.Writer, req api.ClusterInitRequest) error {
+	res, err := cl.Init(ctx, req)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Cluster initialized: node %s (%s)%s.\n\n", res.NodeName, res.NodeID, advertised(ctx, cl, res.NodeID))
+	fmt.Fprintf(out, "To add a host, run this there%s:\n\n    %s\n", within(res.Token.Expires, time.Now()), res.JoinCommand)
+	return nil
+}
+
+// advertised asks for the address the daemon settled on, which the answer to init does not hold. The cluster is made
+// either way, so a failure only shortens the sentence.
+func advertised(ctx context.Context, cl initClient, id string) string {
+	st, err := cl.Status(ctx)
+	if err != nil {
+		return ""
+	}
+	for _, n := range st.Nodes {
+		if n.ID == id && n.Addr != "" {
+			return " advertises " + n.Addr
+		}
+	}
+	return ""
+}
+
+// within words a token's remaining life: " within 24 hours"; empty when it does not end.
+func within(expires, now time.Time) string {
+	if expires.IsZero() {
+		return ""
+	}
+	left := expires.Sub(now)
+	hours, minutes := math.Round(left.Hours()), math.Round(left.Minutes())
+	switch {
+	case left <= 0:
+		return " (the token has expired: minictl cluster token --rotate)"
+	case minutes >= 90:
+		return fmt.Sprintf(" within %.0f hours", hours)
+	case minutes >= 2:
+		return fmt.Sprintf(" within %.0f minutes", minutes)
+	}
+	return " within a minute"
+}
+
+// joinClient is what join needs of the daemon.
+type joinClient interface {
+	Join(ctx context.Context, req api.ClusterJoinRequest) (api.ClusterJoinResponse, error)
+}
+
+func newJoinCommand(c *console.Console) *cobra.Command {
+	var req api.ClusterJoinRequest
+	cmd := &cobra.Command{
+		Use:                   "join --token TOKEN [OPTIONS] HOST[:PORT]",
+		Short:                 "Join this host to a cluster",
+		Example:               "  minictl cluster join --token MCTL1-... 192.168.66.11",
+		Args:                  console.Exactly(1),
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Remote = args[0]
+			if req.Token == "" {
+				return fmt.Errorf("--token is missing: run 'minictl cluster token' on a host of the cluster for the whole line")
+			}
+			cl, err := clusterClient(c)
+			if err != nil {
+				return err
+			}
+			return runJoin(cmd.Context(), cl, c.Out, req)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&req.Token, "token", "", "Token for entry into the cluster")
+	fs.StringVar(&req.AdvertiseAddr, "advertise-addr", "",
+		"Address or interface that other hosts reach this one by (default: the one that leads to HOST)")
+	fs.StringVar(&req.DataPathAddr, "data-path-addr", "",
+		"Address or interface for the containers' traffic (default: --advertise-addr)")
+	return cmd
+}
+
+func runJoin(ctx context.Context, cl joinClient, out io.Writer, req api.ClusterJoinRequest) error {
+	res, err := cl.Join(ctx, req)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "This host joined the cluster as node %s (%s): %s.\n", res.NodeName, res.NodeID, nodes(res.Nodes))
+	return nil
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
+// tokenClient is what token needs of the daemon.
+type tokenClient interface {
+	Token(ctx context.Context, rotate bool) (api.ClusterToken, error)
+}
+
+func newTokenCommand(c *console.Console) *cobra.Command {
+	var rotate, quiet bool
+	cmd := &cobra.Command{
+		Use:                   "token [OPTIONS]",
+		Short:                 "Print the line that joins another host",
+		Example:               "  minictl cluster token\n  minictl cluster token --rotate -q",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := clusterClient(c)
+			if err != nil {
+				return err
+			}
+			return runToken(cmd.Context(), cl, c.Out, rotate, quiet)
+		},
+	}
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "Make a new token and refuse the former one")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print the token alone")
+	return cmd
+}
+
+func runToken(ctx context.Context, cl tokenClient, out io.Writer, rotate, quiet bool) error {
+	t, err := cl.Token(ctx, rotate)
+	if err != nil {
+		return err
+	}
+	if quiet {
+		fmt.Fprintln(out, t.Token)
+		return nil
+	}
+	if rotate {
+		fmt.Fprint(out, "The former token is refused from now on.\n\n")
+	}
+	fmt.Fprintf(out, "To add a host, run this there%s:\n\n    %s\n", within(t.Expires, time.Now()), t.JoinCommand)
+	return nil
+}
+
+func newLeaveCommand(c *console.Console) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:                   "leave [OPTIONS]",
+		Short:                 "Take this host out of its cluster",
+		Example:               "  minictl cluster leave\n  minictl cluster leave --force",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := clusterClient(c)
+			if err != nil {
+				return err
+			}
+			if err := cl.Leave(cmd.Context(), force); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.Out, "This host left the cluster.")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Leave even if the other hosts cannot be told")
+	return cmd
+}
+
+// statusClient is what status needs of the daemon.
+type statusClient interface {
+	Status(ctx context.Context) (api.ClusterStatus, error)
+}
+
+func newStatusCommand(c *console.Console) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:                   "status [OPTIONS]",
+		Short:                 "Say how the cluster is, and what would happen if a host died",
+		Example:               "  minictl cluster status\n  minictl cluster status --format json",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := clusterClient(c)
+			if err != nil {
+				return err
+			}
+			return runStatus(cmd.Context(), cl, c.Out, format)
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "Format output: 'json' or a Go template such as '{{.ClusterID}}'")
+	return cmd
+}
+
+func runStatus(ctx context.Context, cl statusClient, out io.Writer, format string) error {
+	st, err := cl.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if format != "" {
+		return printAs(out, st, format)
+	}
+	if len(st.Summary) > 0 {
+		fmt.Fprintf(out, "%s\n\n", strings.Join(st.Summary, "\n"))
+	}
+	return table(out, st)
+}

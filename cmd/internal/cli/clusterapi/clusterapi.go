@@ -1,0 +1,145 @@
+// Package clusterapi calls /cluster/*, the part of the daemon's API that moby's client does not know, over the same
+// connection as everything else.
+package clusterapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/errdefs/pkg/errhttp"
+	"github.com/moby/moby/api/types/common"
+	"github.com/moby/moby/client"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+)
+
+// Dialer is the one thing we need of moby's client.
+type Dialer interface {
+	Dialer() func(context.Context) (net.Conn, error)
+}
+
+// Client calls the routes.
+type Client struct {
+	http *http.Client
+	host Dialer
+}
+
+// New makes a client of the daemon that d reaches.
+func New(d Dialer) *Client {
+	dial := d.Dialer()
+	return &Client{host: d, http: &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableKeepAlives: true, // one request an invocation
+	}}}
+}
+
+// Init makes this host the first of a cluster.
+func (c *Client) Init(ctx context.Context, req api.ClusterInitRequest) (out api.ClusterInitResponse, err error) {
+	err = c.do(ctx, http.MethodPost, "/cluster/init", nil, req, &out)
+	return out, err
+}
+
+// Join brings this host into a cluster.
+func (c *Client) Join(ctx context.Context, req api.ClusterJoinRequest) (out api.ClusterJoinResponse, err error) {
+	err = c.do(ctx, http.MethodPost, "/cluster/join", nil, req, &out)
+	return out, err
+}
+
+// Leave takes this host out of its cluster.
+func (c *Client) Leave(ctx context.Context, force bool) error {
+	q := url.Values{}
+	if force {
+		q.Set("force", "1")
+	}
+	return c.do(ctx, http.MethodPost, "/cluster/leave", q, nil, nil)
+}
+
+// Token gives what another host needs to join; rotate makes the former one worthless.
+func (c *Client) Token(ctx context.Context, rotate bool) (out api.ClusterToken, err error) {
+	if rotate {
+		err = c.do(ctx, http.MethodPost, "/cluster/token", url.Values{"rotate": {"1"}}, nil, &out)
+		return out, err
+	}
+	err = c.do(ctx, http.MethodGet, "/cluster/token", nil, nil, &out)
+	return out, err
+}
+
+// Status gives the cluster as this host sees it.
+func (c *Client) Status(ctx context.Context) (out api.ClusterStatus, err error) {
+	err = c.do(ctx, http.MethodGet, "/cluster/status", nil, nil, &out)
+	return out, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", path, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	u := url.URL{Scheme: "http", Host: client.DummyHost, Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return unwrapURL(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		return refusal(resp)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the daemon's answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// refusal has docker's wording and the class of the status code.
+func refusal(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	var e common.ErrorResponse
+	if json.Unmarshal(b, &e) != nil || e.Message == "" {
+		e.Message = strings.TrimSpace(string(b))
+	}
+	if e.Message == "" {
+		e.Message = resp.Status
+	}
+	return &daemonError{text: "Error response from daemon: " + e.Message, class: errhttp.ToNative(resp.StatusCode)}
+}
+
+type daemonError struct {
+	text  string
+	class error
+}
+
+func (e *daemonError) Error() string { return e.text }
+
+// Unwrap gives the error's class, for errdefs.Is….
+func (e *daemonError) Unwrap() error { return e.class }
+
+// unwrapURL drops `Get "http://…/cluster/status":` from a failed request's text.
+func unwrapURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

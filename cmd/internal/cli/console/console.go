@@ -1,0 +1,134 @@
+// Package console is what a command of the command line works with: the three streams, the daemon's client, docker's
+// configuration file, and the errors that carry an exit code.
+package console
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/streams"
+	"github.com/moby/moby/client"
+)
+
+// DefaultHost is where the daemon listens when neither --host nor MINICTL_HOST says otherwise.
+const DefaultHost = "unix:///run/minictl/minictl.sock"
+
+// HostEnv names the environment variable that overrides DefaultHost. DOCKER_HOST is not read: on a machine that has
+// docker as well it means the other engine.
+const HostEnv = "MINICTL_HOST"
+
+// Console is one invocation's surroundings. It belongs to one goroutine until a command hands its parts on.
+type Console struct {
+	In  *streams.In
+	Out *streams.Out
+	Err *streams.Out
+	// Host is the daemon's address, such as unix:///run/minictl/minictl.sock or tcp://10.0.0.1:2375.
+	Host string
+	// Debug prints every request to the daemon on Err.
+	Debug bool
+	// Version is this program's.
+	Version string
+
+	client *client.Client
+	config *configfile.ConfigFile
+}
+
+// New wraps the streams; whether they are terminals is found out here, once.
+func New(in io.ReadCloser, out, err io.Writer) *Console {
+	host := os.Getenv(HostEnv)
+	if host == "" {
+		host = DefaultHost
+	}
+	return &Console{In: streams.NewIn(in), Out: streams.NewOut(out), Err: streams.NewOut(err), Host: host}
+}
+
+// Client gives the daemon's client. Nothing is dialled before its first request, so that help and completion scripts
+// need no daemon.
+func (c *Console) Client() (*client.Client, error) {
+	if c.client != nil {
+		return c.client, nil
+	}
+	o := []client.Opt{client.WithHost(c.Host), client.WithUserAgent("minictl/" + c.Version)}
+	if c.Debug {
+		o = append(o, client.WithHTTPRequestHook(func(r *http.Request) error {
+			fmt.Fprintf(c.Err, "debug: %s %s\n", r.Method, r.URL.RequestURI())
+			return nil
+		}))
+	}
+	cl, err := client.New(o...)
+	if err != nil {
+		return nil, fmt.Errorf("host %q: %w: want unix:///PATH or tcp://HOST:PORT", c.Host, err)
+	}
+	c.client = cl
+	return cl, nil
+}
+
+// Config gives docker's own configuration file (credentials, detach keys, proxies), read at the first call. A broken
+// file is reported and treated as empty: it must not stop a command that needs none of it.
+func (c *Console) Config() *configfile.ConfigFile {
+	if c.config == nil {
+		c.config = config.LoadDefaultConfigFile(c.Err)
+	}
+	return c.config
+}
+
+// Warn prints what the daemon wants the user to know, beside the command's own output.
+func (c *Console) Warn(warnings []string) {
+	for _, w := range warnings {
+		if w != "" {
+			fmt.Fprintln(c.Err, "WARNING: "+w)
+		}
+	}
+}
+
+// ExitError ends the program with Code. Err is printed when it is not nil; a nil Err is a container's own exit code,
+// about which there is nothing to say.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+// Error is the text that is printed; empty when the code says it all.
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return ""
+	}
+	return e.Err.Error()
+}
+
+// Unwrap gives the cause.
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// Exit wraps err with the exit code code; nil code means success.
+func Exit(code int, err error) error {
+	if code == 0 && err == nil {
+		return nil
+	}
+	return &ExitError{Code: code, Err: err}
+}
+
+// Explain turns an error that a user meets often into one line that says what to do.
+func (c *Console) Explain(err error) string {
+	switch {
+	case unreachable(err) && errors.Is(c.probe(), os.ErrPermission):
+		return fmt.Sprintf("cannot reach the minictl daemon at %s: permission denied: use sudo", c.Host)
+	case unreachable(err):
+		return fmt.Sprintf("cannot reach the minictl daemon at %s: is it running? start it with \"minictl daemon\"", c.Host)
+	case errdefs.IsNotImplemented(err):
+		return err.Error() + ": this daemon does not know the request; is it minictl's?"
+	}
+	return err.Error()
+}
+
+// unreachable knows both the client's own class and a failed dial from requests that the client does not make itself.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return client.IsErrConnectionFailed(err) || errors.As(err, &op) && op.Op == "dial"
+}

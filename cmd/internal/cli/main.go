@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+)
+
+// signalled is the cause of a context that a signal ended.
+type signalled struct{ syscall.Signal }
+
+func (s signalled) Error() string { return "stopped by signal " + s.Signal.String() }
+
+// Main runs the command line args (without the program's name) and gives the exit code: 0, 1 for an error, a code of
+// docker's for run, exec and start, 128 plus its number for a signal. daemon is added as New does.
+//
+// A signal ends the context, so that commands put the terminal back and remove what they began; a second one ends the
+// process as if nobody listened.
+func Main(ctx context.Context, args []string, s Streams, daemon ...*cobra.Command) int {
+	c := newConsole(s)
+	var extra *cobra.Command
+	if len(daemon) > 0 {
+		extra = daemon[0]
+	}
+	root := newRoot(c, extra)
+	root.SetArgs(args)
+	ctx, stop := withSignals(ctx)
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	return exitCode(ctx, c, err)
+}
+
+func exitCode(ctx context.Context, c *console.Console, err error) int {
+	if err == nil {
+		return 0
+	}
+	var exit *console.ExitError
+	if errors.As(err, &exit) && exit.Err == nil {
+		return exit.Code
+	}
+	var sig signalled
+	if errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &sig) {
+		return 128 + int(sig.Signal)
+	}
+	fmt.Fprintln(c.Err, "minictl: "+c.Explain(err))
+	if exit != nil {
+		return exit.Code
+	}
+	return 1
+}
+
+// withSignals is signal.NotifyContext that remembers which signal it was.
+func withSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case s := <-caught:
+			signal.Stop(caught)
+			if n, ok := s.(syscall.Signal); ok {
+				cancel(signalled{n})
+			}
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(caught)
+		cancel(nil)
+		<-done
+	}
+}

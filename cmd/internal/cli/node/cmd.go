@@ -1,0 +1,162 @@
+// Package node has the commands about the cluster's hosts: ls and inspect.
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/docker/cli/cli/command/formatter"
+	"github.com/docker/cli/opts"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
+	"github.com/minictl/minictl/cmd/internal/cli/complete"
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+	"github.com/minictl/minictl/cmd/internal/cli/inspect"
+)
+
+// NewCommand gives minictl node.
+func NewCommand(c *console.Console) *cobra.Command {
+	cmd := &cobra.Command{Use: "node COMMAND", Short: "Show the cluster's hosts", Example: "  minictl node ls"}
+	cmd.AddCommand(newListCommand(c), newInspectCommand(c))
+	return cmd
+}
+
+func newInspectCommand(c *console.Console) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:                   "inspect [OPTIONS] self|NODE [NODE...]",
+		Short:                 "Display detailed information on one or more nodes",
+		Example:               "  minictl node inspect self\n  minictl node inspect -f '{{.Status.Addr}}' host2",
+		Args:                  console.AtLeast(1),
+		ValidArgsFunction:     complete.Nodes(c),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			cl, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return inspect.Write(c.Out, refs, format, Getter(cmd.Context(), cl, clusterapi.New(cl)))
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	return cmd
+}
+
+// nodeClient finds one node.
+type nodeClient interface {
+	NodeInspect(ctx context.Context, id string, o client.NodeInspectOptions) (client.NodeInspectResult, error)
+}
+
+// statusClient lists them, and knows which one we talk to.
+type statusClient interface {
+	Status(ctx context.Context) (api.ClusterStatus, error)
+}
+
+// Getter finds a node for the inspect commands; "self" is the host we talk to.
+func Getter(ctx context.Context, cl nodeClient, st statusClient) inspect.Getter {
+	return func(ref string) (any, []byte, error) {
+		if ref == "self" {
+			s, err := st.Status(ctx)
+			if err != nil {
+				return nil, nil, err
+			}
+			ref = s.Self
+		}
+		res, err := cl.NodeInspect(ctx, ref, client.NodeInspectOptions{})
+		return res.Node, res.Raw, err
+	}
+}
+
+type listOptions struct {
+	quiet  bool
+	format string
+	filter opts.FilterOpt
+}
+
+func newListCommand(c *console.Console) *cobra.Command {
+	o := listOptions{filter: opts.NewFilterOpt()}
+	cmd := &cobra.Command{
+		Use:                   "ls [OPTIONS]",
+		Aliases:               []string{"list"},
+		Short:                 "List the cluster's hosts",
+		Example:               "  minictl node ls\n  minictl node ls --filter role=voter -q",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.format == "" {
+				o.format = c.Config().NodesFormat
+			}
+			cl, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return runList(cmd.Context(), clusterapi.New(cl), c.Out, o)
+		},
+	}
+	fs := cmd.Flags()
+	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display IDs")
+	fs.StringVar(&o.format, "format", "", console.FormatHelp)
+	fs.VarP(&o.filter, "filter", "f", "Filter output: id=, name=, role=voter|learner, status=ready|down")
+	return cmd
+}
+
+func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions) error {
+	match, err := matcher(o.filter.Value())
+	if err != nil {
+		return err
+	}
+	s, err := st.Status(ctx)
+	if err != nil {
+		return err
+	}
+	nodes := slices.DeleteFunc(s.Nodes, func(n api.ClusterNodeStatus) bool { return !match(n) })
+	slices.SortStableFunc(nodes, func(a, b api.ClusterNodeStatus) int { return strings.Compare(a.Name, b.Name) })
+	ctxt := formatter.Context{Output: out, Format: listFormat(o.format, o.quiet)}
+	return ctxt.Write(header(), func(write func(formatter.SubContext) error) error {
+		for _, n := range nodes {
+			if err := write(&row{n: n, self: n.ID == s.Self}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// matcher gives docker's rule: values of one key are alternatives, keys must all hold; id and name match by prefix.
+func matcher(f client.Filters) (func(api.ClusterNodeStatus) bool, error) {
+	keys := map[string]func(n api.ClusterNodeStatus, v string) bool{
+		"id":     func(n api.ClusterNodeStatus, v string) bool { return strings.HasPrefix(n.ID, v) },
+		"name":   func(n api.ClusterNodeStatus, v string) bool { return strings.HasPrefix(n.Name, v) },
+		"role":   func(n api.ClusterNodeStatus, v string) bool { return strings.EqualFold(n.Role, v) },
+		"status": func(n api.ClusterNodeStatus, v string) bool { return strings.EqualFold(n.Status, v) },
+	}
+	for k := range f {
+		if keys[k] == nil {
+			return nil, fmt.Errorf("invalid filter %q: want id, name, role or status", k)
+		}
+	}
+	return func(n api.ClusterNodeStatus) bool {
+		for k, values := range f {
+			if !anyOf(values, func(v string) bool { return keys[k](n, v) }) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func anyOf(values map[string]bool, ok func(string) bool) bool {
+	for v := range values {
+		if ok(v) {
+			return true
+		}
+	}
+	return false
+}

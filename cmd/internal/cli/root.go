@@ -1,0 +1,100 @@
+// Package cli is the command line: minictl and all its commands, as a client of the daemon's API.
+package cli
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/minictl/minictl/cmd/internal/cli/cluster"
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+	"github.com/minictl/minictl/cmd/internal/cli/container"
+	"github.com/minictl/minictl/cmd/internal/cli/image"
+	"github.com/minictl/minictl/cmd/internal/cli/network"
+	"github.com/minictl/minictl/cmd/internal/cli/node"
+	"github.com/minictl/minictl/cmd/internal/cli/system"
+)
+
+// Streams are the process's standard streams; files that are terminals are used as such.
+type Streams struct {
+	In       io.ReadCloser
+	Out, Err io.Writer
+	// Version is the program's, for version and the User-Agent header; empty is "dev".
+	Version string
+}
+
+// The groups of the help, in its order.
+const (
+	groupMain  = "main"
+	groupNouns = "nouns"
+	groupRest  = "rest"
+)
+
+// New builds the whole tree of commands. daemon, which belongs to the server's side, is added as it is; nil leaves it
+// out. Building reads no file and dials nothing.
+func New(s Streams, daemon *cobra.Command) *cobra.Command {
+	return newRoot(newConsole(s), daemon)
+}
+
+func newConsole(s Streams) *console.Console {
+	c := console.New(s.In, s.Out, s.Err)
+	if c.Version = s.Version; c.Version == "" {
+		c.Version = "dev"
+	}
+	return c
+}
+
+func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "minictl [OPTIONS] COMMAND",
+		Short: "Containers on several hosts that reach each other by name",
+		Example: `  minictl cluster init --advertise-addr eth0
+  minictl network create -d overlay ov_net1
+  minictl run -itd --name bbox1 --network ov_net1 busybox`,
+		Version:           c.Version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		TraverseChildren:  true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(c.In)
+	root.SetOut(c.Out)
+	root.SetErr(c.Err)
+	root.SetVersionTemplate("minictl version {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpCommandGroupID(groupRest)
+	fs := root.PersistentFlags()
+	fs.StringVarP(&c.Host, "host", "H", c.Host, "Daemon socket to connect to (env "+console.HostEnv+")")
+	fs.BoolVar(&c.Debug, "debug", os.Getenv("MINICTL_DEBUG") != "", "Print the requests to the daemon")
+	root.AddGroup(&cobra.Group{ID: groupMain, Title: "Common Commands:"},
+		&cobra.Group{ID: groupNouns, Title: "Management Commands:"},
+		&cobra.Group{ID: groupRest, Title: "Commands:"})
+	addGroup(root, groupNouns, cluster.NewCommand(c), node.NewCommand(c), network.NewCommand(c),
+		container.NewCommand(c), image.NewCommand(c), system.NewCommand(c))
+	top := append(container.Commands(c), image.Commands(c)...)
+	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
+		addGroup(root, groupOf(cmd.Name()), cmd)
+	}
+	if daemon != nil {
+		addGroup(root, groupMain, daemon)
+	}
+	refuseUnknown(root)
+	return root
+}
+
+func addGroup(root *cobra.Command, group string, cmds ...*cobra.Command) {
+	for _, cmd := range cmds {
+		cmd.GroupID = group
+		root.AddCommand(cmd)
+	}
+}
+
+func groupOf(name string) string {
+	switch name {
+	case "run", "exec", "ps", "logs", "pull", "images", "version", "info":
+		return groupMain
+	}
+	return groupRest
+}

@@ -1,0 +1,103 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/docker/cli/templates"
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
+
+	"github.com/minictl/minictl/cmd/internal/cli/complete"
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+	"github.com/minictl/minictl/cmd/internal/cli/inspect"
+)
+
+func newInfoCommand(c *console.Console) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:                   "info [OPTIONS]",
+		Short:                 "Display system-wide information",
+		Example:               "  minictl info\n  minictl info -f '{{.Swarm.NodeAddr}}'",
+		Args:                  console.NoArgs,
+		ValidArgsFunction:     complete.None,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return runInfo(cmd.Context(), cl, c, format)
+		},
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	return cmd
+}
+
+// infoClient is what info needs of the daemon.
+type infoClient interface {
+	Info(ctx context.Context, o client.InfoOptions) (client.SystemInfoResult, error)
+}
+
+func runInfo(ctx context.Context, cl infoClient, c *console.Console, format string) error {
+	res, err := cl.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return err
+	}
+	if format != "" {
+		if format == "json" {
+			format = "{{json .}}"
+		}
+		t, err := templates.Parse(format)
+		if err != nil {
+			return console.Exit(badTemplate, fmt.Errorf("parse format: %w", err))
+		}
+		return execute(c.Out, t, res.Info)
+	}
+	writeInfo(c.Out, res.Info)
+	for _, w := range res.Info.Warnings {
+		c.Warn([]string{strings.TrimPrefix(w, "WARNING: ")})
+	}
+	return nil
+}
+
+// writeInfo prints the lines that say something about this daemon; docker's order and names.
+func writeInfo(out io.Writer, i system.Info) {
+	line := func(indent int, name string, value any) {
+		if s := fmt.Sprint(value); s != "" && s != "0" {
+			fmt.Fprintf(out, "%s%s: %s\n", strings.Repeat(" ", indent), name, s)
+		}
+	}
+	fmt.Fprintf(out, "Server:\n Containers: %d\n  Running: %d\n  Paused: %d\n  Stopped: %d\n Images: %d\n",
+		i.Containers, i.ContainersRunning, i.ContainersPaused, i.ContainersStopped, i.Images)
+	line(1, "Server Version", i.ServerVersion)
+	line(1, "Storage Driver", i.Driver)
+	for _, kv := range i.DriverStatus {
+		line(2, kv[0], kv[1])
+	}
+	line(1, "Logging Driver", i.LoggingDriver)
+	line(1, "Cgroup Driver", i.CgroupDriver)
+	line(1, "Cgroup Version", i.CgroupVersion)
+	if len(i.Plugins.Network) > 0 {
+		fmt.Fprintf(out, " Plugins:\n  Network: %s\n", strings.Join(i.Plugins.Network, " "))
+	}
+	fmt.Fprintf(out, " Cluster: %s\n", i.Swarm.LocalNodeState)
+	line(2, "NodeID", i.Swarm.NodeID)
+	line(2, "Node Address", i.Swarm.NodeAddr)
+	line(2, "Nodes", i.Swarm.Nodes)
+	line(1, "Kernel Version", i.KernelVersion)
+	line(1, "Operating System", i.OperatingSystem)
+	line(1, "OSType", i.OSType)
+	line(1, "Architecture", i.Architecture)
+	line(1, "CPUs", i.NCPU)
+	if i.MemTotal > 0 {
+		line(1, "Total Memory", units.BytesSize(float64(i.MemTotal)))
+	}
+	line(1, "Name", i.Name)
+	line(1, "ID", i.ID)
+	line(1, "Root Dir", i.DockerRootDir)
+}

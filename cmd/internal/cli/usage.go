@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/minictl/minictl/cmd/internal/cli/console"
+)
+
+// exitUsage is docker's code for a bad flag of the commands that otherwise give the container's own code: 1 could be
+// the container's.
+const exitUsage = 125
+
+// refuseUnknown makes every command that only groups others say what it does not know, in one line; alone it prints
+// its help.
+func refuseUnknown(cmd *cobra.Command) {
+	if !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args, cmd.DisableFlagsInUseLine = cobra.ArbitraryArgs, true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return unknownCommand(cmd, args[0])
+	}
+	if cmd.SuggestionsMinimumDistance == 0 {
+		cmd.SuggestionsMinimumDistance = 2
+	}
+	for _, sub := range cmd.Commands() {
+		refuseUnknown(sub)
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	instead := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+	if s := cmd.SuggestionsFor(name); len(s) > 0 {
+		instead = fmt.Sprintf("did you mean '%s %s'?", cmd.CommandPath(), strings.Join(s, fmt.Sprintf("' or '%s ", cmd.CommandPath())))
+	}
+	return fmt.Errorf("unknown command %q: %s", strings.TrimPrefix(cmd.CommandPath()+" "+name, "minictl "), instead)
+}
+
+// flagError says what is wrong with a flag and what to type instead.
+func flagError(cmd *cobra.Command, err error) error {
+	instead := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+	if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
+		if near := nearestFlag(cmd, name); near != "" {
+			instead = fmt.Sprintf("did you mean '--%s'? %s", near, instead)
+		}
+	}
+	err = fmt.Errorf("%s: %w: %s", console.Name(cmd), err, instead)
+	switch cmd.Name() {
+	case "run", "create", "exec", "start":
+		if cmd.Parent().Name() != "network" {
+			return console.Exit(exitUsage, err)
+		}
+	}
+	return err
+}
+
+// nearestFlag finds the flag that name is most likely a slip of; empty when none is near.
+func nearestFlag(cmd *cobra.Command, name string) string {
+	best, bestDistance := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := distance(name, f.Name); !f.Hidden && d < bestDistance {
+			best, bestDistance = f.Name, d
+		}
+	})
+	return best
+}
+
+// distance is Levenshtein's: the least number of letters to insert, drop or replace.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := diagonal
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			diagonal = row[j]
+			row[j] = min(replace, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// usageTemplate is cobra's, without its second usage line and with our words.
+const usageTemplate = `Usage:  {{.UseLine}}
+{{- if .Aliases}}
+
+Aliases:
+  {{.NameAndAliases}}
+{{- end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}
+{{- end}}
+{{- $cmds := .Commands}}
+{{- range $group := .Groups}}
+
+{{.Title}}
+{{- range $cmds}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{- end}}
+{{- if and .HasAvailableSubCommands (not .Groups)}}
+
+Commands:
+{{- range $cmds}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{- end}}
+{{- if .HasAvailableLocalFlags}}
+
+Options:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableInheritedFlags}}
+
+Global Options:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+Run '{{.CommandPath}} COMMAND --help' for more information on a command.
+{{- end}}
+`
