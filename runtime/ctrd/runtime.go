@@ -55,6 +55,11 @@ type Runtime struct {
 	cgroups cgroups
 	mu      sync.Mutex
 	tasks   map[string]*Task // one live value per container, so that waits are shared
+
+	// life ends with Close; waits are the goroutines that wait for exits.
+	life  context.Context
+	die   context.CancelFunc
+	waits sync.WaitGroup
 }
 
 // Start brings containerd up (or connects to Config.External) and returns when
@@ -74,6 +79,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("start containerd: no shim given: %w", errdefs.ErrInvalidArgument)
 	}
 	r := &Runtime{cfg: cfg, log: cfg.Log, tasks: map[string]*Task{}}
+	r.life, r.die = context.WithCancel(context.WithoutCancel(ctx))
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -97,6 +103,9 @@ func (r *Runtime) open(ctx context.Context) (err error) {
 		return fmt.Errorf("reach containerd: %w", err)
 	}
 	r.snapshotter = r.pickSnapshotter(ctx)
+	if err := r.sweep(ctx); err != nil {
+		r.log.Warn("left-over layers not removed", "err", err)
+	}
 	return nil
 }
 
@@ -145,6 +154,8 @@ func (r *Runtime) Version() string { return r.version }
 // Close lets go of containerd; the containers run on.
 func (r *Runtime) Close() error {
 	var err error
+	r.die()
+	r.waits.Wait()
 	if r.client != nil {
 		err = r.client.Close()
 	}

@@ -145,9 +145,12 @@ func serverConfig(cfg Config) *srvconfig.Config {
 		Plugins: map[string]any{
 			"io.containerd.server.v1.grpc": map[string]any{"address": sock},
 			// The shims publish their events over this one.
-			"io.containerd.server.v1.ttrpc":   map[string]any{"address": sock + ".ttrpc"},
-			"io.containerd.shim.v1.manager":   map[string]any{"socket_dir": filepath.Clean(cfg.SocketDir)},
-			"io.containerd.internal.v1.opt":   map[string]any{"path": filepath.Join(cfg.Root, "opt")},
+			"io.containerd.server.v1.ttrpc": map[string]any{"address": sock + ".ttrpc"},
+			"io.containerd.shim.v1.manager": map[string]any{"socket_dir": filepath.Clean(cfg.SocketDir)},
+			"io.containerd.internal.v1.opt": map[string]any{"path": filepath.Join(cfg.Root, "opt")},
+			// By default the disk space of a removed container stays until a hundred
+			// other changes.
+			"io.containerd.gc.v1.scheduler":   map[string]any{"deletion_threshold": 1, "schedule_delay": "1s"},
 			"io.containerd.transfer.v1.local": map[string]any{"max_concurrent_downloads": 3},
 		},
 		RequiredPlugins: []string{
