@@ -25,10 +25,10 @@ func parseFilters(s string) (Filters, error) {
 				values[v] = true
 			}
 		}
+		f[term] = make(map[string]bool, len(values))
 		for v := range values {
-			values[v] = true
+			f[term][v] = true
 		}
-		f[term] = values
 	}
 	return f, nil
 }

@@ -13,9 +13,13 @@ func checkContainerName(name string) error {
 	return invalid("Invalid container name (%s), only %s are allowed", clip(name), nameChars)
 }
 
+// maxName bounds a container's or a network's name, in bytes. Docker has no bound, but here names travel to every host
+// and into DNS answers.
+const maxName = 255
+
 // validName is nameChars+, two characters or more, as docker has it.
 func validName(s string) bool {
-	if len(s) < 2 || !alphanumeric(s[0]) {
+	if len(s) < 2 || len(s) > maxName || !alphanumeric(s[0]) {
 		return false
 	}
 	for i := 1; i < len(s); i++ {
@@ -30,16 +34,13 @@ func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }
 
-// maxNetworkName bounds a network's name, in bytes. Docker has no bound, but ours travel to every host.
-const maxNetworkName = 255
-
 // checkNetworkName refuses what nobody could type again: docker refuses only the empty one.
 func checkNetworkName(name string) error {
 	if strings.TrimSpace(name) == "" {
 		return invalid("invalid name: name is empty")
 	}
-	if len(name) > maxNetworkName {
-		return invalid("invalid name %s: longer than %d bytes", shown(name), maxNetworkName)
+	if len(name) > maxName {
+		return invalid("invalid name %s: longer than %d bytes", shown(name), maxName)
 	}
 	for _, r := range name {
 		if r < ' ' || r == 0x7f || r == '/' || r == '\uFFFD' {
