@@ -125,6 +125,9 @@ func (d *Driver) Join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 
 // join is Join inside the lock.
 func (d *Driver) join(ctx context.Context, c *nl.Conn, n netdriver.Network, o options, e netdriver.Endpoint, s netdriver.Sandbox) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	br, err := d.ensure(ctx, c, n, o)
 	if err != nil {
 		return err

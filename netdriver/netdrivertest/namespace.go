@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ func NeedRoot(t testing.TB) {
 	t.Skip("needs root")
 }
 
-// NewNS puts the test's goroutine, locked to its thread, into a fresh network namespace with lo up, until the test
+// NewNS puts the test's goroutine, locked to its thread, into a fresh network namespace with lo up and IPv6 off, until the test
 // ends. The test must not be parallel, and reaches this namespace from its own goroutine only.
 func NewNS(t testing.TB) {
 	t.Helper()
@@ -59,6 +60,10 @@ func NewNS(t testing.TB) {
 		}
 		runtime.UnlockOSThread()
 	})
+	// IPv6 would come up with random addresses, at a time of its own.
+	if err := nl.SetSysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil && !errdefs.IsNotFound(err) {
+		t.Fatal(err)
+	}
 	c := Here(t)
 	lo, err := c.Link("lo")
 	if err == nil {

@@ -53,6 +53,19 @@ func (c *Conn) Link(name string) (Link, error) {
 	return read(l), nil
 }
 
+// LinkAt looks a device up by index. ErrNotFound if there is none.
+func (c *Conn) LinkAt(index int) (Link, error) {
+	l, err := dump(func() (netlink.Link, error) { return c.h.LinkByIndex(index) })
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		err = unix.ENODEV
+	}
+	if err != nil {
+		return Link{}, wrap(err, "find link", index)
+	}
+	return read(l), nil
+}
+
 // Links lists every device of the namespace.
 func (c *Conn) Links() ([]Link, error) {
 	all, err := dump(c.h.LinkList)

@@ -60,16 +60,18 @@ type want struct {
 	mac      net.HardwareAddr // br0's
 	mtu      int              // bytes
 	tunnel   nl.VXLAN         // its Local is invalid while there is no data path
+	keep     bool             // the data path is not known yet: a tunnel device that is there stays
 }
 
 // want derives the wish from the network and the data path.
 func (d *Driver) want(own *network) (want, error) {
-	n, path := *own.wish, d.dataPath()
+	n := *own.wish
+	path, stated := d.dataPath()
 	o, err := parse(n)
 	if err != nil {
 		return want{}, err
 	}
-	w := want{file: d.file(n.ID), id: n.ID, mtu: fit(o.mtu, path)}
+	w := want{file: d.file(n.ID), id: n.ID, mtu: fit(o.mtu, path), keep: !stated}
 	for _, s := range n.Subnets {
 		w.subnets = append(w.subnets, s.Prefix.Masked())
 		if s.Gateway.IsValid() {

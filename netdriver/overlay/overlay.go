@@ -35,6 +35,7 @@ type Driver struct {
 
 	mu       sync.Mutex
 	path     netdriver.DataPath
+	stated   bool // SetDataPath has been called; before, the tunnels an earlier daemon left are kept as they are
 	networks map[netdriver.NetworkID]*network
 	tuned    bool // the neighbour tables' limits have been raised
 }
@@ -46,6 +47,7 @@ type network struct {
 	wish      *netdriver.Network
 	endpoints map[netdriver.EndpointID]plugged
 	peers     []netdriver.Peer
+	stated    bool // SetPeers has been called; before, the rows an earlier daemon wrote are kept
 }
 
 // plugged is the wish for one local endpoint.
@@ -61,6 +63,8 @@ var (
 )
 
 // New gives a driver without a data path: containers of one host reach each other, and no one else, until SetDataPath.
+// What an earlier driver left in the kernel goes on working meanwhile: its tunnels until SetDataPath, and its rows
+// until SetPeers, say otherwise.
 func New(c Config) *Driver {
 	return &Driver{
 		log: c.Log.With("component", "overlay"), dir: c.NetnsDir,
@@ -108,6 +112,9 @@ func (d *Driver) Remove(_ context.Context, n netdriver.Network) error {
 func (d *Driver) Join(ctx context.Context, n netdriver.Network, e netdriver.Endpoint, s netdriver.Sandbox) (netdriver.Attachment, error) {
 	own := d.acquire(n.ID)
 	defer own.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return netdriver.Attachment{}, fmt.Errorf("join network %s: %w", n.Name, err)
+	}
 	own.wish = &n
 	present := sandbox.Exists(d.file(n.ID))
 	own.endpoints[e.ID] = plugged{endpoint: e, sandbox: s}
@@ -128,7 +135,7 @@ func (d *Driver) join(ctx context.Context, own *network, id netdriver.EndpointID
 	if err != nil {
 		return 0, err
 	}
-	c, err := d.open(ctx, w)
+	c, err := d.open(ctx, &w)
 	if err != nil {
 		return 0, err
 	}
@@ -136,7 +143,10 @@ func (d *Driver) join(ctx context.Context, own *network, id netdriver.EndpointID
 	if err := d.plug(ctx, c, w, own.endpoints[id]); err != nil {
 		return 0, err
 	}
-	return w.mtu, d.writeRows(ctx, c, own)
+	if err := d.writeRows(ctx, c, own); err != nil {
+		return 0, errors.Join(err, sandbox.Detach(c, id))
+	}
+	return w.mtu, nil
 }
 
 // Leave unplugs the endpoint. A remote one may have its address by now; its rows then take the local one's place.
@@ -166,7 +176,7 @@ func (d *Driver) SetPeers(ctx context.Context, id netdriver.NetworkID, peers []n
 	}
 	own := d.acquire(id)
 	defer own.mu.Unlock()
-	own.peers = slices.Clone(peers)
+	own.peers, own.stated = slices.Clone(peers), true
 	c, err := nl.At(d.file(id))
 	if errdefs.IsNotFound(err) {
 		return nil
@@ -186,7 +196,7 @@ func (d *Driver) SetPeers(ctx context.Context, id netdriver.NetworkID, peers []n
 // networks are tried; the errors come back together.
 func (d *Driver) SetDataPath(ctx context.Context, p netdriver.DataPath) error {
 	d.mu.Lock()
-	d.path = p
+	d.path, d.stated = p, true
 	ids := make([]netdriver.NetworkID, 0, len(d.networks))
 	for id := range d.networks {
 		ids = append(ids, id)
@@ -240,11 +250,11 @@ func (d *Driver) known(id netdriver.NetworkID) bool {
 	return d.networks[id] != nil
 }
 
-// dataPath gives the stated data path.
-func (d *Driver) dataPath() netdriver.DataPath {
+// dataPath gives the data path, and whether one, be it none, has been stated.
+func (d *Driver) dataPath() (path netdriver.DataPath, stated bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.path
+	return d.path, d.stated
 }
 
 // The name of a network's namespace file: docker's, whose leading number counts the times a host joined a swarm.

@@ -65,6 +65,17 @@ func derive(w wish) rows {
 	return r
 }
 
+// without gives the rows that stay while no peers have been stated: all but the neighbour rows of local endpoints.
+func without(have rows, local []netip.Addr) rows {
+	r := rows{fdb: have.fdb}
+	for _, n := range have.neighbours {
+		if !slices.Contains(local, n.Address) {
+			r.neighbours = append(r.neighbours, n)
+		}
+	}
+	return r
+}
+
 // diff plans the way from the kernel's rows to the wished ones.
 func diff(want, have rows) plan {
 	var p plan
@@ -121,7 +132,11 @@ func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error 
 	if err != nil {
 		return err
 	}
-	return apply(ctx, c, tunnel, diff(derive(w), have), have)
+	want := derive(w)
+	if !own.stated {
+		want = without(have, w.local)
+	}
+	return apply(ctx, c, tunnel, diff(want, have), have)
 }
 
 // readRows asks the kernel for both tables.

@@ -28,7 +28,7 @@ func (d *Driver) ensure(ctx context.Context, own *network) error {
 	if err != nil {
 		return err
 	}
-	c, err := d.open(ctx, w)
+	c, err := d.open(ctx, &w)
 	if err != nil {
 		return err
 	}
@@ -45,8 +45,9 @@ func (d *Driver) ensure(ctx context.Context, own *network) error {
 	return errors.Join(errs...)
 }
 
-// open sets the namespace and its devices up and gives a Conn to it.
-func (d *Driver) open(ctx context.Context, w want) (*nl.Conn, error) {
+// open sets the namespace and its devices up and gives a Conn to it. It corrects w where an earlier daemon's tunnel
+// stays.
+func (d *Driver) open(ctx context.Context, w *want) (*nl.Conn, error) {
 	if err := d.tune(); err != nil {
 		return nil, err
 	}
@@ -62,15 +63,34 @@ func (d *Driver) open(ctx context.Context, w want) (*nl.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = setBridge(c, w)
+	if err = adopt(c, w); err == nil {
+		err = setBridge(c, *w)
+	}
 	if err == nil {
-		err = setTunnel(c, w)
+		err = setTunnel(c, *w)
 	}
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// adopt takes the MTU of a tunnel that stays because the data path is not known yet.
+func adopt(c *nl.Conn, w *want) error {
+	if !w.keep {
+		return nil
+	}
+	l, err := c.Link(tunnelName)
+	if errdefs.IsNotFound(err) {
+		w.keep = false
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.mtu = l.MTU
+	return nil
 }
 
 // setBridge makes or repairs br0.
@@ -125,6 +145,9 @@ func setTunnel(c *nl.Conn, w want) error {
 	have, err := c.Link(tunnelName)
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
+	}
+	if w.keep {
+		return nil
 	}
 	if have.Index != 0 {
 		same, err := fits(c, have, w)

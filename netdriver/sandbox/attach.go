@@ -50,7 +50,7 @@ func attach(ctx context.Context, c *nl.Conn, p Plug) error {
 			return err
 		}
 	}
-	return awaitUp(ctx, c, port.Name)
+	return awaitUp(ctx, c, port.Index, p.Bridge)
 }
 
 // Detach removes an endpoint's pair, both ends; nil if there is none.
@@ -301,21 +301,28 @@ func setRoutes(c *nl.Conn, index int, p Plug) error {
 // upTime bounds the wait for a port: the kernel reports a carrier from a work queue, normally within a millisecond.
 const upTime = 2 * time.Second
 
-// awaitUp returns when the port carries frames. Before that the bridge drops what the container sends.
-func awaitUp(ctx context.Context, c *nl.Conn, name string) error {
+// awaitUp returns when all these devices carry frames. Before that a bridge drops what its port sends, and a bridge
+// that just got its first port drops its own answers.
+func awaitUp(ctx context.Context, c *nl.Conn, indices ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, upTime)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Microsecond)
 	defer tick.Stop()
-	for {
-		l, err := c.Link(name)
-		if err != nil || l.Oper {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for link %s to come up: %w", name, ctx.Err())
-		case <-tick.C:
+	for _, index := range indices {
+		for {
+			l, err := c.LinkAt(index)
+			if err != nil {
+				return err
+			}
+			if l.Oper {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("wait for link %s to come up: %w", l.Name, ctx.Err())
+			case <-tick.C:
+			}
 		}
 	}
+	return nil
 }
