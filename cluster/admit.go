@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+	"github.com/minictl/minictl/cluster/store"
+)
+
+// admitRequest is what a joining host sends once it has recognised the cluster.
+type admitRequest struct {
+	Secret  string `json:"secret"`
+	Request []byte `json:"request"` // to be signed, PKCS #10
+	Node    Node   `json:"node"`
+}
+
+// admitReply is all it needs to be a member.
+type admitReply struct {
+	Certificate []byte   `json:"certificate"` // DER
+	Authority   []byte   `json:"authority"`   // DER
+	Cluster     string   `json:"cluster"`
+	Epoch       string   `json:"epoch"`
+	Keys        [][]byte `json:"keys"`
+	Member      NodeID   `json:"member"` // who answers
+	Nodes       []Node   `json:"nodes"`  // all members, the new one among them
+	Alive       []NodeID `json:"alive"`  // of them
+}
+
+func (r admitReply) check() error {
+	if r.Cluster == "" || r.Epoch == "" || len(r.Keys) == 0 || r.Member == "" {
+		return fmt.Errorf("the member's answer is incomplete: %w", errdefs.ErrInvalidArgument)
+	}
+	for _, n := range r.Nodes {
+		if err := n.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admit lets a new host in: any member can, since the authority is in the Store. It is served without a client
+// certificate; the token is all there is to go by.
+func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error) {
+	if err := c.checkSecret(ctx, r.Secret); err != nil {
+		return admitReply{}, err
+	}
+	ca, err := c.authority(ctx)
+	if err != nil {
+		return admitReply{}, err
+	}
+	cert, id, err := ca.Sign(r.Request, time.Now())
+	if err != nil {
+		return admitReply{}, err
+	}
+	n := r.Node
+	n.ID, n.Joined = NodeID(id), time.Now().UTC().Truncate(time.Second)
+	if err := n.check(); err != nil {
+		return admitReply{}, err
+	}
+	if err := c.register(ctx, n); err != nil {
+		return admitReply{}, err
+	}
+	c.log.Info("admitted node", "node", n.ID, "name", n.Name, "addr", n.Addr.String())
+	return c.welcome(ctx, n, cert, ca)
+}
+
+func (c *Cluster) checkSecret(ctx context.Context, secret string) error {
+	tokens, err := c.tokens(ctx)
+	if err != nil {
+		return fmt.Errorf("check join token: %w", err)
+	}
+	for _, t := range tokens {
+		if t.SecretIs(secret) {
+			return t.CheckExpiry(time.Now())
+		}
+	}
+	return fmt.Errorf("this join token is not valid any more, it has been replaced: run `minictl cluster token` on a member for the present one: %w", errdefs.ErrPermissionDenied)
+}
+
+func (c *Cluster) authority(ctx context.Context) (*identity.Authority, error) {
+	p, ok, err := store.Get(ctx, c.store, keyCA, true)
+	if err != nil {
+		return nil, fmt.Errorf("read cluster authority: %w", err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("read cluster authority: there is none: %w", errdefs.ErrNotFound)
+	}
+	var ca identity.Authority
+	if err := json.Unmarshal(p.Value, &ca); err != nil {
+		return nil, err
+	}
+	return &ca, nil
+}
+
+// register writes the node record. Names are unique: two hosts that join at once with one name are put in order by the
+// condition on the name's key. A host whose first try failed half way has the same ID and may come again.
+func (c *Cluster) register(ctx context.Context, n Node) error {
+	for {
+		cond := store.Cond{Key: nameKey(n.Name)}
+		p, ok, err := store.Get(ctx, c.store, cond.Key, true)
+		if err != nil {
+			return fmt.Errorf("register node %s: %w", n.Name, err)
+		}
+		if ok {
+			var holder NodeID
+			if err := json.Unmarshal(p.Value, &holder); err != nil || holder != n.ID {
+				return c.errNameTaken(n.Name, holder)
+			}
+			cond.Rev = p.Rev
+		}
+		record, err := json.Marshal(n)
+		if err != nil {
+			return fmt.Errorf("encode node: %w", err)
+		}
+		name, err := json.Marshal(n.ID)
+		if err != nil {
+			return fmt.Errorf("encode node: %w", err)
+		}
+		_, err = c.store.Txn(ctx, store.Txn{
+			If:   []store.Cond{cond},
+			Then: []store.Op{{Key: nodeKey(n.ID), Value: record}, {Key: cond.Key, Value: name}},
+		})
+		if !errdefs.IsConflict(err) {
+			return err
+		}
+	}
+}
+
+func (c *Cluster) errNameTaken(name string, holder NodeID) error {
+	at := ""
+	if n, ok := c.known()[holder]; ok {
+		at = " at " + n.Addr.Addr().String()
+	}
+	return fmt.Errorf("a node named %s is in the cluster already (%s%s): start this host's daemon with another name, `minictl daemon --node-name NAME`: %w",
+		name, holder, at, errdefs.ErrAlreadyExists)
+}
+
+func (c *Cluster) welcome(ctx context.Context, n Node, cert []byte, ca *identity.Authority) (admitReply, error) {
+	pairs, _, err := c.store.Range(ctx, prefixNode, true)
+	if err != nil {
+		return admitReply{}, err
+	}
+	st := c.snapshotState()
+	r := admitReply{
+		Certificate: cert, Authority: ca.Cert.Raw, Cluster: st.Cluster, Epoch: st.Epoch, Keys: st.Keys,
+		Member: st.Self.ID, Alive: []NodeID{st.Self.ID},
+	}
+	for _, p := range pairs {
+		if other, err := decodeNode(p.Value); err == nil {
+			r.Nodes = append(r.Nodes, other)
+		}
+	}
+	for _, other := range c.live() {
+		r.Alive = append(r.Alive, other.ID)
+	}
+	return r, nil
+}

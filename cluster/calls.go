@@ -1,0 +1,233 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/records"
+	"github.com/minictl/minictl/cluster/rpc"
+	"github.com/minictl/minictl/cluster/store"
+)
+
+// The calls between members, and the one of a joining host (callAdmit).
+const (
+	callTxn       = "txn"
+	callRange     = "range"
+	callRecords   = "records"
+	callSnapshots = "snapshots"
+	callApplied   = "applied"
+	callLearner   = "learner"
+	callRemove    = "remove"
+	callForget    = "forget"
+	callAdmit     = "admit"
+)
+
+// txnReply carries a conflict beside the error classes: its key and revisions must survive the wire.
+type txnReply struct {
+	Rev      store.Revision       `json:"rev"`
+	Conflict *store.ConflictError `json:"conflict,omitempty"`
+}
+
+type rangeRequest struct {
+	Prefix string `json:"prefix"`
+}
+
+type rangeReply struct {
+	Pairs []store.Pair   `json:"pairs"`
+	Rev   store.Revision `json:"rev"`
+}
+
+type recordsReply struct {
+	NeedFull bool            `json:"needFull,omitempty"`
+	Have     records.Version `json:"have"`
+}
+
+type snapshotsRequest struct {
+	Owners []string `json:"owners,omitempty"` // empty: all
+}
+
+type snapshotsReply struct {
+	Updates []records.Update `json:"updates"`
+}
+
+type appliedBody struct {
+	Index uint64 `json:"index,omitempty"` // in a request 0 means: only tell
+}
+
+type memberRequest struct {
+	ID        NodeID `json:"id"`
+	Forwarded bool   `json:"forwarded,omitempty"` // at most once: two hosts may think each other the leader
+}
+
+func (c *Cluster) handleCalls(s *rpc.Server) {
+	rpc.Handle(s, callTxn, c.serveTxn)
+	rpc.Handle(s, callRange, func(ctx context.Context, r rangeRequest) (rangeReply, error) {
+		pairs, rev, err := c.decider().LocalRange(ctx, r.Prefix)
+		return rangeReply{Pairs: pairs, Rev: rev}, err
+	})
+	rpc.Handle(s, callRecords, c.serveRecords)
+	rpc.Handle(s, callSnapshots, c.serveSnapshots)
+	rpc.Handle(s, callApplied, func(ctx context.Context, r appliedBody) (appliedBody, error) {
+		b := c.decider()
+		if r.Index > 0 {
+			if err := b.WaitApplied(ctx, r.Index); err != nil {
+				return appliedBody{}, err
+			}
+		}
+		return appliedBody{Index: b.AppliedIndex()}, nil
+	})
+	rpc.Handle(s, callLearner, func(ctx context.Context, r memberRequest) (appliedBody, error) {
+		return c.onLeader(ctx, callLearner, r, c.addLearner)
+	})
+	rpc.Handle(s, callRemove, func(ctx context.Context, r memberRequest) (appliedBody, error) {
+		return c.onLeader(ctx, callRemove, r, c.removePeer)
+	})
+	rpc.Handle(s, callForget, func(ctx context.Context, r memberRequest) (appliedBody, error) {
+		return c.serveForget(ctx, r, rpc.Peer(ctx))
+	})
+}
+
+func (c *Cluster) serveTxn(ctx context.Context, t store.Txn) (txnReply, error) {
+	rev, err := c.decider().LocalTxn(ctx, t)
+	var conflict *store.ConflictError
+	if errors.As(err, &conflict) {
+		return txnReply{Conflict: conflict}, nil
+	}
+	return txnReply{Rev: rev}, err
+}
+
+// serveRecords takes over what a member says of its own endpoints; of others' it may only pass on what it is asked for.
+func (c *Cluster) serveRecords(ctx context.Context, u records.Update) (recordsReply, error) {
+	if peer := rpc.Peer(ctx); peer != u.Owner {
+		return recordsReply{}, fmt.Errorf("node %s may not change the records of %s: %w", peer, u.Owner, errdefs.ErrPermissionDenied)
+	}
+	out, err := c.merge(ctx, u)
+	return recordsReply{NeedFull: out.NeedFull, Have: out.Have}, err
+}
+
+func (c *Cluster) serveSnapshots(_ context.Context, r snapshotsRequest) (snapshotsReply, error) {
+	owners := r.Owners
+	if len(owners) == 0 {
+		for owner := range c.pub.digest() {
+			owners = append(owners, owner)
+		}
+	}
+	var reply snapshotsReply
+	for _, owner := range owners {
+		if u, ok := c.pub.full(owner); ok {
+			reply.Updates = append(reply.Updates, u)
+		}
+	}
+	return reply, nil
+}
+
+// onLeader does what only raft's leader can, here or there.
+func (c *Cluster) onLeader(ctx context.Context, name string, r memberRequest, do func(context.Context, NodeID) (appliedBody, error)) (appliedBody, error) {
+	b := c.decider()
+	if b.IsLeader() {
+		return do(ctx, r.ID)
+	}
+	leader, ok := b.Leader()
+	s := c.session()
+	if !ok || s == nil || r.Forwarded || NodeID(leader) == c.Self().ID {
+		return appliedBody{}, fmt.Errorf("change the cluster's members: no leader answers: %w", errdefs.ErrUnavailable)
+	}
+	return rpc.Call[memberRequest, appliedBody](ctx, s.client, leader, name, memberRequest{ID: r.ID, Forwarded: true}, true)
+}
+
+// addLearner lets a node that has been admitted follow, and tells the index at which it has everything up to now.
+func (c *Cluster) addLearner(ctx context.Context, id NodeID) (appliedBody, error) {
+	b := c.decider()
+	if _, ok, err := store.Get(ctx, b, nodeKey(id), false); err != nil {
+		return appliedBody{}, err
+	} else if !ok {
+		return appliedBody{}, fmt.Errorf("node %s has not been admitted: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	// Raft dials it at once, by what this host knows of its members.
+	if err := (peers{c}).Authorize(ctx, string(id)); err != nil {
+		return appliedBody{}, err
+	}
+	if err := b.AddLearner(ctx, string(id)); err != nil {
+		return appliedBody{}, err
+	}
+	return appliedBody{Index: b.AppliedIndex()}, nil
+}
+
+func (c *Cluster) removePeer(ctx context.Context, id NodeID) (appliedBody, error) {
+	b := c.decider()
+	err := b.RemoveNode(ctx, string(id))
+	return appliedBody{Index: b.AppliedIndex()}, err
+}
+
+// forwarder carries the Store's questions to the leader.
+type forwarder struct{ c *Cluster }
+
+// Txn implements raft.Forwarder.
+func (f forwarder) Txn(ctx context.Context, leader string, t store.Txn) (store.Revision, error) {
+	s := f.c.session()
+	if s == nil {
+		return 0, fmt.Errorf("ask node %s: this host is not listening: %w", leader, errdefs.ErrUnavailable)
+	}
+	reply, err := rpc.Call[store.Txn, txnReply](ctx, s.client, leader, callTxn, t, false)
+	if err != nil {
+		return 0, err
+	}
+	if reply.Conflict != nil {
+		return 0, reply.Conflict
+	}
+	return reply.Rev, nil
+}
+
+// Range implements raft.Forwarder.
+func (f forwarder) Range(ctx context.Context, leader, prefix string) ([]store.Pair, store.Revision, error) {
+	s := f.c.session()
+	if s == nil {
+		return nil, 0, fmt.Errorf("ask node %s: this host is not listening: %w", leader, errdefs.ErrUnavailable)
+	}
+	reply, err := rpc.Call[rangeRequest, rangeReply](ctx, s.client, leader, callRange, rangeRequest{Prefix: prefix}, true)
+	return reply.Pairs, reply.Rev, err
+}
+
+// Synced returns when every live member's replica holds all that the leader had decided when Synced was called, or when
+// ctx ends.
+func (c *Cluster) Synced(ctx context.Context) error {
+	b, s := c.decider(), c.session()
+	if s == nil {
+		return nil
+	}
+	index := b.AppliedIndex()
+	if !b.IsLeader() {
+		leader, ok := b.Leader()
+		if !ok {
+			return fmt.Errorf("wait for all members: no leader answers: %w", errdefs.ErrUnavailable)
+		}
+		reply, err := rpc.Call[appliedBody, appliedBody](ctx, s.client, leader, callApplied, appliedBody{}, true)
+		if err != nil {
+			return fmt.Errorf("wait for all members: %w", err)
+		}
+		index = reply.Index
+	}
+	live := c.live()
+	errs := make(chan error, len(live)+1)
+	go func() { errs <- b.WaitApplied(ctx, index) }()
+	for _, n := range live {
+		go func() {
+			_, err := rpc.Call[appliedBody, appliedBody](ctx, s.client, string(n.ID), callApplied, appliedBody{Index: index}, true)
+			if err != nil {
+				err = fmt.Errorf("node %s: %w", n.Name, err)
+			}
+			errs <- err
+		}()
+	}
+	var all []error
+	for range len(live) + 1 {
+		all = append(all, <-errs)
+	}
+	if err := errors.Join(all...); err != nil {
+		return fmt.Errorf("wait for all members: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,23 @@
+// Package cluster makes one cluster of several hosts: who is a member, what all agree on (the Store), who is alive, and
+// where the endpoints of the global networks are.
+//
+// A host that was never told anything is a cluster of one: its Store works at once and nothing listens on the network.
+// Init opens port 7946 and lets others in; Join enters another's cluster and forgets the one of one; Leave goes back.
+//
+// What is where, in Config.Dir:
+//
+//	cluster.json   this host's place: cluster, epoch, its own node record, the members it knows, the gossip keys
+//	records.json   the endpoint records of this host
+//	identity/      its key and certificates (package identity)
+//	raft/          its replica of the Store (package raft)
+//
+// Keys of the Store that this package writes; all values are JSON:
+//
+//	node/<id>          a Node
+//	node-name/<name>   the ID of the node of that name: names are unique
+//	ca                 the authority, private key included, so that any member can admit a host
+//	token/<id>         a join token
+//	gossip-keys        the keys of the gossip packets, the first one encrypts
+//
+// Whoever writes address/<network>/<ip> puts the owning node's ID into the value as "node": Leave frees those.
+package cluster

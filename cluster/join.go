@@ -1,0 +1,248 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/gossip"
+	"github.com/minictl/minictl/cluster/identity"
+	"github.com/minictl/minictl/cluster/rpc"
+	"github.com/minictl/minictl/cluster/transport"
+)
+
+// JoinOptions say which cluster to join and this host's addresses in it.
+type JoinOptions struct {
+	Token  string
+	Remote string // HOST or HOST:PORT of any member
+	InitOptions
+}
+
+// settleTimeout bounds what a joining host does between its admission and its membership.
+const settleTimeout = 10 * time.Second
+
+// Join makes this host a node of another cluster. When it returns, both know each other: the Store and the endpoint
+// records are here, this host's node record is there. It is refused while this host has global networks of its own, and
+// puts everything back if it fails.
+func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
+	c.op.Lock()
+	defer c.op.Unlock()
+	if c.Clustered() {
+		return c.errClustered("join")
+	}
+	tok, err := identity.ParseToken(o.Token)
+	if err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	if err := tok.CheckExpiry(time.Now()); err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	if err := c.checkNoNetworks(ctx); err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	self := o.node(c.Self())
+	if err := self.check(); err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	reply, cred, err := c.askAdmission(ctx, remoteAddr(o.Remote), tok, self)
+	if err != nil {
+		return fmt.Errorf("join cluster: %w", err)
+	}
+	before := c.snapshotState()
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if err := c.enter(ctx, reply, cred); err != nil {
+		return errors.Join(fmt.Errorf("join cluster: %w", err), c.goBack(before, reply.Member))
+	}
+	c.log.Info("joined cluster", "cluster", reply.Cluster, "nodes", len(reply.Nodes))
+	return nil
+}
+
+// checkNoNetworks refuses to throw away what this host has decided alone.
+func (c *Cluster) checkNoNetworks(ctx context.Context) error {
+	pairs, _, err := c.store.Range(ctx, prefixNetwork, false)
+	if err != nil || len(pairs) == 0 {
+		return err
+	}
+	var names []string
+	for _, p := range pairs {
+		var v struct{ Name string }
+		if json.Unmarshal(p.Value, &v) != nil || v.Name == "" {
+			v.Name = strings.TrimPrefix(p.Key, prefixNetwork)
+		}
+		names = append(names, v.Name)
+	}
+	slices.Sort(names)
+	list := strings.Join(names, " ")
+	return fmt.Errorf("this host has global networks of its own (%s), which would be lost: run `minictl network rm %s` first: %w", list, list, errdefs.ErrFailedPrecondition)
+}
+
+func remoteAddr(remote string) string {
+	remote = strings.TrimSpace(remote)
+	if _, _, err := net.SplitHostPort(remote); err == nil {
+		return remote
+	}
+	return net.JoinHostPort(strings.Trim(remote, "[]"), strconv.Itoa(ControlPort))
+}
+
+// askAdmission recognises the cluster by the token's digest, then shows the token's secret and this host's key.
+func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.Token, self Node) (admitReply, *identity.Credentials, error) {
+	fail := func(err error) (admitReply, *identity.Credentials, error) { return admitReply{}, nil, err }
+	conn, err := transport.DialJoin(ctx, addr, tok.Digest)
+	switch {
+	case errors.Is(err, transport.ErrForeign):
+		return fail(fmt.Errorf("this token is of another cluster than the one at %s, or mistyped: run `minictl cluster token` there: %w", addr, errdefs.ErrPermissionDenied))
+	case err != nil:
+		return fail(fmt.Errorf("no member of a cluster answers at %s: is that its --advertise-addr, and is port 7946 (tcp and udp) open? %w", addr, err))
+	}
+	csr, err := c.node.Request()
+	if err != nil {
+		conn.Close()
+		return fail(err)
+	}
+	client := rpc.NewClient(func(context.Context, string) (net.Conn, error) { return conn, nil })
+	defer conn.Close()
+	reply, err := rpc.Call[admitRequest, admitReply](ctx, client, "member", callAdmit, admitRequest{Secret: tok.Secret, Request: csr, Node: self}, false)
+	if err != nil {
+		return fail(err)
+	}
+	if err := reply.check(); err != nil {
+		return fail(err)
+	}
+	cred, err := c.node.Credentials(reply.Certificate, reply.Authority)
+	if err != nil {
+		return fail(err)
+	}
+	if identity.Digest(cred.CA) != tok.Digest {
+		return fail(fmt.Errorf("the member at %s shows one authority and gives out another: %w", addr, errdefs.ErrPermissionDenied))
+	}
+	return reply, cred, nil
+}
+
+// enter replaces the cluster of one by the one that has admitted this host.
+func (c *Cluster) enter(ctx context.Context, r admitReply, cred *identity.Credentials) error {
+	if err := cred.Save(c.files.identity()); err != nil {
+		return err
+	}
+	if err := c.closeBackend(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.files.raft()); err != nil {
+		return err
+	}
+	if err := c.adoptState(r); err != nil {
+		return err
+	}
+	if err := c.startSession(cred); err != nil {
+		return err
+	}
+	if err := c.reopenBackend(ctx, false); err != nil {
+		return err
+	}
+	return c.settle(ctx, r)
+}
+
+func (c *Cluster) adoptState(r admitReply) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(r.Nodes, func(n Node) bool { return n.ID == c.st.Self.ID })
+	if i < 0 {
+		return fmt.Errorf("the member's answer does not name this host: %w", errdefs.ErrInvalidArgument)
+	}
+	c.st.Cluster, c.st.Epoch, c.st.Clustered = r.Cluster, r.Epoch, true
+	c.st.Self, c.st.Keys, c.st.Nodes = r.Nodes[i], r.Keys, r.Nodes
+	c.nodes = map[NodeID]Node{}
+	for _, n := range r.Nodes {
+		c.nodes[n.ID] = n
+	}
+	return c.files.save(c.st)
+}
+
+func (c *Cluster) closeBackend() error { return c.decider().Close() }
+
+// reopenBackend puts a new replica in the place of the closed one.
+func (c *Cluster) reopenBackend(ctx context.Context, bootstrap bool) error {
+	b, s, err := c.openBackend(ctx, c.Self().ID, bootstrap)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.backend, c.streams = b, s
+	c.mu.Unlock()
+	c.store.replace(b)
+	return nil
+}
+
+// settle makes the new node a follower and waits until both sides know all they must of each other.
+func (c *Cluster) settle(ctx context.Context, r admitReply) error {
+	s, self := c.session(), c.Self().ID
+	var first, others []gossip.Peer
+	for _, n := range r.Nodes {
+		p := gossip.Peer{ID: string(n.ID), Addr: n.Addr}
+		switch {
+		case n.ID == r.Member:
+			first = append(first, p)
+		case n.ID != self && slices.Contains(r.Alive, n.ID):
+			others = append(others, p)
+		}
+	}
+	steps := []func() error{
+		func() error {
+			reply, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(r.Member), callLearner, memberRequest{ID: self}, true)
+			if err != nil {
+				return err
+			}
+			return c.decider().WaitApplied(ctx, reply.Index)
+		},
+		func() error { _, err := s.gossip.Join(ctx, first); return err },
+		func() error { // they hear of this host from the first one too; asked directly, they know at once
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			s.gossip.Join(short, others)
+			return nil
+		},
+		func() error { return c.fetch(ctx, s.client, r.Member, nil) },
+	}
+	errs := make(chan error, len(steps))
+	for _, step := range steps {
+		go func() { errs <- step() }()
+	}
+	var all []error
+	for range steps {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+// goBack makes this host alone again after a Join that failed half way. The member that admitted it is told, so that no
+// ghost stays there; if it cannot be told, the next Join of this host takes the record over.
+func (c *Cluster) goBack(before state, member NodeID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
+	defer cancel()
+	if s := c.session(); s != nil {
+		_, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(member), callForget, memberRequest{ID: c.Self().ID}, true)
+		if err != nil {
+			c.log.Warn("cannot take the failed join back there", "node", member, "err", err)
+		}
+	}
+	c.stopSession()
+	c.closeBackend()
+	if err := os.RemoveAll(c.files.raft()); err != nil {
+		return err
+	}
+	c.restoreState(before)
+	if err := c.saveState(); err != nil {
+		return err
+	}
+	c.pub.dropOthers()
+	return c.reopenBackend(ctx, true)
+}

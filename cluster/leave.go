@@ -1,0 +1,167 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+	"github.com/minictl/minictl/cluster/records"
+	"github.com/minictl/minictl/cluster/store"
+)
+
+// opsPerTxn keeps one transaction small beside store.MaxTxn, whatever the keys' length.
+const opsPerTxn = 1000
+
+// leaveNotice is how long a leaving host waits until one other has heard it.
+const leaveNotice = time.Second
+
+// Leave takes this host out of its cluster: the others drop its node record, the addresses it held and its endpoint
+// records, and it is alone afterwards, with a new identity and an empty Store. Without force it fails, and nothing has
+// changed, if the others cannot be told.
+func (c *Cluster) Leave(ctx context.Context, force bool) error {
+	c.op.Lock()
+	defer c.op.Unlock()
+	if !c.Clustered() {
+		return fmt.Errorf("leave cluster: this host is not in a cluster with others: %w", errdefs.ErrFailedPrecondition)
+	}
+	c.leaving.Store(true)
+	defer c.leaving.Store(false)
+	if err := c.sayGoodbye(ctx); err != nil {
+		if !force {
+			return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
+		}
+		c.log.Warn("left the cluster without the others' knowledge", "err", err)
+	}
+	c.stopSession()
+	if err := c.closeBackend(); err != nil {
+		c.log.Warn("close the cluster's store", "err", err)
+	}
+	return c.startAfresh(ctx)
+}
+
+// sayGoodbye removes every trace of this host from what the others know.
+func (c *Cluster) sayGoodbye(ctx context.Context) error {
+	self := c.Self()
+	if len(c.known()) <= 1 {
+		return nil // the last one: nobody to tell
+	}
+	s := c.session()
+	if s == nil || len(c.live()) == 0 {
+		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
+	}
+	// The vote first: if nobody can take it over, nothing has changed.
+	if c.decider().IsLeader() {
+		if err := c.yield(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.forget(ctx, self.ID); err != nil {
+		return err
+	}
+	if err := c.resign(ctx); err != nil {
+		return err
+	}
+	if err := s.gossip.Leave(leaveNotice); err != nil {
+		c.log.Debug("leave gossip", "err", err) // they notice in seconds, and the node record is gone
+	}
+	return nil
+}
+
+// forget deletes a node's records from the Store: addresses first, so that a crash half way leaves a node that can leave
+// again.
+func (c *Cluster) forget(ctx context.Context, id NodeID) error {
+	pairs, _, err := c.store.Range(ctx, prefixAddress, true)
+	if err != nil {
+		return fmt.Errorf("free addresses: %w", err)
+	}
+	var ops []store.Op
+	for _, p := range pairs {
+		var v struct {
+			Node NodeID `json:"node"`
+		}
+		if json.Unmarshal(p.Value, &v) == nil && v.Node == id {
+			ops = append(ops, store.Op{Key: p.Key, Delete: true})
+		}
+	}
+	nodes, _, err := c.store.Range(ctx, nodeKey(id), true)
+	if err != nil {
+		return fmt.Errorf("drop node: %w", err)
+	}
+	for _, p := range nodes {
+		if n, err := decodeNode(p.Value); err == nil && n.ID == id {
+			ops = append(ops, store.Op{Key: nameKey(n.Name), Delete: true})
+		}
+	}
+	ops = append(ops, store.Op{Key: nodeKey(id), Delete: true})
+	for len(ops) > 0 {
+		n := min(len(ops), opsPerTxn)
+		if _, err := c.store.Txn(ctx, store.Txn{Then: ops[:n]}); err != nil {
+			return fmt.Errorf("drop node: %w", err)
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
+// startAfresh makes this host a new cluster of one.
+func (c *Cluster) startAfresh(ctx context.Context) error {
+	st, err := c.files.reset()
+	if err != nil {
+		return fmt.Errorf("leave cluster: %w", err)
+	}
+	node, err := identity.Load(c.files.identity())
+	if err != nil {
+		return fmt.Errorf("leave cluster: %w", err)
+	}
+	st.Incarnation = nextIncarnation(0, time.Now())
+	st.Self = describe(Node{ID: NodeID(node.ID), Name: c.cfg.Name, Version: c.cfg.Version})
+	c.mu.Lock()
+	c.st, c.node = st, node
+	c.nodes = map[NodeID]Node{}
+	err = c.files.save(st)
+	c.mu.Unlock()
+	gone := c.pub.restart(node.ID, st.Incarnation)
+	if err := errors.Join(err, c.reopenBackend(ctx, true)); err != nil {
+		return fmt.Errorf("leave cluster: %w", err)
+	}
+	c.applied(c.ctx, gone)
+	c.events.add(event{members: true})
+	return nil
+}
+
+// restart empties the table for a host that is somebody else now, and names the networks that had records.
+func (p *publisher) restart(self string, incarnation uint64) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var networks []string
+	for _, owner := range p.table.Owners() {
+		networks = append(networks, p.table.Drop(owner)...)
+	}
+	p.table = records.New(self, incarnation, nil)
+	return networks
+}
+
+// dropOthers forgets all other hosts' records.
+func (p *publisher) dropOthers() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, owner := range p.table.Owners() {
+		p.table.Drop(owner)
+	}
+}
+
+// serveForget takes back a join that failed half way. A host may ask this for itself only.
+func (c *Cluster) serveForget(ctx context.Context, r memberRequest, peer string) (appliedBody, error) {
+	if peer != string(r.ID) {
+		return appliedBody{}, fmt.Errorf("node %s may not remove node %s: %w", peer, r.ID, errdefs.ErrPermissionDenied)
+	}
+	if _, err := c.onLeader(ctx, callRemove, memberRequest{ID: r.ID}, c.removePeer); err != nil {
+		return appliedBody{}, err
+	}
+	return appliedBody{}, c.forget(ctx, r.ID)
+}

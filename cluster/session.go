@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/gossip"
+	"github.com/minictl/minictl/cluster/identity"
+	"github.com/minictl/minictl/cluster/records"
+	"github.com/minictl/minictl/cluster/rpc"
+	"github.com/minictl/minictl/cluster/transport"
+)
+
+// authorizeWait is how long a node that this host does not know yet is given to turn up in its replica: another member
+// may have admitted it a moment ago.
+const authorizeWait = time.Second
+
+// session is what runs while this host listens: the port, and who is served on it.
+type session struct {
+	tr     *transport.Transport
+	cred   *identity.Credentials
+	calls  *rpc.Server
+	joins  *rpc.Server
+	client *rpc.Client
+	gossip *gossip.Gossip
+	wg     sync.WaitGroup
+}
+
+// startSession opens the port and begins to gossip. Callers hold op, or are Open.
+func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
+	c.mu.Lock()
+	self, fence, keys := c.st.Self, transport.Fence{Cluster: c.st.Cluster, Epoch: c.st.Epoch}, c.st.Keys
+	c.mu.Unlock()
+	s := &session{cred: cred}
+	s.tr, err = transport.Listen(c.ctx, transport.Config{
+		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.client = rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.RPC) })
+	peer := func(conn net.Conn) string { return conn.(*transport.Conn).Peer }
+	s.calls, s.joins = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
+	c.handleCalls(s.calls)
+	rpc.Handle(s.joins, callAdmit, c.admit)
+	s.wg.Go(func() { s.calls.Serve(s.tr.Listener(transport.RPC)) })
+	s.wg.Go(func() { s.joins.Serve(s.tr.Listener(transport.Join)) })
+	s.wg.Go(func() { c.acceptRaft(s.tr.Listener(transport.Raft)) })
+	s.gossip, err = gossip.Start(gossip.Config{
+		ID: string(self.ID), Addr: self.Addr, Keys: keys,
+		Meta:    gossip.Meta{Cluster: fence.Cluster, Epoch: fence.Epoch, Name: self.Name, Version: self.Version},
+		Network: network{s.tr}, Layer: layer{c}, Log: c.log.With("component", "gossip"),
+	})
+	if err != nil {
+		c.closeSession(s)
+		return err
+	}
+	c.mu.Lock()
+	c.sess = s
+	c.mu.Unlock()
+	return nil
+}
+
+// stopSession closes the port and waits for all that was served on it.
+func (c *Cluster) stopSession() {
+	c.mu.Lock()
+	s := c.sess
+	c.sess = nil
+	c.mu.Unlock()
+	if s != nil {
+		c.closeSession(s)
+	}
+}
+
+func (c *Cluster) closeSession(s *session) {
+	var errs []error
+	if s.gossip != nil {
+		errs = append(errs, s.gossip.Stop())
+	}
+	errs = append(errs, s.tr.Close(), s.calls.Close(), s.joins.Close())
+	s.client.Close()
+	s.wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		c.log.Warn("close cluster port", "err", err)
+	}
+}
+
+// acceptRaft hands the connections of raft to whichever backend is open.
+func (c *Cluster) acceptRaft(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		s := c.streams
+		c.mu.Unlock()
+		s.deliver(conn)
+	}
+}
+
+func (c *Cluster) dialRaft(ctx context.Context, id string) (net.Conn, error) {
+	s := c.session()
+	if s == nil {
+		return nil, fmt.Errorf("dial node %s: this host is alone: %w", id, errdefs.ErrUnavailable)
+	}
+	return s.tr.Dial(ctx, id, transport.Raft)
+}
+
+// peers tells the transport who is a member.
+type peers struct{ c *Cluster }
+
+// Authorize implements transport.Peers.
+func (p peers) Authorize(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, authorizeWait)
+	defer cancel()
+	for {
+		p.c.mu.Lock()
+		_, ok := p.c.nodes[NodeID(id)]
+		news := p.c.news
+		p.c.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return fmt.Errorf("node %s is not a member of this cluster, or no longer: run `minictl cluster leave --force` on it and join it again: %w", id, errdefs.ErrPermissionDenied)
+		}
+	}
+}
+
+// Address implements transport.Peers.
+func (p peers) Address(id string) (netip.AddrPort, bool) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	n, ok := p.c.nodes[NodeID(id)]
+	return n.Addr, ok && n.Addr.IsValid()
+}
+
+// network gives gossip its part of the transport.
+type network struct{ tr *transport.Transport }
+
+func (n network) Dial(ctx context.Context, id, addr string) (net.Conn, error) {
+	return n.tr.DialAddr(ctx, id, addr, transport.Gossip)
+}
+func (n network) Streams() net.Listener   { return n.tr.Listener(transport.Gossip) }
+func (n network) Packets() net.PacketConn { return n.tr.Packets() }
+
+// layer is what gossip tells and asks.
+type layer struct{ c *Cluster }
+
+// MemberUp implements gossip.Layer.
+func (l layer) MemberUp(id string) { l.c.events.add(event{up: NodeID(id)}) }
+
+// MemberDown implements gossip.Layer.
+func (l layer) MemberDown(id string) { l.c.events.add(event{down: NodeID(id)}) }
+
+// versions is what two members tell each other of the record snapshots they have.
+type versions struct {
+	From     NodeID                     `json:"from"`
+	Versions map[string]records.Version `json:"versions"`
+}
+
+func decodeVersions(b []byte) (versions, error) {
+	var v versions
+	if err := json.Unmarshal(b, &v); err != nil {
+		return versions{}, fmt.Errorf("decode record versions: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if v.From == "" {
+		return versions{}, fmt.Errorf("decode record versions: no sender: %w", errdefs.ErrInvalidArgument)
+	}
+	return v, nil
+}
+
+// State implements gossip.Layer.
+func (l layer) State() []byte {
+	b, err := json.Marshal(versions{From: l.c.Self().ID, Versions: l.c.pub.digest()})
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// StateFrom implements gossip.Layer.
+func (l layer) StateFrom(b []byte) {
+	v, err := decodeVersions(b)
+	if err != nil {
+		l.c.log.Warn("ignored gossip state", "err", err)
+		return
+	}
+	l.c.events.add(event{versions: &v})
+}
+
+// Peers implements gossip.Layer.
+func (l layer) Peers() []gossip.Peer {
+	var out []gossip.Peer
+	for id, n := range l.c.known() {
+		out = append(out, gossip.Peer{ID: string(id), Addr: n.Addr})
+	}
+	return out
+}
