@@ -276,8 +276,14 @@ func (r *Runtime) RemoveImage(ctx context.Context, ref string, force bool, inUse
 			mine = append(mine, rec)
 		}
 	}
+	stays := func(rec record) bool { return !slices.Contains(plan.Untag, rules.Familiar(rec.Name)) }
+	if !plan.Delete && !slices.ContainsFunc(mine, stays) {
+		if err := r.keepDangling(ctx, mine[:1], mine[0]); err != nil {
+			return nil, err
+		}
+	}
 	for i, rec := range mine {
-		if err := r.removeName(ctx, recs, rec, plan, i == len(mine)-1); err != nil {
+		if err := r.removeName(ctx, rec, plan, i == len(mine)-1); err != nil {
 			return nil, fmt.Errorf("remove image %s: %w", rules.Familiar(rec.Name), err)
 		}
 	}
@@ -285,7 +291,7 @@ func (r *Runtime) RemoveImage(ctx context.Context, ref string, force bool, inUse
 }
 
 // removeName does a removal's part for one of the image's names.
-func (r *Runtime) removeName(ctx context.Context, recs []record, rec record, plan rules.Removal, last bool) error {
+func (r *Runtime) removeName(ctx context.Context, rec record, plan rules.Removal, last bool) error {
 	is := r.client.ImageService()
 	if !plan.Delete && !slices.Contains(plan.Untag, rules.Familiar(rec.Name)) {
 		// The name stays. A digest is no name of its own, but a label beside one.
@@ -294,11 +300,6 @@ func (r *Runtime) removeName(ctx context.Context, recs []record, rec record, pla
 			return err
 		}
 		return nil
-	}
-	if !plan.Delete {
-		if err := r.keepDangling(ctx, recs, rec); err != nil {
-			return err
-		}
 	}
 	var opts []images.DeleteOpt
 	if plan.Delete && last {
