@@ -51,9 +51,13 @@ func (e *Exec) Start(ctx context.Context) error {
 	err := e.process.Start(r.ctx(ctx))
 	e.stdio.opened()
 	if err != nil {
+		close(e.stdio.ready)
 		e.exit.set(ExitStatus{Code: containerd.UnknownExitStatus, At: time.Now(), Err: err})
 		e.stdio.close()
 		return err
+	}
+	if err := e.stdio.openStdin(); err != nil {
+		r.log.Warn("exec without input", "container", e.task.id, "err", err)
 	}
 	r.waits.Go(func() { e.await(r.ctx(r.life)) })
 	return nil

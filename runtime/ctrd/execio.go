@@ -2,10 +2,14 @@ package ctrd
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -15,12 +19,16 @@ import (
 // it counts as ended: children may hold it open for ever.
 const lingerTime = 500 * time.Millisecond
 
+// stdinTimeout bounds the wait for the shim to open its end of the input.
+const stdinTimeout = 5 * time.Second
+
 // execStdio moves an exec's streams between FIFOs and its Stream.
 type execStdio struct {
 	dir    string
 	opts   ExecOptions
 	cfg    cio.Config
-	stdin  *os.File
+	stdin  *os.File      // nil: none, or before ready
+	ready  chan struct{} // closed when stdin can be written, or never will be
 	out    []execOutput
 	keep   []*os.File // hold the FIFOs open until the shim has its own ends
 	pumps  sync.WaitGroup
@@ -41,7 +49,7 @@ type execOutput struct {
 }
 
 func newExecStdio(parent string, o ExecOptions) (_ *execStdio, err error) {
-	s := &execStdio{opts: o, cfg: cio.Config{Terminal: o.TTY}, ended: make(chan struct{})}
+	s := &execStdio{opts: o, cfg: cio.Config{Terminal: o.TTY}, ended: make(chan struct{}), ready: make(chan struct{})}
 	s.r, s.w = io.Pipe()
 	if !o.TTY && !o.Stdin && !o.Stdout && !o.Stderr {
 		return s, nil // detached: the shim gives it /dev/null
@@ -65,12 +73,10 @@ func newExecStdio(parent string, o ExecOptions) (_ *execStdio, err error) {
 		}
 	}
 	if o.Stdin {
-		path, rd, wr, err := makeFIFO(s.dir, "stdin")
-		if err != nil {
-			return nil, err
+		s.cfg.Stdin = filepath.Join(s.dir, "stdin")
+		if err := syscall.Mkfifo(s.cfg.Stdin, 0o600); err != nil {
+			return nil, fmt.Errorf("make fifo %s: %w", s.cfg.Stdin, err)
 		}
-		s.cfg.Stdin, s.stdin = path, wr
-		s.keep = append(s.keep, rd)
 	}
 	return s, nil
 }
@@ -128,12 +134,34 @@ func (s *execStdio) pump(o execOutput) {
 	}
 }
 
-// opened is called when the shim has opened its ends.
+// opened is called when the shim has opened its ends of the output.
 func (s *execStdio) opened() {
 	for _, f := range s.keep {
 		f.Close()
 	}
 	s.keep = nil
+}
+
+// openStdin opens the write end of the input. The shim opens its read end in the
+// background, and a FIFO without a reader refuses to be opened for writing: bytes
+// written before would be lost, and the process never see an end.
+func (s *execStdio) openStdin() error {
+	defer close(s.ready)
+	if s.cfg.Stdin == "" {
+		return nil
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(stdinTimeout); ; <-tick.C {
+		f, err := os.OpenFile(s.cfg.Stdin, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err == nil {
+			s.stdin = f
+			return nil
+		}
+		if !errors.Is(err, syscall.ENXIO) || time.Now().After(end) {
+			return fmt.Errorf("open stdin: %w", err)
+		}
+	}
 }
 
 // exited watches the output after the process's end: it is over when the FIFOs
@@ -156,6 +184,7 @@ func (s *execStdio) exited() {
 	}
 }
 
+// closeStdin closes our end; only after ready.
 func (s *execStdio) closeStdin() {
 	if s.stdin != nil {
 		s.stdin.Close()
@@ -190,25 +219,35 @@ type execStream struct {
 // Read implements io.Reader.
 func (e *execStream) Read(p []byte) (int, error) { return e.s.r.Read(p) }
 
-// Write implements io.Writer: the process's stdin.
+// Write implements io.Writer: the process's stdin. Before Start it waits.
 func (e *execStream) Write(p []byte) (int, error) {
-	if e.s.stdin == nil {
+	if e.s.cfg.Stdin == "" {
 		return len(p), nil // not asked for: docker drops it
+	}
+	<-e.s.ready
+	if e.s.stdin == nil {
+		return 0, os.ErrClosed
 	}
 	return e.s.stdin.Write(p)
 }
 
 // CloseWrite ends the process's input; a terminal's stays open, as with docker.
 func (e *execStream) CloseWrite() error {
-	if e.s.stdin == nil || e.s.opts.TTY {
+	if e.s.cfg.Stdin == "" || e.s.opts.TTY {
 		return nil
 	}
+	<-e.s.ready
 	e.s.closeStdin()
 	return e.closeStdin()
 }
 
 // Close implements io.Closer. The process runs on, its output is dropped.
 func (e *execStream) Close() error {
-	_ = e.CloseWrite()
-	return e.s.r.Close()
+	err := e.s.r.Close()
+	select {
+	case <-e.s.ready:
+		_ = e.CloseWrite()
+	default: // never started
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
@@ -12,7 +13,7 @@ import (
 // bridgeLogs sends containerd's messages to l: warnings and errors always, the
 // rest when l itself is at debug. containerd's "info" is a line per plugin and
 // per task, so it counts as debug here.
-func bridgeLogs(ctx context.Context, l *slog.Logger) context.Context {
+func bridgeLogs(ctx context.Context, l *slog.Logger) (context.Context, *slogHook) {
 	hook := &slogHook{log: l.With("component", "containerd"), levels: logrus.AllLevels[:logrus.WarnLevel+1]}
 	level := logrus.WarnLevel
 	if l.Enabled(ctx, slog.LevelDebug) {
@@ -25,13 +26,14 @@ func bridgeLogs(ctx context.Context, l *slog.Logger) context.Context {
 	lr.SetLevel(level)
 	lr.ReplaceHooks(logrus.LevelHooks{})
 	lr.AddHook(hook)
-	return log.WithLogger(ctx, log.L)
+	return log.WithLogger(ctx, log.L), hook
 }
 
 // slogHook hands a logrus entry to a slog logger.
 type slogHook struct {
 	log    *slog.Logger
 	levels []logrus.Level
+	closed atomic.Bool // parts of the server notice its end as an error
 }
 
 // Levels implements logrus.Hook.
@@ -39,8 +41,12 @@ func (h *slogHook) Levels() []logrus.Level { return h.levels }
 
 // Fire implements logrus.Hook.
 func (h *slogHook) Fire(e *logrus.Entry) error {
+	if h.closed.Load() {
+		return nil
+	}
 	level := slog.LevelDebug
 	switch {
+	case harmless(e.Message):
 	case e.Level <= logrus.ErrorLevel:
 		level = slog.LevelError
 	case e.Level == logrus.WarnLevel:
@@ -55,4 +61,17 @@ func (h *slogHook) Fire(e *logrus.Entry) error {
 	}
 	h.log.LogAttrs(context.Background(), level, e.Message, attrs...)
 	return nil
+}
+
+// harmless says that containerd gives a message a higher level than it has here.
+func harmless(msg string) bool {
+	switch msg {
+	case "copy shim log", // the end of every shim's log
+		"failed check for fsverity support", // file systems differ
+		// A failed create or delete is our caller's error already; containerd adds
+		// these for the same event.
+		"failed to delete task", "warnings while cleaning up dead shim":
+		return true
+	}
+	return false
 }

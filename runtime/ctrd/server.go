@@ -28,6 +28,7 @@ type embedded struct {
 	srv    *server.Server
 	client *containerd.Client
 	lock   *os.File
+	logs   *slogHook
 }
 
 // captureKey finds, in a plugin's context, the place for the in-memory client.
@@ -75,7 +76,7 @@ func takeLock(path string) (*os.File, error) {
 func (e *embedded) start(ctx context.Context, cfg Config) error {
 	// The server outlives the call that starts it: a cancelled start-up context
 	// must not take its listeners down later.
-	ctx = bridgeLogs(context.WithoutCancel(ctx), cfg.Log)
+	ctx, e.logs = bridgeLogs(context.WithoutCancel(ctx), cfg.Log)
 	c := serverConfig(cfg)
 	if err := os.MkdirAll(cfg.SocketDir, 0o700); err != nil {
 		return err
@@ -153,6 +154,8 @@ func serverConfig(cfg Config) *srvconfig.Config {
 			"io.containerd.gc.v1.scheduler":   map[string]any{"deletion_threshold": 1, "schedule_delay": "1s"},
 			"io.containerd.transfer.v1.local": map[string]any{"max_concurrent_downloads": 3},
 		},
+		// Nobody reads the metrics of a server that only this process calls.
+		DisabledPlugins: []string{"io.containerd.metrics.v1.grpc-prometheus", "io.containerd.server.v1.grpc-tcp"},
 		RequiredPlugins: []string{
 			"io.containerd.metadata.v1.bolt", "io.containerd.runtime.v2.task", "io.containerd.shim.v1.manager",
 			"io.containerd.grpc.v1.tasks", "io.containerd.server.v1.grpc", "io.containerd.server.v1.ttrpc",
@@ -166,6 +169,9 @@ func serverVersion() string {
 }
 
 func (e *embedded) close() {
+	if e.logs != nil {
+		e.logs.closed.Store(true)
+	}
 	if e.srv != nil {
 		e.srv.Stop()
 	}

@@ -78,7 +78,7 @@ func (s *stdio) readClient(c *net.UnixConn, stdin bool) {
 	// docker closes the input of a container made with --interactive when the
 	// client that ran it leaves, never that of a terminal.
 	if s.opts.StdinOnce && !s.opts.TTY {
-		s.input.close()
+		s.input.finish()
 	}
 }
 

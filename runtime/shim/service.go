@@ -8,6 +8,7 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 
 	"github.com/minictl/minictl/runtime/shim/wire"
@@ -53,6 +54,12 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if err != nil {
 		io.close()
 		return nil, err
+	}
+	if io.input != nil {
+		// Failing here leaves a container that cannot be talked to, but runs.
+		if err := io.input.open(); err != nil {
+			log.G(ctx).WithError(err).Warn("open stdin")
+		}
 	}
 	s.mu.Lock()
 	s.stdio = io

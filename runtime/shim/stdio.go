@@ -3,7 +3,6 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,8 +27,8 @@ type stdio struct {
 	fds      *fdStore
 	input    *input // nil: no stdin
 
-	out    []output
-	keep   []*os.File     // ends that hold the FIFOs open until containerd's part has its own
+	out  []output
+	keep []*os.File // ends that hold the FIFOs open until containerd's part has its own
 
 	output    sync.WaitGroup // the pumps
 	accepting sync.WaitGroup
@@ -77,20 +76,19 @@ func openStdio(bundle string, o wire.Stdio, closeStdin func()) (_ *stdio, err er
 		s.keep = append(s.keep, wr)
 	}
 	if o.Stdin {
-		rd, wr, err := openFIFO(filepath.Join(bundle, "stdin"))
-		if err != nil {
+		path := filepath.Join(bundle, "stdin")
+		if err := makeFIFO(path); err != nil {
 			return nil, err
 		}
-		s.keep = append(s.keep, rd)
-		s.input = &input{file: wr, end: closeStdin}
+		s.input = &input{path: path, end: closeStdin}
 	}
 	return s, s.listen()
 }
 
 // openFIFO makes a FIFO and opens both ends, without waiting for anybody.
 func openFIFO(path string) (rd, wr *os.File, err error) {
-	if err := syscall.Mkfifo(path, 0o600); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, nil, fmt.Errorf("make fifo %s: %w", path, err)
+	if err := makeFIFO(path); err != nil {
+		return nil, nil, err
 	}
 	if rd, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
 		return nil, nil, err
@@ -100,6 +98,13 @@ func openFIFO(path string) (rd, wr *os.File, err error) {
 		return nil, nil, err
 	}
 	return rd, wr, nil
+}
+
+func makeFIFO(path string) error {
+	if err := syscall.Mkfifo(path, 0o600); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make fifo %s: %w", path, err)
+	}
+	return nil
 }
 
 func (s *stdio) listen() error {
@@ -138,8 +143,8 @@ func (s *stdio) start() {
 	}()
 }
 
-// opened is called when containerd's part has opened its ends: from then on the
-// end of a stream is the end of its last writer.
+// opened is called when containerd's part has opened its ends of the output: from
+// then on the end of a stream is the end of its last writer.
 func (s *stdio) opened() {
 	for _, f := range s.keep {
 		f.Close()
@@ -200,7 +205,7 @@ func (s *stdio) close() {
 		s.log.Close()
 	}
 	if s.input != nil {
-		s.input.file.Close()
+		s.input.shut()
 	}
 	if s.listener != nil {
 		s.listener.Close() // removes the socket's file, too
@@ -208,39 +213,4 @@ func (s *stdio) close() {
 	s.accepting.Wait()
 	s.hub.end()
 	s.fds.close()
-}
-
-// input is the container's stdin, shared by its clients.
-type input struct {
-	mu   sync.Mutex
-	file *os.File
-	end  func()
-	once sync.Once
-}
-
-// copyFrom feeds the container from one client until that client's input ends.
-func (in *input) copyFrom(r io.Reader) {
-	buf := make([]byte, 4<<10)
-	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			in.mu.Lock()
-			_, werr := in.file.Write(buf[:n])
-			in.mu.Unlock()
-			// A container that closed its stdin, or exited: the rest is dropped,
-			// as with docker, but the client's end still counts.
-			_ = werr
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// close ends the container's input.
-func (in *input) close() {
-	in.once.Do(func() {
-		in.file.Close()
-		in.end()
-	})
 }
