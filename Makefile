@@ -1,0 +1,75 @@
+# make            build the binary and run what needs no root
+# make demo       two hosts on this machine, the tutorial walked, everything torn down again
+# make test       everything, root tests included
+# make help       every target
+
+SHELL       := /bin/bash
+GO          ?= go
+export CGO_ENABLED := 0
+export PATH := $(CURDIR)/bin:$(PATH)
+TAGS        := no_rdt
+LDFLAGS     := -s -w
+SHIM        := runtime/shim/embedded/shim.gz
+BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := all
+.PHONY: all build shim deps images demo test unit test-root race fuzz bench golden check fmt clean help
+
+all: build unit ## build, vet, and the tests that need no root
+
+build: shim ## bin/minictl, one static binary with the shim inside
+	$(BUILD) -o bin/minictl ./cmd/minictl
+
+# The shim is compressed into the binary. It is written only when its content changes, so that go's cache holds.
+shim:
+	@$(BUILD) -o bin/minictl-shim ./cmd/minictl-shim
+	@gzip -9nc bin/minictl-shim > $(SHIM).new
+	@cmp -s $(SHIM).new $(SHIM) && rm $(SHIM).new || mv $(SHIM).new $(SHIM)
+
+deps: ## install what minictl and its tests need from Debian's packages (runc is all that minictl itself needs)
+	@testing/deps.sh
+
+images: deps ## build the busybox and httpd images into bin/images
+	$(GO) run ./testing/images -o bin/images
+
+demo: deps build images ## two hosts, one overlay network, ping bbox1 across them
+	$(GO) build -o bin/demo ./testing/demo
+	bin/demo
+
+# A test that needs root fails without it when CI is set. The lab's tests take turns on two cores.
+test: deps build images bin/minictl-failpoint ## everything, root tests included
+	$(GO) vet -tags $(TAGS) ./...
+	CI=true $(GO) test -tags $(TAGS) -timeout 20m ./...
+
+bin/minictl-failpoint: shim FORCE
+	$(GO) build -trimpath -tags $(TAGS),failpoint -ldflags '$(LDFLAGS)' -o $@ ./cmd/minictl
+
+unit: ## what needs no root
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) test -tags $(TAGS) -short ./...
+
+race: deps build images ## the pure packages and the cluster under the race detector
+	CGO_ENABLED=1 $(GO) test -race -tags $(TAGS) ./cluster/... ./dnsd/... ./netdriver/ipam/... ./netdriver/portmap/... ./runtime/logs/... ./cmd/internal/api/...
+
+fuzz: ## every fuzz target for ten seconds
+	@set -e; for f in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
+	    echo "$$f $$t"; $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$t$$" -fuzztime 10s ./$$(dirname $$f); done; done
+
+bench: deps build images ## the figures, as a table
+	$(GO) build -o bin/bench ./testing/bench
+	bin/bench
+
+check: ## the linters (golangci-lint must be installed)
+	golangci-lint run
+
+fmt: ## gofmt
+	gofmt -w $$(git ls-files '*.go')
+
+clean: ## remove what was built
+	rm -rf bin $(SHIM)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+FORCE:

@@ -1,0 +1,188 @@
+// Package daemon is where the folders meet: it builds containerd, the drivers, the resolver, the cluster, the engine and
+// the API, adapts one to the other, starts them in order and stops them in reverse.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/config"
+	"github.com/minictl/minictl/cmd/internal/engine"
+	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/bridge"
+	"github.com/minictl/minictl/netdriver/firewall"
+	"github.com/minictl/minictl/netdriver/host"
+	"github.com/minictl/minictl/netdriver/none"
+	"github.com/minictl/minictl/netdriver/overlay"
+	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/runtime/ctrd"
+	"github.com/minictl/minictl/runtime/shim/embedded"
+)
+
+// shutdownTimeout bounds how long requests under way may take when the daemon ends.
+const shutdownTimeout = 5 * time.Second
+
+// netnsDir is where plain `ip netns` looks, so that an operator sees the overlays' namespaces.
+const netnsDir = "/run/netns"
+
+// Run is the daemon's life: it returns when ctx ends and everything of the daemon is put away. Containers go on.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	lock, err := acquire(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.release()) }()
+	d := &daemon{cfg: cfg, log: log}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.build(ctx); err != nil {
+		return err
+	}
+	return d.serve(ctx)
+}
+
+// daemon is the built parts and how to put them away, in order of building.
+type daemon struct {
+	cfg    config.Config
+	log    *slog.Logger
+	engine *engine.Engine
+	closer []func() error
+}
+
+func (d *daemon) onClose(fn func() error) { d.closer = append(d.closer, fn) }
+
+func (d *daemon) close() error {
+	var errs []error
+	for i := len(d.closer) - 1; i >= 0; i-- {
+		errs = append(errs, d.closer[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) build(ctx context.Context) error {
+	cfg := d.cfg
+	rt, err := ctrd.Start(ctx, ctrd.Config{
+		Root: filepath.Join(cfg.DataRoot, "containerd"), State: filepath.Join(cfg.ExecRoot, "containerd"), SocketDir: filepath.Join(cfg.ExecRoot, "s"),
+		External: cfg.Containerd, Shim: embedded.Unpack, Log: d.log.With("component", "containerd"),
+	})
+	if err != nil {
+		return err
+	}
+	d.onClose(rt.Close)
+
+	// The cluster calls the engine about records and members, and the engine is built on the cluster: what comes before
+	// the engine is there is caught up with by its Restore.
+	var eng atomic.Pointer[engine.Engine]
+	cl, err := cluster.Open(ctx, cluster.Config{
+		Dir: filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log.With("component", "cluster"),
+		Applied: func(ctx context.Context, networks []string) error {
+			if e := eng.Load(); e != nil {
+				return e.Applied(ctx, networks)
+			}
+			return nil
+		},
+		MembersChanged: func() {
+			if e := eng.Load(); e != nil {
+				e.MembersChanged()
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.onClose(cl.Close)
+
+	fw := firewall.New(d.log.With("component", "firewall"))
+	resolver := dnsd.NewServer(d.log.With("component", "dns"))
+	d.onClose(func() error { resolver.Close(); return nil })
+	e, err := engine.New(engine.Config{
+		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
+		Debug: cfg.Debug, Log: d.log, Runtime: rt, Cluster: cl,
+		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log.With("component", "bridge"), Firewall: fw}), host.New(), none.New()},
+		Overlay:  overlay.New(overlay.Config{Log: d.log.With("component", "overlay"), NetnsDir: netnsDir}),
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Routes: routes, Sandboxes: sandboxes{},
+	})
+	if err != nil {
+		return err
+	}
+	d.onClose(e.Close)
+	if err := e.Restore(ctx); err != nil {
+		return err
+	}
+	eng.Store(e)
+	e.MembersChanged() // what came in meanwhile
+	d.engine = e
+	return nil
+}
+
+func (d *daemon) serve(ctx context.Context) error {
+	e := d.engine
+	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Image: e, System: e, Cluster: e})
+	listeners, err := listen(d.cfg.Hosts, d.log)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	failed := make(chan error, len(listeners)+1)
+	for _, l := range listeners {
+		go func() { failed <- srv.Serve(l) }()
+	}
+	web := d.serveWeb(e)
+	if err := writePidfile(d.cfg.Pidfile); err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	d.log.Info("ready", "hosts", d.cfg.Hosts, "node", d.cfg.NodeName, "version", d.cfg.Version)
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		d.log.Info("stopping; containers go on", "cause", context.Cause(ctx))
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if web != nil {
+		_ = web.Close()
+	}
+	if serr := srv.Shutdown(stop); serr != nil {
+		_ = srv.Close() // streams that would go on for ever, such as events and logs -f
+	}
+	return errors.Join(err, removePidfile(d.cfg.Pidfile))
+}
+
+// serveWeb serves the read-only page on loopback. A port that is taken is worth a warning, not a daemon that won't start.
+func (d *daemon) serveWeb(e *engine.Engine) *http.Server {
+	if d.cfg.Web == "" || d.cfg.Web == "off" {
+		return nil
+	}
+	l, err := net.Listen("tcp", d.cfg.Web)
+	if err != nil {
+		d.log.Warn("the web page is not served", "err", err)
+		return nil
+	}
+	srv := &http.Server{Handler: api.WebPage(api.Config{Log: d.log.With("component", "web"), Container: e, Network: e, System: e, Cluster: e}), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = srv.Serve(l) }()
+	return srv
+}
+
+func writePidfile(path string) error {
+	if path == "" {
+		return nil
+	}
+	return os.WriteFile(path, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644)
+}
+
+func removePidfile(path string) error {
+	if path == "" {
+		return nil
+	}
+	return os.Remove(path)
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/minictl/minictl/cmd/internal/engine"
+	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/firewall"
+	"github.com/minictl/minictl/netdriver/nl"
+	"github.com/minictl/minictl/netdriver/sandbox"
+	"github.com/minictl/minictl/runtime/oci"
+)
+
+// cgroupParent is where containers' cgroups stand.
+const cgroupParent = "/minictl"
+
+// hostFacts is what container specifications depend on besides the container.
+func hostFacts() oci.Host {
+	h := oci.Host{CgroupParent: cgroupParent, Capabilities: boundingSet(), Rlimits: map[string]specs.POSIXRlimit{}}
+	for name, which := range map[string]int{"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_CORE": unix.RLIMIT_CORE} {
+		var r unix.Rlimit
+		if unix.Getrlimit(which, &r) == nil {
+			h.Rlimits[name] = specs.POSIXRlimit{Type: name, Hard: r.Max, Soft: r.Cur}
+		}
+	}
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) == nil {
+		h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
+	}
+	return h
+}
+
+// boundingSet is the daemon's own capability bounding set (capabilities(7)), read from /proc/self/status.
+func boundingSet() []string {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "CapBnd:"); ok {
+			bits, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			if err != nil {
+				return nil
+			}
+			return oci.CapabilityNames(bits)
+		}
+	}
+	return nil
+}
+
+// routes are the prefixes that this host routes somewhere.
+func routes() ([]netip.Prefix, error) {
+	c, err := nl.Here()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Routes()
+}
+
+// sandboxes adapts netdriver/sandbox to the engine.
+type sandboxes struct{}
+
+// Create makes a namespace.
+func (sandboxes) Create(ctx context.Context, path string) (netdriver.Sandbox, error) {
+	return sandbox.Create(ctx, path)
+}
+
+// Remove removes one.
+func (sandboxes) Remove(path string) error { return sandbox.Remove(path) }
+
+// List names those in a folder.
+func (sandboxes) List(dir string) ([]string, error) { return sandbox.List(dir) }
+
+// OpenResolver opens sockets on 127.0.0.11 inside the namespace, on ports of the kernel's choice (a container may want
+// port 53 for itself), and leads port 53 of that address to them.
+func (sandboxes) OpenResolver(ctx context.Context, path string) (*engine.ResolverSockets, error) {
+	var r engine.ResolverSockets
+	err := sandbox.Do(path, func() (err error) {
+		var lc net.ListenConfig
+		if r.UDP, err = lc.ListenPacket(ctx, "udp4", dnsd.Address+":0"); err != nil {
+			return err
+		}
+		if r.TCP, err = lc.Listen(ctx, "tcp4", dnsd.Address+":0"); err != nil {
+			return errors.Join(err, r.UDP.Close())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen in %s: %w", path, err)
+	}
+	udp, tcp := portOf(r.UDP.LocalAddr()), portOf(r.TCP.Addr())
+	if err := firewall.RedirectDNS(ctx, path, udp, tcp); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return &r, nil
+}
+
+func portOf(a net.Addr) uint16 { return netip.MustParseAddrPort(a.String()).Port() }

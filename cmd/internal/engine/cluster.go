@@ -1,0 +1,339 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/swarm"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// ClusterInit opens this host to others.
+func (e *Engine) ClusterInit(ctx context.Context, req api.ClusterInitRequest) (r api.ClusterInitResponse, err error) {
+	o, err := initOptions(req.AdvertiseAddr, req.DataPathAddr, req.DataPathPort)
+	if err != nil {
+		return r, err
+	}
+	if err := e.cl.Init(ctx, o); err != nil {
+		return r, err
+	}
+	if err := e.adoptDataPath(ctx); err != nil {
+		return r, err
+	}
+	token, err := e.ClusterToken(ctx, false)
+	if err != nil {
+		return r, err
+	}
+	self := e.cl.Self()
+	return api.ClusterInitResponse{NodeID: string(self.ID), NodeName: self.Name, Token: token, JoinCommand: token.JoinCommand}, nil
+}
+
+// ClusterJoin makes this host a member of another's cluster.
+func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r api.ClusterJoinResponse, err error) {
+	if req.Token == "" {
+		return r, invalid("no join token given: minictl cluster token, on a member, prints the whole command")
+	}
+	if req.Remote == "" {
+		return r, invalid("no member's address given: minictl cluster token, on a member, prints the whole command")
+	}
+	advertise := req.AdvertiseAddr
+	if advertise == "" {
+		advertise = sourceFor(req.Remote)
+	}
+	o, err := initOptions(advertise, req.DataPathAddr, 0)
+	if err != nil {
+		return r, err
+	}
+	if err := e.cl.Join(ctx, cluster.JoinOptions{Token: req.Token, Remote: req.Remote, InitOptions: o}); err != nil {
+		return r, err
+	}
+	if err := e.adoptDataPath(ctx); err != nil {
+		return r, err
+	}
+	self := e.cl.Self()
+	return api.ClusterJoinResponse{NodeID: string(self.ID), NodeName: self.Name, ClusterID: e.cl.ID(), Nodes: len(e.cl.Members())}, nil
+}
+
+// adoptDataPath makes the overlays use the tunnel end that this host has now, and lets members' packets in.
+func (e *Engine) adoptDataPath(ctx context.Context) error {
+	self := e.cl.Self()
+	var d netdriver.DataPath
+	if e.cl.Clustered() {
+		d = netdriver.DataPath{Addr: self.DataPath, Port: self.DataPathPort, MTU: self.MTU}
+	}
+	if err := e.cfg.Overlay.SetDataPath(ctx, d); err != nil {
+		return fmt.Errorf("set up the data path: %w", err)
+	}
+	return e.applyMembers(ctx)
+}
+
+// applyMembers states the live members to the firewall, and every overlay's remote endpoints to its driver.
+func (e *Engine) applyMembers(ctx context.Context) error {
+	var port uint16
+	var members []netip.Addr
+	if e.cl.Clustered() {
+		port = e.cl.Self().DataPathPort
+		for _, m := range e.cl.Members() {
+			if m.DataPath.IsValid() {
+				members = append(members, m.DataPath)
+			}
+		}
+	}
+	if err := e.cfg.Firewall.SetMembers(ctx, port, members); err != nil {
+		return fmt.Errorf("let members' packets in: %w", err)
+	}
+	e.netMu.Lock()
+	var ids []string
+	for id := range e.attached {
+		ids = append(ids, id)
+	}
+	e.netMu.Unlock()
+	return e.Applied(ctx, ids)
+}
+
+// Applied brings this host's resolver and overlays up to the records that other hosts have changed. It returns when
+// both answer accordingly: the other host's run waits for it.
+func (e *Engine) Applied(ctx context.Context, networks []string) error {
+	e.zones.dropNetworks(networks)
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	var errs []error
+	for _, id := range networks {
+		if len(e.attached[id]) > 0 {
+			errs = append(errs, e.cfg.Overlay.SetPeers(ctx, netdriver.NetworkID(id), e.peers(id)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// MembersChanged is called when a member came, went or failed.
+func (e *Engine) MembersChanged() {
+	e.zones.dropAll()
+	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
+	defer cancel()
+	if err := e.applyMembers(ctx); err != nil && e.ctx.Err() == nil {
+		e.log.Error("follow the members", "err", err)
+	}
+}
+
+// ClusterLeave takes this host out of its cluster.
+func (e *Engine) ClusterLeave(ctx context.Context, force bool) error {
+	if !e.cl.Clustered() {
+		return &classed{"this host is in no cluster: there is nothing to leave", errdefs.ErrFailedPrecondition}
+	}
+	var running []*box
+	var names []string
+	for _, b := range e.all() {
+		if slices.ContainsFunc(b.statusCopy().Endpoints, func(ep container.Endpoint) bool { return ep.Driver == netdriver.TypeOverlay }) {
+			running = append(running, b)
+			names = append(names, b.specCopy().Name)
+		}
+	}
+	if len(running) > 0 && !force {
+		return &classed{fmt.Sprintf("containers on overlay networks run on this host: %s; remove them, or leave with --force, which stops them", strings.Join(names, ", ")), errdefs.ErrFailedPrecondition}
+	}
+	for _, b := range running {
+		if err := e.halt(ctx, b, "", nil); err != nil {
+			return err
+		}
+	}
+	if err := e.cl.Leave(ctx, force); err != nil {
+		return err
+	}
+	return e.adoptDataPath(ctx)
+}
+
+// ClusterToken is what the next host needs.
+func (e *Engine) ClusterToken(ctx context.Context, rotate bool) (t api.ClusterToken, err error) {
+	if !e.cl.Clustered() {
+		return t, &classed{"this host is a cluster of its own that no other can join yet: minictl cluster init opens it", errdefs.ErrFailedPrecondition}
+	}
+	if t.Token, t.Expires, err = e.cl.Token(ctx, rotate); err != nil {
+		return t, err
+	}
+	addr := e.cl.Self().Addr
+	remote := addr.Addr().String()
+	if addr.Port() != cluster.ControlPort {
+		remote = addr.String()
+	}
+	t.JoinCommand = "minictl cluster join --token " + t.Token + " " + remote
+	return t, nil
+}
+
+// ClusterStatus says how the cluster stands, in figures and in words.
+func (e *Engine) ClusterStatus(context.Context) (api.ClusterStatus, error) {
+	self := e.cl.Self()
+	s := api.ClusterStatus{ClusterID: e.cl.ID(), Epoch: e.cl.Epoch(), State: "single", Self: string(self.ID), Nodes: []api.ClusterNodeStatus{}}
+	if e.cl.Clustered() {
+		s.State = "cluster"
+	}
+	if id, ok := e.cl.Leader(); ok {
+		s.Leader = string(id)
+	}
+	members := e.cl.Members()
+	for _, m := range members {
+		n := api.ClusterNodeStatus{
+			ID: string(m.ID), Name: m.Name, Role: "learner", Status: "Down", Leader: m.Leader, Endpoints: m.Endpoints, Version: m.Version,
+		}
+		if m.Addr.IsValid() {
+			n.Addr = m.Addr.String()
+		}
+		if m.DataPath.IsValid() {
+			n.DataPathAddr = m.DataPath.String()
+		}
+		if m.Voter {
+			n.Role = "voter"
+		}
+		if m.Alive {
+			n.Status = "Ready"
+		}
+		s.Nodes = append(s.Nodes, n)
+	}
+	s.Summary = summarize(e.cl.Clustered(), self, members)
+	return s, nil
+}
+
+// summarize says who decides and what happens when a host dies.
+func summarize(clustered bool, self cluster.Node, members []cluster.Member) []string {
+	if !clustered {
+		return []string{fmt.Sprintf("%s is a cluster of its own: overlay networks work, no other host can join yet. minictl cluster init opens it.", self.Name)}
+	}
+	var voters, down []string
+	for _, m := range members {
+		if m.Voter {
+			voters = append(voters, m.Name)
+		}
+		if !m.Alive {
+			down = append(down, m.Name)
+		}
+	}
+	out := []string{fmt.Sprintf("%d hosts; %s decides on networks and addresses.", len(members), strings.Join(voters, ", "))}
+	if len(members) == 1 {
+		out[0] = fmt.Sprintf("One host, %s. minictl cluster token prints what the next one has to type.", self.Name)
+	}
+	if len(voters) == 1 && len(members) > 1 {
+		out = append(out, fmt.Sprintf("If %s dies, containers on the other hosts go on and reach each other; none can be started on an overlay until it is back.", voters[0]))
+	}
+	if len(down) > 0 {
+		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(down, ", ")))
+	}
+	return out
+}
+
+// NodeList is docker node ls.
+func (e *Engine) NodeList(_ context.Context, f api.Filters) ([]swarm.Node, error) {
+	if err := known(f, "id", "name", "role", "membership", "label", "node.label"); err != nil {
+		return nil, err
+	}
+	out := []swarm.Node{}
+	for _, m := range e.cl.Members() {
+		n := swarmNode(m)
+		if matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
+			matchAny(f["name"], func(v string) bool { return strings.HasPrefix(n.Description.Hostname, v) }) &&
+			matchAny(f["role"], func(v string) bool { return string(n.Spec.Role) == v }) && len(f["label"])+len(f["node.label"]) == 0 {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// NodeInspect finds one by ID, name, start of the ID, or self.
+func (e *Engine) NodeInspect(_ context.Context, ref string) (swarm.Node, error) {
+	if ref == "self" {
+		ref = string(e.cl.Self().ID)
+	}
+	var found []cluster.Member
+	for _, m := range e.cl.Members() {
+		if string(m.ID) == ref || m.Name == ref {
+			return swarmNode(m), nil
+		}
+		if ref != "" && strings.HasPrefix(string(m.ID), ref) {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return swarmNode(found[0]), nil
+	case 0:
+		return swarm.Node{}, notFound("node %s not found", ref)
+	}
+	return swarm.Node{}, invalid("node %s is ambiguous (%d matches found)", ref, len(found))
+}
+
+func swarmNode(m cluster.Member) swarm.Node {
+	n := swarm.Node{
+		ID: string(m.ID), Meta: swarm.Meta{CreatedAt: m.Joined, UpdatedAt: m.Joined},
+		Spec: swarm.NodeSpec{Role: swarm.NodeRoleManager, Availability: swarm.NodeAvailabilityActive},
+		Description: swarm.NodeDescription{
+			Hostname: m.Name, Platform: swarm.Platform{Architecture: m.Arch, OS: m.OS},
+			Resources: swarm.Resources{NanoCPUs: int64(m.CPUs) * 1e9, MemoryBytes: m.Memory},
+			Engine:    swarm.EngineDescription{EngineVersion: m.Version},
+		},
+		Status: swarm.NodeStatus{State: swarm.NodeStateDown},
+	}
+	if m.Addr.IsValid() {
+		n.Status.Addr = m.Addr.Addr().String()
+	}
+	if m.Alive {
+		n.Status.State = swarm.NodeStateReady
+	}
+	if m.Voter {
+		n.ManagerStatus = &swarm.ManagerStatus{Leader: m.Leader, Reachability: swarm.ReachabilityReachable}
+		if m.Addr.IsValid() {
+			n.ManagerStatus.Addr = m.Addr.String()
+		}
+		if !m.Alive {
+			n.ManagerStatus.Reachability = swarm.ReachabilityUnreachable
+		}
+	} else {
+		n.Spec.Role = swarm.NodeRoleWorker
+	}
+	return n
+}
+
+// initOptions resolves what the user calls an address: an IP of this host, an interface, or nothing for the one that
+// leads outside.
+func initOptions(advertise, dataPath string, port uint16) (o cluster.InitOptions, err error) {
+	if port != 0 && (port < 1024 || port > 49151) {
+		return o, invalid("data path port %d is outside of docker's range: choose one from 1024 to 49151, or leave it out for 4789", port)
+	}
+	a, err := localAddress(advertise, "--advertise-addr")
+	if err != nil {
+		return o, err
+	}
+	d := a
+	if dataPath != "" {
+		if d, err = localAddress(dataPath, "--data-path-addr"); err != nil {
+			return o, err
+		}
+	}
+	mtu, err := mtuOf(d.Addr())
+	if err != nil {
+		return o, err
+	}
+	return cluster.InitOptions{Advertise: a, DataPath: d.Addr(), DataPathPort: port, MTU: mtu}, nil
+}
+
+// sourceFor is this host's address on the way to a member: the natural one to advertise to it. No packet is sent.
+func sourceFor(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	c, err := net.Dial("udp", net.JoinHostPort(host, "9"))
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	return netip.MustParseAddrPort(c.LocalAddr().String()).Addr().Unmap().String()
+}

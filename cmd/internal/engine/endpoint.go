@@ -1,0 +1,337 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// use is a container's endpoint on a local network.
+type use struct {
+	containerID, name string
+	endpoint          container.Endpoint
+}
+
+// localUses are the endpoints that this host's containers have on a network.
+func (e *Engine) localUses(networkID string) []use {
+	var out []use
+	for _, b := range e.all() {
+		spec := b.specCopy()
+		for _, ep := range b.statusCopy().Endpoints {
+			if ep.NetworkID == networkID {
+				out = append(out, use{b.id, cmp.Or(gatewayName(ep), spec.Name), ep})
+			}
+		}
+	}
+	return out
+}
+
+// gatewayName is how docker shows the endpoint that the gateway bridge holds for a container.
+func gatewayName(ep container.Endpoint) string {
+	if ep.Key != "" {
+		return ""
+	}
+	return "gateway_" + ep.ID[:12]
+}
+
+// endpointNames are an endpoint's DNS names, docker's order: the first answers PTR.
+func endpointNames(s *container.Spec, set *network.EndpointSettings) []string {
+	names := []string{s.Name}
+	if set != nil {
+		names = append(names, set.Aliases...)
+	}
+	names = append(names, s.Short(), s.Hostname())
+	var out []string
+	for _, n := range names {
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// portRequests are the container's wished ports, in the order of their numbers.
+func portRequests(s *container.Spec) ([]portmap.Request, error) {
+	var out []portmap.Request
+	for p, bindings := range s.HostConfig.PortBindings {
+		if p.Proto() != network.TCP && p.Proto() != network.UDP {
+			return nil, unsupported("minictl does not support publishing %s ports yet: %s", p.Proto(), p)
+		}
+		for _, b := range bindings {
+			r := portmap.Request{Proto: string(p.Proto()), HostIP: b.HostIP, ContainerPort: p.Num()}
+			if b.HostPort != "" && b.HostPort != "0" {
+				rng, err := network.ParsePortRange(b.HostPort)
+				if err != nil {
+					return nil, invalid("invalid host port %q: %v", b.HostPort, err)
+				}
+				r.First, r.Last = rng.Start(), rng.End()
+			}
+			if b.HostIP.IsValid() && b.HostIP.Is6() && !b.HostIP.IsUnspecified() {
+				return nil, unsupported("minictl does not support publishing ports on IPv6 addresses yet: %s", b.HostIP)
+			}
+			out = append(out, r)
+		}
+		if len(bindings) == 0 {
+			out = append(out, portmap.Request{Proto: string(p.Proto()), ContainerPort: p.Num()})
+		}
+	}
+	if s.HostConfig.PublishAllPorts {
+		for p := range s.Config.ExposedPorts {
+			if _, given := s.HostConfig.PortBindings[p]; !given && (p.Proto() == network.TCP || p.Proto() == network.UDP) {
+				out = append(out, portmap.Request{Proto: string(p.Proto()), ContainerPort: p.Num()})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b portmap.Request) int {
+		return cmp.Or(cmp.Compare(a.ContainerPort, b.ContainerPort), strings.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
+	})
+	return out, nil
+}
+
+// joint is one endpoint to be made.
+type joint struct {
+	network *Network
+	key     string // of Spec.Networks; empty: the gateway bridge
+	set     *network.EndpointSettings
+	iface   string
+	gateway bool // it gives the default route
+	ports   []portmap.Request
+}
+
+// plan says which endpoints a container gets, in which order, and which of them gives the default route and the ports:
+// the first on a bridge, else one more on the gateway bridge.
+func (e *Engine) plan(ctx context.Context, spec *container.Spec) ([]joint, error) {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []joint
+	hasGateway, outside := false, false
+	for i, key := range spec.NetworkOrder {
+		n, err := pickNetwork(all, key)
+		if err != nil {
+			return nil, err
+		}
+		if n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull {
+			return nil, invalid("container cannot be connected to %s network together with others", n.Name)
+		}
+		j := joint{network: n, key: key, set: spec.Networks[key], iface: fmt.Sprintf("eth%d", i)}
+		if n.Driver == netdriver.TypeBridge && !n.Internal && !hasGateway {
+			j.gateway, hasGateway = true, true
+		}
+		outside = outside || !n.Internal
+		out = append(out, j)
+	}
+	if len(out) > 0 && outside && !hasGateway {
+		gw, err := e.gatewayNetwork(ctx, all)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, joint{network: gw, iface: fmt.Sprintf("eth%d", len(out)), gateway: true})
+	}
+	ports, err := portRequests(spec)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if out[i].gateway {
+			out[i].ports = ports
+		}
+	}
+	return out, nil
+}
+
+// gatewayNetwork is the bridge through which containers on overlays reach the outside; made with the first of them.
+func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network) (*Network, error) {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	e.mu.RLock()
+	for _, n := range e.networks {
+		if n.Name == e.cfg.GatewayBridge {
+			e.mu.RUnlock()
+			return n, nil
+		}
+	}
+	e.mu.RUnlock()
+	n := e.newGateway()
+	if err := nameFree(all, n.Name); err != nil {
+		return nil, err
+	}
+	if err := e.choosePool(n, all, gatewayBlocks()); err != nil {
+		return nil, err
+	}
+	if err := e.keepNetwork(n); err != nil {
+		return nil, err
+	}
+	e.networkEvent(n, events.ActionCreate)
+	return n, nil
+}
+
+// lazy networks have a link on this host only while a container of this host is on them.
+func (e *Engine) lazy(n *Network) bool {
+	return n.global() || n.predefined() || n.Name == e.cfg.GatewayBridge
+}
+
+// join makes one endpoint. What it made is in u.
+func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netdriver.Sandbox, j joint, u *undo) (container.Endpoint, error) {
+	n := j.network
+	ep := container.Endpoint{
+		ID: newID(), NetworkID: n.ID, NetworkName: n.Name, Driver: n.Driver, Key: j.key, Interface: j.iface, Default: j.gateway,
+	}
+	if j.key != "" {
+		ep.Names = endpointNames(spec, j.set)
+	}
+	var asked netip.Addr
+	if j.set != nil && j.set.IPAMConfig != nil {
+		asked = j.set.IPAMConfig.IPv4Address
+	}
+	if err := step("address"); err != nil {
+		return ep, err
+	}
+	addr, err := e.takeAddress(ctx, n, asked, lease{Node: string(e.cl.Self().ID), Endpoint: ep.ID, Container: b.id, Name: spec.Name})
+	if err != nil {
+		return ep, err
+	}
+	u.add(func(ctx context.Context) { e.releaseAddress(ctx, n.ID, n.global(), addr.Addr(), ep.ID) })
+	ep.Address, ep.MAC = addr, ipam.MAC(addr.Addr()).String()
+	if j.set != nil && len(j.set.MacAddress) > 0 {
+		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
+	}
+	if len(n.Subnets) > 0 && n.Driver == netdriver.TypeBridge {
+		ep.Gateway = n.Subnets[0].Gateway
+	}
+	if len(j.ports) > 0 {
+		mappings, err := e.cfg.Ports.Reserve(ctx, spec.Name, j.ports)
+		if err != nil {
+			return ep, fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", spec.Name, ep.ID, err)
+		}
+		u.add(func(context.Context) { e.cfg.Ports.Release(spec.Name) })
+		for _, m := range mappings {
+			ep.Ports = append(ep.Ports, container.PortMapping(m))
+		}
+	}
+	if err := errors.Join(step("join"), e.driverJoin(ctx, n, ep, sb, u)); err != nil {
+		return ep, fmt.Errorf("join network %s: %w", n.Name, err)
+	}
+	e.networkEvent(n, events.ActionConnect, "container", b.id)
+	return ep, nil
+}
+
+// driverJoin makes the endpoint in the kernel. A lazy network's link comes with its first endpoint here and goes with its
+// last, so one endpoint at a time.
+func (e *Engine) driverJoin(ctx context.Context, n *Network, ep container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	if e.attached[n.ID] == nil {
+		e.attached[n.ID] = map[string]bool{}
+	}
+	e.attached[n.ID][ep.ID] = true
+	if u != nil {
+		u.add(func(ctx context.Context) { e.driverLeave(ctx, n, ep) })
+	}
+	d := e.drivers[n.Driver]
+	if _, err := d.Join(ctx, n.wish(), wishEndpoint(ep), sb); err != nil {
+		return err
+	}
+	if ps, ok := d.(netdriver.PeerSetter); ok {
+		return ps.SetPeers(ctx, netdriver.NetworkID(n.ID), e.peers(n.ID))
+	}
+	return nil
+}
+
+// driverLeave removes the endpoint from the kernel, and a lazy network with its last endpoint here.
+func (e *Engine) driverLeave(ctx context.Context, n *Network, ep container.Endpoint) {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	d := e.drivers[n.Driver]
+	if err := d.Leave(ctx, n.wish(), wishEndpoint(ep)); err != nil {
+		e.log.Error("leave network", "network", n.Name, "endpoint", ep.ID, "err", err)
+	}
+	delete(e.attached[n.ID], ep.ID)
+	if !e.lazy(n) || len(e.attached[n.ID]) > 0 {
+		return
+	}
+	delete(e.attached, n.ID)
+	if err := d.Remove(ctx, n.wish()); err != nil {
+		e.log.Error("remove network's kernel objects", "network", n.Name, "err", err)
+	}
+}
+
+func wishEndpoint(ep container.Endpoint) netdriver.Endpoint {
+	w := netdriver.Endpoint{ID: netdriver.EndpointID(ep.ID), Interface: ep.Interface, Address: ep.Address, MAC: ep.HardwareAddr()}
+	if ep.Default {
+		w.Gateway = ep.Gateway
+	}
+	for _, p := range ep.Ports {
+		w.Ports = append(w.Ports, netdriver.PortMapping(p))
+	}
+	return w
+}
+
+// peers are a network's endpoints on the other live hosts.
+func (e *Engine) peers(networkID string) []netdriver.Peer {
+	self := e.cl.Self().ID
+	var out []netdriver.Peer
+	for _, r := range e.cl.Records(networkID) {
+		mac, err := net.ParseMAC(r.MAC)
+		if r.Owner == self || !r.Alive || !r.VTEP.IsValid() || err != nil {
+			continue
+		}
+		out = append(out, netdriver.Peer{Address: r.Address, MAC: mac, VTEP: r.VTEP})
+	}
+	return out
+}
+
+// records are what other hosts must know of a container's endpoints.
+func (e *Engine) records(spec *container.Spec, endpoints []container.Endpoint) []cluster.Record {
+	var out []cluster.Record
+	for _, ep := range endpoints {
+		if ep.Driver != netdriver.TypeOverlay {
+			continue
+		}
+		out = append(out, cluster.Record{
+			ID: ep.ID, Network: ep.NetworkID, Container: spec.ID, Name: spec.Name, Names: ep.Names,
+			Address: ep.Address.Addr(), PrefixLen: ep.Address.Bits(), MAC: ep.MAC,
+		})
+	}
+	return out
+}
+
+// publish tells every live host, and waits until each has it, half a second at most.
+func (e *Engine) publish(ctx context.Context, put []cluster.Record, del []string) []string {
+	if len(put)+len(del) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	missing, err := e.cl.Publish(ctx, put, del)
+	if err != nil {
+		e.log.Warn("publish endpoints", "err", err)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	e.log.Warn("some hosts do not have the endpoint's record yet", "nodes", strings.Join(missing, ","))
+	return []string{fmt.Sprintf("%s did not confirm the container's address within %s; names may resolve there a moment later", strings.Join(missing, ", "), publishTimeout)}
+}
+
+func (e *Engine) republish(ctx context.Context, b *box) error {
+	spec, status := b.specCopy(), b.statusCopy()
+	e.zones.drop(status.Endpoints)
+	e.publish(ctx, e.records(&spec, status.Endpoints), nil)
+	return nil
+}

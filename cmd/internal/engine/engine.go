@@ -1,0 +1,209 @@
+// Package engine gives docker's commands their meaning: it turns what the API asks for into calls on the runtime, the
+// network drivers, the resolver and the cluster, and keeps what it promised over restarts.
+//
+// Every container is a box: one lock for its life-cycle steps, one for its status. A step that fails undoes what it
+// made, with a context of its own, so that a client that goes away leaves nothing behind.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cmd/internal/failpoint"
+	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/firewall"
+	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/runtime/ctrd"
+	"github.com/minictl/minictl/runtime/image"
+	"github.com/minictl/minictl/runtime/oci"
+)
+
+// undoTimeout bounds what is undone after a failure or cleaned up after an exit, when the client's own context is gone.
+const undoTimeout = 15 * time.Second
+
+// publishTimeout bounds how long run waits for other hosts to have an endpoint's record.
+const publishTimeout = 500 * time.Millisecond
+
+// Runtime runs containers and keeps images.
+type Runtime interface {
+	Create(ctx context.Context, id, imageID string, labels map[string]string) error
+	Remove(ctx context.Context, id string) error
+	Containers(ctx context.Context) ([]string, error)
+	RootFS(ctx context.Context, id string, fn func(root string) error) error
+	NewTask(ctx context.Context, id string, o ctrd.TaskOptions) (*ctrd.Task, error)
+	LoadTask(ctx context.Context, id string) (*ctrd.Task, error)
+	Version() string
+
+	Images(ctx context.Context) ([]image.Image, error)
+	Image(ctx context.Context, ref string) (image.Image, error)
+	Pull(ctx context.Context, ref, platform string, auth *image.Auth, p image.Progress) error
+	Load(ctx context.Context, r io.Reader, p image.Progress) error
+	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
+	Tag(ctx context.Context, ref, target string) error
+	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []string) ([]image.Removed, error)
+}
+
+// Cluster is this host's part in its cluster, which may be a cluster of one.
+type Cluster interface {
+	Init(ctx context.Context, o cluster.InitOptions) error
+	Join(ctx context.Context, o cluster.JoinOptions) error
+	Leave(ctx context.Context, force bool) error
+	Token(ctx context.Context, rotate bool) (string, time.Time, error)
+	Clustered() bool
+	ID() string
+	Epoch() string
+	Self() cluster.Node
+	Members() []cluster.Member
+	Leader() (cluster.NodeID, bool)
+	Store() store.Store
+	Publish(ctx context.Context, put []cluster.Record, del []string) (missing []string, err error)
+	Records(network string) []cluster.Owned
+	Synced(ctx context.Context) error
+}
+
+// Overlay is what the engine tells the overlay driver beyond a driver's calls.
+type Overlay interface {
+	netdriver.Driver
+	netdriver.PeerSetter
+	SetDataPath(ctx context.Context, d netdriver.DataPath) error
+}
+
+// Config is what an Engine is built of.
+type Config struct {
+	Root          string // persistent folder
+	ExecRoot      string // folder that a reboot empties
+	NodeName      string
+	GatewayBridge string // name of the gateway bridge, which is also its link's
+	Version       string
+	Debug         bool
+	Log           *slog.Logger
+
+	Runtime  Runtime
+	Cluster  Cluster
+	Drivers  []netdriver.Driver // bridge, host, null
+	Overlay  Overlay
+	Firewall *firewall.Firewall
+	Ports    *portmap.Allocator
+	Resolver *dnsd.Server
+	Host     oci.Host
+	// Routes are the prefixes this host routes elsewhere: address pools avoid them.
+	Routes func() ([]netip.Prefix, error)
+	// SandboxOf makes, removes and lists network namespaces.
+	Sandboxes Sandboxes
+}
+
+// Sandboxes makes network namespaces.
+type Sandboxes interface {
+	Create(ctx context.Context, path string) (netdriver.Sandbox, error)
+	Remove(path string) error
+	List(dir string) ([]string, error)
+	// OpenResolver opens the embedded resolver's sockets inside the namespace and leads 127.0.0.11:53 to them.
+	OpenResolver(ctx context.Context, path string) (*ResolverSockets, error)
+}
+
+// Engine implements the API's back ends.
+type Engine struct {
+	cfg     Config
+	log     *slog.Logger
+	rt      Runtime
+	cl      Cluster
+	drivers map[string]netdriver.Driver
+	state   *state
+	events  *broker
+	zones   zoneCache
+	users   userCache
+	id      string
+
+	// ctx ends with the engine; what watches containers lives in it.
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu       sync.RWMutex // guards the maps
+	boxes    map[string]*box
+	names    map[string]string // container name -> ID
+	networks map[string]*Network
+	execs    map[string]*execution
+
+	netMu    sync.Mutex                 // one network's life-cycle step at a time
+	attached map[string]map[string]bool // network ID -> endpoints of this host in the kernel; guarded by netMu
+
+	leases map[string]map[netip.Addr]string // local networks: address -> endpoint ID; guarded by mu
+}
+
+// New opens the engine's state. Restore must run before it serves.
+func New(cfg Config) (*Engine, error) {
+	st, err := openState(filepath.Join(cfg.Root, "state.db"))
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	e := &Engine{
+		cfg: cfg, log: cfg.Log.With("component", "engine"), rt: cfg.Runtime, cl: cfg.Cluster, state: st,
+		drivers: map[string]netdriver.Driver{}, events: newBroker(),
+		ctx: ctx, stop: stop,
+		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
+		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},
+	}
+	for _, d := range cfg.Drivers {
+		e.drivers[d.Type()] = d
+	}
+	e.drivers[cfg.Overlay.Type()] = cfg.Overlay
+	if e.id, err = st.identity(); err != nil {
+		stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close stops watching. Containers go on; the next engine takes them up again.
+func (e *Engine) Close() error {
+	e.stop()
+	e.wg.Wait()
+	return e.state.Close()
+}
+
+func (e *Engine) spawn(fn func()) {
+	e.wg.Go(fn)
+}
+
+// newID is 64 random hexadecimal digits, docker's form of an identity.
+func newID() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// undo collects what takes a half-made thing back, and runs it in reverse.
+type undo struct{ steps []func(context.Context) }
+
+func (u *undo) add(fn func(context.Context)) { u.steps = append(u.steps, fn) }
+
+// run takes back what was added. The caller's context may be cancelled already; its values are kept.
+func (u *undo) run(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	for i := len(u.steps) - 1; i >= 0; i-- {
+		u.steps[i](ctx)
+	}
+	u.steps = nil
+}
+
+// step is where a test makes one step of a longer work fail.
+func step(name string) error {
+	if err := failpoint.Hit(name); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// hostResolvConf is where this host's own resolvers stand.
+const hostResolvConf = "/etc/resolv.conf"
+
+// etcFiles are the three files that docker binds into each container.
+func (e *Engine) etcFiles(id string) []specs.Mount {
+	var out []specs.Mount
+	for _, f := range []string{"resolv.conf", "hostname", "hosts"} {
+		out = append(out, specs.Mount{Type: "bind", Source: filepath.Join(e.dir(id), f), Destination: "/etc/" + f, Options: []string{"rbind", "rprivate"}})
+	}
+	return out
+}
+
+// writeFile replaces a file's content in place: the container has it bound, and a rename would leave it the old one.
+func writeFile(path string, content []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	return os.WriteFile(path, content, 0o644)
+}
+
+// writeEtc writes the three files for a container with these endpoints.
+func (e *Engine) writeEtc(spec *container.Spec, endpoints []container.Endpoint) error {
+	dir := e.dir(spec.ID)
+	hosts, err := e.hostsFile(spec, endpoints)
+	if err != nil {
+		return err
+	}
+	resolv, err := e.resolvFile(spec)
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"hostname": []byte(spec.Hostname() + "\n"), "hosts": hosts, "resolv.conf": resolv} {
+		if err := writeFile(filepath.Join(dir, name), content); err != nil {
+			return fmt.Errorf("write container's %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint) ([]byte, error) {
+	var w bytes.Buffer
+	if spec.HostConfig.NetworkMode.IsHost() && len(spec.HostConfig.ExtraHosts) == 0 {
+		b, err := os.ReadFile("/etc/hosts")
+		if err == nil {
+			return b, nil
+		}
+	}
+	w.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	for _, h := range spec.HostConfig.ExtraHosts {
+		name, ip, ok := strings.Cut(h, ":")
+		if !ok {
+			return nil, invalid("bad format for add-host: %q", h)
+		}
+		if ip == "host-gateway" {
+			gw, err := e.gatewayAddress()
+			if err != nil {
+				return nil, err
+			}
+			ip = gw.String()
+		} else if _, err := netip.ParseAddr(ip); err != nil {
+			return nil, invalid("invalid IP address in add-host: %q", ip)
+		}
+		fmt.Fprintf(&w, "%s\t%s\n", ip, name)
+	}
+	names := spec.Hostname()
+	if d := spec.Config.Domainname; d != "" {
+		names = spec.Hostname() + "." + d + " " + names
+	}
+	for _, ep := range endpoints {
+		if ep.Key != "" && ep.Address.IsValid() {
+			fmt.Fprintf(&w, "%s\t%s\n", ep.Address.Addr(), names)
+		}
+	}
+	return w.Bytes(), nil
+}
+
+// gatewayAddress is what host-gateway means: the host as the default bridge's containers see it.
+func (e *Engine) gatewayAddress() (netip.Addr, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, n := range e.networks {
+		if n.Name == "bridge" {
+			return n.Subnets[0].Gateway, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("find the default bridge's gateway: no bridge network")
+}
+
+// resolvFile points the container at the embedded resolver where there is one, else at the host's own servers.
+func (e *Engine) resolvFile(spec *container.Spec) ([]byte, error) {
+	host, err := os.ReadFile(hostResolvConf)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("read %s: %w", hostResolvConf, err)
+	}
+	h := spec.HostConfig
+	if h.NetworkMode.IsHost() && len(h.DNS)+len(h.DNSSearch)+len(h.DNSOptions) == 0 {
+		return host, nil
+	}
+	return dnsd.ResolvConf(dnsd.ResolvOptions{
+		Host: host, Embedded: usesResolver(spec), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions,
+	}), nil
+}
+
+// usesResolver tells whether a container gets the embedded resolver: on user-defined networks only, as with docker.
+func usesResolver(spec *container.Spec) bool {
+	for _, key := range spec.NetworkOrder {
+		if key != "bridge" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+)
+
+// known refuses a filter that nobody would answer, with docker's words.
+func known(f api.Filters, keys ...string) error {
+	for k := range f {
+		ok := false
+		for _, want := range keys {
+			ok = ok || k == want
+		}
+		if !ok {
+			return fmt.Errorf("invalid filter '%s': %w", k, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// matchLabels wants every asked label: "key" present, or "key=value" equal.
+func matchLabels(want map[string]bool, have map[string]string) bool {
+	for l := range want {
+		k, v, pair := strings.Cut(l, "=")
+		got, ok := have[k]
+		if !ok || (pair && got != v) {
+			return false
+		}
+	}
+	return true
+}
+
+// matchAny tells whether one of the asked values fits; no value asked for fits all.
+func matchAny(want map[string]bool, fits func(v string) bool) bool {
+	if len(want) == 0 {
+		return true
+	}
+	for v := range want {
+		if fits(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseTime reads the API's times: Unix seconds with optional nanoseconds, RFC 3339, or empty for none.
+func parseTime(s string) (time.Time, error) {
+	if s == "" || s == "0" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t, nil
+	}
+	sec, frac, _ := strings.Cut(s, ".")
+	n, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil || n > math.MaxInt32*1000 || n < -math.MaxInt32*1000 {
+		return time.Time{}, fmt.Errorf("invalid time %q: want Unix seconds or RFC 3339: %w", s, errdefs.ErrInvalidArgument)
+	}
+	var nano int64
+	if frac != "" {
+		if nano, err = strconv.ParseInt((frac + "000000000")[:9], 10, 64); err != nil {
+			return time.Time{}, fmt.Errorf("invalid time %q: want Unix seconds or RFC 3339: %w", s, errdefs.ErrInvalidArgument)
+		}
+	}
+	return time.Unix(n, nano), nil
+}

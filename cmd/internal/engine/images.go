@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/events"
+	mobyimage "github.com/moby/moby/api/types/image"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/image"
+)
+
+// ImageList is docker images, newest first.
+func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyimage.Summary, error) {
+	if err := known(f, "reference", "label", "dangling", "before", "since", "until"); err != nil {
+		return nil, err
+	}
+	images, err := e.rt.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bounds, err := e.imageBounds(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
+	out := []mobyimage.Summary{}
+	for _, i := range images {
+		dangling := len(i.RepoTags) == 0
+		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
+			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) ||
+			!matchAny(f["reference"], func(v string) bool { return matchesReference(i.RepoTags, v) }) {
+			continue
+		}
+		out = append(out, mobyimage.Summary{
+			ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Unix(), Size: i.Size,
+			Labels: i.Config.Config.Labels, Containers: int64(len(e.imageUsers(i.ID))), SharedSize: -1,
+		})
+	}
+	return out, nil
+}
+
+func (e *Engine) imageBounds(ctx context.Context, f api.Filters) (s span, err error) {
+	for ref := range f["before"] {
+		i, err := e.rt.Image(ctx, ref)
+		if err != nil {
+			return s, err
+		}
+		s.before = i.Created
+	}
+	for ref := range f["since"] {
+		i, err := e.rt.Image(ctx, ref)
+		if err != nil {
+			return s, err
+		}
+		s.after = i.Created
+	}
+	for u := range f["until"] {
+		if d, err := time.ParseDuration(u); err == nil {
+			s.before = time.Now().Add(-d)
+		} else if s.before, err = parseTime(u); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// ImageInspect is everything about one image.
+func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.InspectResponse, error) {
+	i, err := e.rt.Image(ctx, ref)
+	if err != nil {
+		return mobyimage.InspectResponse{}, err
+	}
+	r := mobyimage.InspectResponse{
+		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
+		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
+		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config},
+		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+	}
+	for _, d := range i.Config.RootFS.DiffIDs {
+		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
+	}
+	return r, nil
+}
+
+// ImagePull fetches an image from its registry.
+func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth string, p api.Progress) error {
+	auth, err := image.ParseAuth(registryAuth)
+	if err != nil {
+		return err
+	}
+	if err := e.rt.Pull(ctx, ref, platform, auth, p); err != nil {
+		return err
+	}
+	e.imageEvent(ref, ref, events.ActionPull)
+	return nil
+}
+
+// ImageLoad takes images from a docker or OCI archive.
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, _ bool, p api.Progress) error {
+	return e.rt.Load(ctx, r, p)
+}
+
+// ImageImport makes an image of one layer from a tar of a root file system.
+func (e *Engine) ImageImport(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p api.Progress) error {
+	id, err := e.rt.Import(ctx, r, ref, changes, message, platform, p)
+	if err != nil {
+		return err
+	}
+	e.imageEvent(ref, id, events.ActionImport)
+	return nil
+}
+
+// ImageTag gives an image one more name.
+func (e *Engine) ImageTag(ctx context.Context, ref, target string) error {
+	if err := e.rt.Tag(ctx, ref, target); err != nil {
+		return err
+	}
+	e.imageEvent(target, ref, events.ActionTag)
+	return nil
+}
+
+// ImageRemove takes a name from an image, and removes it with its last name.
+func (e *Engine) ImageRemove(ctx context.Context, ref string, force, _ bool) ([]mobyimage.DeleteResponse, error) {
+	removed, err := e.rt.RemoveImage(ctx, ref, force, e.imageUsers)
+	if err != nil {
+		return nil, err
+	}
+	out := []mobyimage.DeleteResponse{}
+	for _, r := range removed {
+		out = append(out, mobyimage.DeleteResponse{Untagged: r.Untagged, Deleted: r.Deleted})
+		switch {
+		case r.Untagged != "":
+			e.imageEvent(r.Untagged, r.Untagged, events.ActionUnTag)
+		case r.Deleted != "":
+			e.imageEvent(r.Deleted, r.Deleted, events.ActionDelete)
+		}
+	}
+	return out, nil
+}
+
+// imageUsers are the containers, running or not, made from an image.
+func (e *Engine) imageUsers(id string) []string {
+	var out []string
+	for _, b := range e.all() {
+		if b.specCopy().ImageID == id {
+			out = append(out, b.id)
+		}
+	}
+	return out
+}
+
+// matchesReference tells whether one of an image's names fits a pattern, as docker images --filter reference does.
+func matchesReference(tags []string, pattern string) bool {
+	return slices.ContainsFunc(tags, func(tag string) bool {
+		named, err := reference.ParseNormalizedNamed(tag)
+		if err != nil {
+			return false
+		}
+		ok, err := reference.FamiliarMatch(pattern, named)
+		return err == nil && ok
+	})
+}

@@ -1,0 +1,253 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/runtime/oci"
+)
+
+// ContainerInspect is everything about one container, in docker's form.
+func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobycontainer.InspectResponse, error) {
+	b, err := e.find(ref)
+	if err != nil {
+		return mobycontainer.InspectResponse{}, err
+	}
+	s, st := b.specCopy(), b.statusCopy()
+	args := s.Args()
+	r := mobycontainer.InspectResponse{
+		ID: s.ID, Created: s.Created.Format(time.RFC3339Nano), Path: args[0], Args: args[1:], Image: s.ImageID, Name: "/" + s.Name,
+		ResolvConfPath: filepath.Join(e.dir(s.ID), "resolv.conf"), HostnamePath: filepath.Join(e.dir(s.ID), "hostname"),
+		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logDir(s.ID), Driver: "overlayfs", Platform: s.Platform,
+		HostConfig: s.HostConfig, Config: s.Config, Mounts: mountPoints(&s), ExecIDs: e.execIDs(s.ID),
+		State: &mobycontainer.State{
+			Status: st.State, Running: st.Running(), Paused: st.State == mobycontainer.StatePaused, Dead: st.State == mobycontainer.StateDead,
+			OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt),
+		},
+		NetworkSettings: &mobycontainer.NetworkSettings{
+			SandboxKey: st.SandboxPath, Ports: portMap(&s, &st), Networks: endpointSettings(&s, &st),
+		},
+	}
+	if st.SandboxPath != "" {
+		r.NetworkSettings.SandboxID = s.ID
+	}
+	return r, nil
+}
+
+// stamp is docker's form of a moment, the zero one included.
+func stamp(t time.Time) string { return t.Format(time.RFC3339Nano) }
+
+func (e *Engine) execIDs(containerID string) []string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var out []string
+	for id, x := range e.execs {
+		if x.containerID == containerID {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func mountPoints(s *container.Spec) []mobycontainer.MountPoint {
+	out := []mobycontainer.MountPoint{}
+	binds, _ := oci.Binds(s.HostConfig) // checked at create
+	for _, b := range binds {
+		out = append(out, mobycontainer.MountPoint{
+			Type: mount.TypeBind, Source: b.Source, Destination: b.Target, Mode: b.Options, RW: !b.ReadOnly, Propagation: mount.Propagation(b.Propagation),
+		})
+	}
+	return out
+}
+
+// bindingIP is how docker shows a port that is published on every address.
+func bindingIP(ip netip.Addr) netip.Addr {
+	if !ip.IsValid() {
+		return netip.IPv4Unspecified()
+	}
+	return ip
+}
+
+func portMap(s *container.Spec, st *container.Status) network.PortMap {
+	out := network.PortMap{}
+	for p := range s.Config.ExposedPorts {
+		out[p] = nil
+	}
+	for _, ep := range st.Endpoints {
+		for _, m := range ep.Ports {
+			p, _ := network.PortFrom(m.ContainerPort, network.IPProtocol(m.Proto))
+			out[p] = append(out[p], network.PortBinding{HostIP: bindingIP(m.HostIP), HostPort: strconv.Itoa(int(m.HostPort))})
+		}
+	}
+	return out
+}
+
+// endpointSettings are the wished endpoints with what is true of them now.
+func endpointSettings(s *container.Spec, st *container.Status) map[string]*network.EndpointSettings {
+	out := map[string]*network.EndpointSettings{}
+	for key, set := range s.Networks {
+		c := set.Copy()
+		c.DNSNames = endpointNames(s, set)
+		out[key] = c
+	}
+	mode := s.HostConfig.NetworkMode
+	if mode.IsHost() || mode.IsNone() {
+		out[string(mode)] = &network.EndpointSettings{}
+	}
+	for _, ep := range st.Endpoints {
+		c, ok := out[ep.Key]
+		if !ok {
+			continue
+		}
+		c.NetworkID, c.EndpointID, c.IPAddress, c.IPPrefixLen = ep.NetworkID, ep.ID, ep.Address.Addr(), ep.Address.Bits()
+		c.MacAddress = network.HardwareAddr(ep.HardwareAddr())
+		if ep.Default {
+			c.Gateway = ep.Gateway
+		}
+		if ep.Key != ep.NetworkName { // given by ID: shown by name
+			delete(out, ep.Key)
+			out[ep.NetworkName] = c
+		}
+	}
+	return out
+}
+
+// ContainerList is docker ps.
+func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobycontainer.Summary, error) {
+	f := o.Filters
+	if err := known(f, "id", "name", "label", "status", "exited", "ancestor", "network", "before", "since", "publish", "expose", "volume", "health", "is-task"); err != nil {
+		return nil, err
+	}
+	for s := range f["status"] {
+		if err := mobycontainer.ValidateContainerState(mobycontainer.ContainerState(s)); err != nil {
+			return nil, invalid("invalid filter 'status=%s': %v", s, err)
+		}
+	}
+	bounds, err := e.listBounds(f)
+	if err != nil {
+		return nil, err
+	}
+	out := []mobycontainer.Summary{}
+	for _, b := range e.all() {
+		s, st := b.specCopy(), b.statusCopy()
+		everything := o.All || o.Limit > 0 || len(f["status"]) > 0 || len(f["exited"]) > 0
+		if !everything && !st.Running() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
+			continue
+		}
+		out = append(out, summary(&s, &st))
+		if o.Limit > 0 && len(out) == o.Limit {
+			break
+		}
+	}
+	return out, nil
+}
+
+// span is between two containers' creations; a zero end is open.
+type span struct{ after, before time.Time }
+
+func (s span) contain(t time.Time) bool {
+	return (s.after.IsZero() || t.After(s.after)) && (s.before.IsZero() || t.Before(s.before))
+}
+
+func (e *Engine) listBounds(f api.Filters) (s span, err error) {
+	for ref := range f["before"] {
+		b, err := e.find(ref)
+		if err != nil {
+			return s, err
+		}
+		s.before = b.specCopy().Created
+	}
+	for ref := range f["since"] {
+		b, err := e.find(ref)
+		if err != nil {
+			return s, err
+		}
+		s.after = b.specCopy().Created
+	}
+	return s, nil
+}
+
+func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st *container.Status) bool {
+	ports := func(want string, have map[network.Port]bool) bool {
+		p, err := network.ParsePort(want)
+		return err == nil && have[p]
+	}
+	published, exposed := map[network.Port]bool{}, map[network.Port]bool{}
+	for p := range s.Config.ExposedPorts {
+		exposed[p] = true
+	}
+	for p, bindings := range portMap(s, st) {
+		if len(bindings) > 0 {
+			published[p], exposed[p] = true, true
+			for _, b := range bindings {
+				if n, err := strconv.ParseUint(b.HostPort, 10, 16); err == nil {
+					hp, _ := network.PortFrom(uint16(n), p.Proto())
+					published[hp] = true
+				}
+			}
+		}
+	}
+	return matchLabels(f["label"], s.Config.Labels) &&
+		matchAny(f["id"], func(v string) bool { return strings.HasPrefix(s.ID, v) }) &&
+		matchAny(f["name"], func(v string) bool {
+			return strings.Contains(s.Name, strings.TrimPrefix(v, "/")) || "^/"+s.Name+"$" == v || "^"+s.Name+"$" == v
+		}) &&
+		matchAny(f["status"], func(v string) bool { return string(st.State) == v }) &&
+		matchAny(f["exited"], func(v string) bool {
+			return st.State == mobycontainer.StateExited && strconv.Itoa(st.ExitCode) == v
+		}) &&
+		matchAny(f["ancestor"], func(v string) bool {
+			return s.Image == v || s.Image == v+":latest" || s.Image+":latest" == v || s.ImageID == v || strings.HasPrefix(s.ImageID, "sha256:"+v)
+		}) &&
+		matchAny(f["network"], func(v string) bool {
+			return slices.ContainsFunc(st.Endpoints, func(ep container.Endpoint) bool { return ep.NetworkName == v || ep.NetworkID == v }) || s.Networks[v] != nil
+		}) &&
+		matchAny(f["volume"], func(v string) bool {
+			return slices.ContainsFunc(mountPoints(s), func(m mobycontainer.MountPoint) bool { return m.Source == v || m.Destination == v })
+		}) &&
+		matchAny(f["publish"], func(v string) bool { return ports(v, published) }) &&
+		matchAny(f["expose"], func(v string) bool { return ports(v, exposed) }) &&
+		matchAny(f["health"], func(v string) bool { return v == "none" }) &&
+		matchAny(f["is-task"], func(v string) bool { return v == "false" || v == "0" })
+}
+
+func summary(s *container.Spec, st *container.Status) mobycontainer.Summary {
+	r := mobycontainer.Summary{
+		ID: s.ID, Names: []string{"/" + s.Name}, Image: s.Image, ImageID: s.ImageID, Command: strings.Join(s.Args(), " "),
+		Created: s.Created.Unix(), Labels: s.Config.Labels, State: st.State, Status: st.Text(time.Now()), Ports: []mobycontainer.PortSummary{},
+		NetworkSettings: &mobycontainer.NetworkSettingsSummary{Networks: endpointSettings(s, st)}, Mounts: mountPoints(s),
+		Health: &mobycontainer.HealthSummary{Status: mobycontainer.NoHealthcheck},
+	}
+	r.HostConfig.NetworkMode = string(s.HostConfig.NetworkMode)
+	if !st.Running() {
+		return r
+	}
+	for p, bindings := range portMap(s, st) {
+		if len(bindings) == 0 {
+			r.Ports = append(r.Ports, mobycontainer.PortSummary{PrivatePort: p.Num(), Type: string(p.Proto())})
+		}
+		for _, b := range bindings {
+			n, _ := strconv.ParseUint(b.HostPort, 10, 16) // our own number
+			r.Ports = append(r.Ports, mobycontainer.PortSummary{IP: b.HostIP, PrivatePort: p.Num(), PublicPort: uint16(n), Type: string(p.Proto())})
+		}
+	}
+	slices.SortFunc(r.Ports, func(a, b mobycontainer.PortSummary) int {
+		if a.PrivatePort != b.PrivatePort {
+			return int(a.PrivatePort) - int(b.PrivatePort)
+		}
+		return int(a.PublicPort) - int(b.PublicPort)
+	})
+	return r
+}

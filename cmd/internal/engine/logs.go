@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/logs"
+)
+
+// ContainerLogs writes a container's output as the Engine API frames it: raw with a TTY, multiplexed without.
+func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOptions, w io.Writer) error {
+	b, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	spec := b.specCopy()
+	if !o.Stdout && !o.Stderr {
+		return invalid("Bad parameters: you must choose at least one stream")
+	}
+	if spec.HostConfig.LogConfig.Type == "none" {
+		return unsupported("configured logging driver does not support reading")
+	}
+	opts, err := logOptions(o)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	opts.Done = b.gone
+	b.mu.Unlock()
+	opts.Follow = o.Follow && opts.Done != nil
+	for entry, err := range logs.Read(ctx, e.logDir(b.id), opts) {
+		if err != nil {
+			return err
+		}
+		if entry.Stream == "stdout" && !o.Stdout || entry.Stream == "stderr" && !o.Stderr {
+			continue
+		}
+		if err := writeEntry(w, entry, o.Timestamps, spec.Config.Tty); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
+	if opts.Since, err = parseTime(o.Since); err != nil {
+		return opts, err
+	}
+	if opts.Until, err = parseTime(o.Until); err != nil {
+		return opts, err
+	}
+	opts.Tail = -1
+	if o.Tail != "" && o.Tail != "all" {
+		n, err := strconv.Atoi(o.Tail)
+		if err != nil {
+			return opts, invalid("invalid tail %q: want a number of lines or all", o.Tail)
+		}
+		if n >= 0 {
+			opts.Tail = n
+		}
+	}
+	return opts, nil
+}
+
+// writeEntry frames one line: stream number, three zeros, length, payload.
+func writeEntry(w io.Writer, entry logs.Entry, stamps, tty bool) error {
+	line := entry.Line
+	if stamps {
+		line = append([]byte(entry.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...)
+	}
+	if tty {
+		_, err := w.Write(line)
+		return err
+	}
+	if len(line) > math.MaxInt32 {
+		return fmt.Errorf("frame log line: %d bytes at %s are too many", len(line), entry.Time.Format(time.RFC3339))
+	}
+	frame := make([]byte, 8, 8+len(line))
+	frame[0] = 1
+	if entry.Stream == "stderr" {
+		frame[0] = 2
+	}
+	binary.BigEndian.PutUint32(frame[4:], uint32(len(line)))
+	_, err := w.Write(append(frame, line...))
+	return err
+}

@@ -1,0 +1,535 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
+)
+
+// Scopes of networks, in docker's words for them before swarm.
+const (
+	scopeLocal  = "local"
+	scopeGlobal = "global"
+)
+
+// Store keys. networks holds nothing: every creation and removal writes it, so that a transaction conditioned on its
+// revision has seen all networks there are. use/<id> is written by every address taken, for the same reason.
+const (
+	keyNetworks  = "networks"
+	keyNetwork   = "network/"
+	keyUse       = "use/"
+	keyAddress   = "address/"
+	firstVNI     = 256
+	lastVNI      = 1<<24 - 1
+	casAttempts  = 100
+	gwICCOption  = "com.docker.network.bridge.enable_icc"
+	gwMasqOption = "com.docker.network.bridge.enable_ip_masquerade"
+	gwNameOption = "com.docker.network.bridge.name"
+	// defaultBridgeLink is the default bridge's link. It is not docker0, so that both engines can live on one host.
+	defaultBridgeLink = "mini0"
+)
+
+// Network is a network's record: local ones in this host's state, global ones in the cluster's store.
+type Network struct {
+	ID          string             `json:"id"`
+	Name        string             `json:"name"`
+	Created     time.Time          `json:"created"`
+	Scope       string             `json:"scope"`
+	Driver      string             `json:"driver"`
+	Subnets     []netdriver.Subnet `json:"subnets,omitempty"`
+	VNI         uint32             `json:"vni,omitempty"`
+	Internal    bool               `json:"internal,omitempty"`
+	Attachable  bool               `json:"attachable,omitempty"`
+	Options     map[string]string  `json:"options,omitempty"`
+	Labels      map[string]string  `json:"labels,omitempty"`
+	IPAMOptions map[string]string  `json:"ipamOptions,omitempty"`
+
+	rev store.Revision // of a global network's record
+}
+
+func (n *Network) global() bool { return n.Scope == scopeGlobal }
+
+func (n *Network) predefined() bool {
+	return !n.global() && (n.Name == network.NetworkBridge || n.Name == network.NetworkHost || n.Name == network.NetworkNone)
+}
+
+// wish is the network as its driver needs it.
+func (n *Network) wish() netdriver.Network {
+	return netdriver.Network{
+		ID: netdriver.NetworkID(n.ID), Name: n.Name, Driver: n.Driver, Subnets: n.Subnets, Internal: n.Internal, VNI: n.VNI, Options: n.Options,
+	}
+}
+
+// allNetworks are this host's own and the cluster's, by name.
+func (e *Engine) allNetworks(ctx context.Context) ([]*Network, error) {
+	out, _, err := e.globalNetworks(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.RLock()
+	for _, n := range e.networks {
+		out = append(out, n)
+	}
+	e.mu.RUnlock()
+	slices.SortFunc(out, func(a, b *Network) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	return out, nil
+}
+
+func (e *Engine) globalNetworks(ctx context.Context, fresh bool) ([]*Network, store.Revision, error) {
+	pairs, rev, err := e.cl.Store().Range(ctx, keyNetwork, fresh)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list networks: %w", err)
+	}
+	out := make([]*Network, 0, len(pairs))
+	for _, p := range pairs {
+		n := &Network{rev: p.Rev}
+		if err := json.Unmarshal(p.Value, n); err != nil {
+			return nil, 0, fmt.Errorf("read %s: %w", p.Key, err)
+		}
+		out = append(out, n)
+	}
+	return out, rev, nil
+}
+
+// findNetwork resolves what a user calls a network: full ID, name, or an unambiguous start of the ID.
+func (e *Engine) findNetwork(ctx context.Context, ref string) (*Network, error) {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pickNetwork(all, ref)
+}
+
+func pickNetwork(all []*Network, ref string) (*Network, error) {
+	matches := func(fits func(*Network) bool) []*Network {
+		var out []*Network
+		for _, n := range all {
+			if fits(n) {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	for _, m := range []struct {
+		how  string
+		nets []*Network
+	}{
+		{"ID", matches(func(n *Network) bool { return n.ID == ref })},
+		{"name", matches(func(n *Network) bool { return n.Name == ref })},
+		{"ID prefix", matches(func(n *Network) bool { return ref != "" && strings.HasPrefix(n.ID, ref) })},
+	} {
+		switch {
+		case len(m.nets) == 1:
+			return m.nets[0], nil
+		case len(m.nets) > 1:
+			return nil, invalid("network %s is ambiguous (%d matches found based on %s)", ref, len(m.nets), m.how)
+		}
+	}
+	return nil, notFound("network %s not found", ref)
+}
+
+// NetworkCreate makes a network: a local one on this host, an overlay in the whole cluster.
+func (e *Engine) NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error) {
+	n, err := e.newNetwork(req)
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	if n.global() {
+		err = e.createGlobal(ctx, n)
+	} else {
+		err = e.createLocal(ctx, n)
+	}
+	if err != nil {
+		return network.CreateResponse{}, err
+	}
+	e.networkEvent(n, events.ActionCreate)
+	return network.CreateResponse{ID: n.ID}, nil
+}
+
+// newNetwork checks the request and gives the record without what has still to be chosen.
+func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
+	n := &Network{
+		ID: newID(), Name: req.Name, Created: time.Now().UTC(), Scope: scopeLocal, Driver: req.Driver, Internal: req.Internal,
+		Attachable: req.Attachable, Options: req.Options, Labels: req.Labels,
+	}
+	if strings.TrimSpace(n.Name) == "" {
+		return nil, invalid("network name cannot be empty")
+	}
+	if n.Driver == "" || n.Driver == "default" {
+		n.Driver = netdriver.TypeBridge
+	}
+	switch {
+	case n.predefined() || n.Name == network.NetworkDefault:
+		return nil, forbidden("operation is not permitted on predefined %s network", n.Name)
+	case n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull:
+		return nil, forbidden("only one instance of \"%s\" network is allowed", n.Driver)
+	case e.drivers[n.Driver] == nil:
+		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge and overlay: plugin %q not found", n.Driver, n.Driver)
+	case req.EnableIPv6 != nil && *req.EnableIPv6:
+		return nil, unsupported("minictl does not support --ipv6 on networks yet; leave it out")
+	case req.EnableIPv4 != nil && !*req.EnableIPv4:
+		return nil, unsupported("minictl does not support networks without IPv4 yet; leave out --ipv4=false")
+	case req.ConfigOnly || req.ConfigFrom != nil && req.ConfigFrom.Network != "":
+		return nil, unsupported("minictl does not support --config-only and --config-from; give the network its options itself")
+	case req.Ingress:
+		return nil, unsupported("minictl does not support --ingress: it publishes ports on the host that runs the container")
+	}
+	if n.Driver == netdriver.TypeOverlay {
+		n.Scope = scopeGlobal
+	}
+	if err := n.setIPAM(req.IPAM); err != nil {
+		return nil, err
+	}
+	return n, e.drivers[n.Driver].Check(n.wish())
+}
+
+func (n *Network) setIPAM(i *network.IPAM) error {
+	if i == nil {
+		return nil
+	}
+	if i.Driver != "" && i.Driver != "default" {
+		return unsupported("minictl does not support the IPAM driver %q yet; leave out --ipam-driver", i.Driver)
+	}
+	n.IPAMOptions = i.Options
+	for _, c := range i.Config {
+		if !c.Subnet.IsValid() {
+			if c.Gateway.IsValid() || c.IPRange.IsValid() || len(c.AuxAddress) > 0 {
+				return invalid("invalid network config: --gateway, --ip-range and --aux-address need a --subnet")
+			}
+			continue
+		}
+		if c.Subnet.Addr().Is6() {
+			return unsupported("minictl does not support IPv6 subnets yet: %s", c.Subnet)
+		}
+		s, err := ipam.Validate(netdriver.Subnet{Prefix: c.Subnet, Gateway: c.Gateway, Range: c.IPRange, Aux: c.AuxAddress})
+		if err != nil {
+			return err
+		}
+		n.Subnets = append(n.Subnets, s)
+	}
+	if len(n.Subnets) > 1 {
+		return unsupported("minictl does not support several subnets in one network yet; give one --subnet")
+	}
+	return nil
+}
+
+// choosePool gives the network its subnet: the one asked for if it overlaps no other network, else the next default one
+// that overlaps neither a network nor a route of this host.
+func (e *Engine) choosePool(n *Network, others []*Network, blocks []ipam.Block) error {
+	var taken []netip.Prefix
+	for _, o := range others {
+		for _, s := range o.Subnets {
+			if len(n.Subnets) == 1 && s.Prefix.Overlaps(n.Subnets[0].Prefix) {
+				return forbidden("invalid pool request: Pool overlaps with other one on this address space: network %s has %s; choose another --subnet", o.Name, s.Prefix)
+			}
+			taken = append(taken, s.Prefix)
+		}
+	}
+	if len(n.Subnets) == 1 {
+		return nil
+	}
+	routes, err := e.cfg.Routes()
+	if err != nil {
+		return fmt.Errorf("list this host's routes: %w", err)
+	}
+	p, err := ipam.NextPool(blocks, append(taken, routes...))
+	if err != nil {
+		return fmt.Errorf("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network; give one with --subnet: %w", err)
+	}
+	s, err := ipam.Validate(netdriver.Subnet{Prefix: p})
+	if err != nil {
+		return err
+	}
+	n.Subnets = []netdriver.Subnet{s}
+	return nil
+}
+
+func (e *Engine) createLocal(ctx context.Context, n *Network) error {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return err
+	}
+	if err := nameFree(all, n.Name); err != nil {
+		return err
+	}
+	if err := e.choosePool(n, all, ipam.DefaultLocal()); err != nil {
+		return err
+	}
+	d := e.drivers[n.Driver]
+	if err := d.Check(n.wish()); err != nil {
+		return err
+	}
+	if err := errors.Join(step("network-ensure"), d.Ensure(ctx, n.wish())); err != nil {
+		return errors.Join(fmt.Errorf("create network %s: %w", n.Name, err), d.Remove(context.WithoutCancel(ctx), n.wish()))
+	}
+	if err := e.keepNetwork(n); err != nil {
+		return errors.Join(err, d.Remove(context.WithoutCancel(ctx), n.wish()))
+	}
+	return nil
+}
+
+func (e *Engine) keepNetwork(n *Network) error {
+	if err := e.state.put("networks", n.ID, n); err != nil {
+		return fmt.Errorf("keep network %s: %w", n.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.networks[n.ID] = n
+	return nil
+}
+
+func nameFree(all []*Network, name string) error {
+	for _, o := range all {
+		if o.Name == name {
+			return conflict("network with name %s already exists", name)
+		}
+	}
+	return nil
+}
+
+// createGlobal decides name, VNI and subnet in one transaction, and returns when every live host knows the network.
+func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
+	asked := slices.Clone(n.Subnets)
+	for range casAttempts {
+		n.Subnets = slices.Clone(asked)
+		cond, err := e.generation(ctx)
+		if err != nil {
+			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+		}
+		others, _, err := e.globalNetworks(ctx, true)
+		if err != nil {
+			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+		}
+		if err := e.fillGlobal(n, others); err != nil {
+			return err
+		}
+		value, err := json.Marshal(n)
+		if err != nil {
+			return err
+		}
+		_, err = e.cl.Store().Txn(ctx, store.Txn{
+			If:   []store.Cond{cond},
+			Then: []store.Op{{Key: keyNetwork + n.ID, Value: value}, {Key: keyNetworks, Value: []byte(n.ID)}},
+		})
+		if errdefs.IsConflict(err) {
+			continue // somebody else made or removed one meanwhile: choose again
+		}
+		if err != nil {
+			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+		}
+		return e.synced(ctx)
+	}
+	return unavailable("create network %s: the cluster's networks keep changing; try again", n.Name)
+}
+
+func (e *Engine) fillGlobal(n *Network, others []*Network) error {
+	e.mu.RLock()
+	local := slices.Collect(maps.Values(e.networks))
+	e.mu.RUnlock()
+	if err := nameFree(append(local, others...), n.Name); err != nil {
+		return err
+	}
+	used := map[uint32]bool{}
+	for _, o := range others {
+		used[o.VNI] = true
+	}
+	for n.VNI = firstVNI; used[n.VNI]; n.VNI++ {
+		if n.VNI == lastVNI {
+			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
+		}
+	}
+	if err := e.choosePool(n, append(others, local...), ipam.DefaultOverlay()); err != nil {
+		return err
+	}
+	return e.drivers[n.Driver].Check(n.wish())
+}
+
+// generation is the condition that no network has been made or removed since now.
+func (e *Engine) generation(ctx context.Context) (store.Cond, error) {
+	pairs, _, err := e.cl.Store().Range(ctx, keyNetworks, true)
+	if err != nil {
+		return store.Cond{}, err
+	}
+	for _, p := range pairs {
+		if p.Key == keyNetworks {
+			return store.Cond{Key: keyNetworks, Rev: p.Rev}, nil
+		}
+	}
+	return store.Cond{Key: keyNetworks}, nil
+}
+
+// synced waits until the live hosts have what was just decided. One that lags gets it later: it is not an error.
+func (e *Engine) synced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := e.cl.Synced(ctx); err != nil {
+		e.log.Warn("some hosts have not seen the change yet", "err", err)
+	}
+	return nil
+}
+
+// explainStore tells a user what to do when nobody can decide.
+func (e *Engine) explainStore(err error) error {
+	if !errdefs.IsUnavailable(err) {
+		return err
+	}
+	var missing []string
+	for _, m := range e.cl.Members() {
+		if m.Voter && !m.Alive {
+			missing = append(missing, m.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %s decides for this cluster and does not answer; bring it back", err, strings.Join(missing, ", "))
+}
+
+// NetworkRemove removes a network that no container uses.
+func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
+	n, err := e.findNetwork(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if n.predefined() {
+		return forbidden("%s is a pre-defined network and cannot be removed", n.Name)
+	}
+	if n.global() {
+		err = e.removeGlobal(ctx, n)
+	} else {
+		err = e.removeLocal(ctx, n)
+	}
+	if err != nil {
+		return err
+	}
+	e.networkEvent(n, events.ActionDestroy)
+	return nil
+}
+
+func activeEndpoints(n *Network, holders []string) error {
+	return forbidden("error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(holders, ", "))
+}
+
+func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	var holders []string
+	for _, use := range e.localUses(n.ID) {
+		holders = append(holders, fmt.Sprintf("name:%q id:%q", use.name, use.endpoint.ID[:12]))
+	}
+	if len(holders) > 0 {
+		return activeEndpoints(n, holders)
+	}
+	if err := e.drivers[n.Driver].Remove(ctx, n.wish()); err != nil {
+		return fmt.Errorf("remove network %s: %w", n.Name, err)
+	}
+	if err := e.state.delete("networks", n.ID); err != nil {
+		return fmt.Errorf("remove network %s: %w", n.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.networks, n.ID)
+	return nil
+}
+
+func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
+	for range casAttempts {
+		use := store.Cond{Key: keyUse + n.ID}
+		pairs, _, err := e.cl.Store().Range(ctx, use.Key, true)
+		if err != nil {
+			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+		}
+		if len(pairs) == 1 {
+			use.Rev = pairs[0].Rev
+		}
+		held, err := e.addresses(ctx, n.ID)
+		if err != nil {
+			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+		}
+		if len(held) > 0 {
+			var holders []string
+			for _, l := range held {
+				holders = append(holders, fmt.Sprintf("name:%q id:%q", l.Name, l.Endpoint[:12]))
+			}
+			slices.Sort(holders)
+			return activeEndpoints(n, holders)
+		}
+		_, err = e.cl.Store().Txn(ctx, store.Txn{
+			If: []store.Cond{use},
+			Then: []store.Op{
+				{Key: keyNetwork + n.ID, Delete: true}, {Key: use.Key, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)},
+			},
+		})
+		if errdefs.IsConflict(err) {
+			continue // a container has taken an address meanwhile: look again
+		}
+		if err != nil {
+			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+		}
+		return e.synced(ctx)
+	}
+	return unavailable("remove network %s: it keeps being used; try again", n.Name)
+}
+
+// NetworkPrune removes the networks that nobody uses, docker's filters applied.
+func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.PruneReport, error) {
+	if err := known(f, "label", "label!", "until"); err != nil {
+		return network.PruneReport{}, err
+	}
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return network.PruneReport{}, err
+	}
+	report := network.PruneReport{NetworksDeleted: []string{}}
+	for _, n := range all {
+		if n.predefined() || n.Name == e.cfg.GatewayBridge || !matchLabels(f["label"], n.Labels) ||
+			len(f["label!"]) > 0 && matchLabels(f["label!"], n.Labels) || len(f["until"]) > 0 && !olderThan(f["until"], n.Created) {
+			continue
+		}
+		if err := e.NetworkRemove(ctx, n.ID); err == nil {
+			report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
+		} else if !errdefs.IsPermissionDenied(err) {
+			return report, err
+		}
+	}
+	return report, nil
+}
+
+func olderThan(until map[string]bool, created time.Time) bool {
+	for u := range until {
+		if d, err := time.ParseDuration(u); err == nil {
+			return created.Before(time.Now().Add(-d))
+		}
+		if t, err := parseTime(u); err == nil {
+			return created.Before(t)
+		}
+	}
+	return false
+}
+
+// NetworkConnect is refused by name until networks can be joined live.
+func (e *Engine) NetworkConnect(context.Context, string, network.ConnectRequest) error {
+	return unsupported("minictl does not support network connect yet; give every --network to run or create")
+}
+
+// NetworkDisconnect is refused by name until networks can be left live.
+func (e *Engine) NetworkDisconnect(context.Context, string, network.DisconnectRequest) error {
+	return unsupported("minictl does not support network disconnect yet; remove the container and run it again without the network")
+}

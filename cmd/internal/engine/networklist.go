@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/netdriver/ipam"
+)
+
+// NetworkList is docker network ls.
+func (e *Engine) NetworkList(ctx context.Context, f api.Filters) ([]network.Summary, error) {
+	if err := known(f, "id", "name", "driver", "scope", "type", "label", "dangling"); err != nil {
+		return nil, err
+	}
+	for t := range f["type"] {
+		if t != "builtin" && t != "custom" {
+			return nil, invalid("invalid filter: 'type'='%s'", t)
+		}
+	}
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []network.Summary{}
+	for _, n := range all {
+		if e.networkMatches(f, n) {
+			out = append(out, network.Summary{Network: n.view()})
+		}
+	}
+	return out, nil
+}
+
+func (e *Engine) networkMatches(f api.Filters, n *Network) bool {
+	return matchLabels(f["label"], n.Labels) &&
+		matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
+		matchAny(f["name"], func(v string) bool { return strings.Contains(n.Name, v) || "^"+n.Name+"$" == v }) &&
+		matchAny(f["driver"], func(v string) bool { return n.Driver == v }) &&
+		matchAny(f["scope"], func(v string) bool { return n.Scope == v }) &&
+		matchAny(f["type"], func(v string) bool { return (v == "builtin") == n.predefined() }) &&
+		matchAny(f["dangling"], func(v string) bool {
+			used := len(e.localUses(n.ID)) > 0 || len(e.cl.Records(n.ID)) > 0
+			return !n.predefined() && used == (v == "false" || v == "0")
+		})
+}
+
+// view is the network in docker's form.
+func (n *Network) view() network.Network {
+	v := network.Network{
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: true, Internal: n.Internal,
+		Attachable: n.Attachable, Options: n.Options, Labels: n.Labels,
+		IPAM: network.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []network.IPAMConfig{}},
+	}
+	for _, s := range n.Subnets {
+		v.IPAM.Config = append(v.IPAM.Config, network.IPAMConfig{Subnet: s.Prefix, Gateway: s.Gateway, IPRange: s.Range, AuxAddress: s.Aux})
+	}
+	if v.Options == nil {
+		v.Options = map[string]string{}
+	}
+	if v.Labels == nil {
+		v.Labels = map[string]string{}
+	}
+	return v
+}
+
+// NetworkInspect is everything about one network: its containers on every live host, and with them the hosts.
+func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, _ bool) (network.Inspect, error) {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return network.Inspect{}, err
+	}
+	if scope != "" {
+		all = slices.DeleteFunc(all, func(n *Network) bool {
+			return n.Scope != scope && !(scope == "swarm" && n.global()) // docker's newer word for global
+		})
+	}
+	n, err := pickNetwork(all, ref)
+	if err != nil {
+		return network.Inspect{}, err
+	}
+	r := network.Inspect{Network: n.view(), Containers: map[string]network.EndpointResource{}}
+	if n.global() {
+		e.globalEndpoints(n, &r)
+	} else {
+		for _, u := range e.localUses(n.ID) {
+			r.Containers[u.containerID] = network.EndpointResource{
+				Name: u.name, EndpointID: u.endpoint.ID, MacAddress: network.HardwareAddr(u.endpoint.HardwareAddr()), IPv4Address: u.endpoint.Address,
+			}
+		}
+	}
+	if len(n.Subnets) > 0 {
+		used := len(r.Containers)
+		_, free := ipam.Usage(n.Subnets[0], used)
+		r.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: network.SubnetStatuses{
+			n.Subnets[0].Prefix: {IPsInUse: uint64(used), DynamicIPsAvailable: uint64(free)},
+		}}}
+	}
+	return r, nil
+}
+
+func (e *Engine) globalEndpoints(n *Network, r *network.Inspect) {
+	peers := map[netip.Addr]string{}
+	for _, rec := range e.cl.Records(n.ID) {
+		if !rec.Alive {
+			continue
+		}
+		mac, err := net.ParseMAC(rec.MAC)
+		if err != nil {
+			continue
+		}
+		r.Containers[rec.Container] = network.EndpointResource{
+			Name: rec.Name, EndpointID: rec.ID, MacAddress: network.HardwareAddr(mac), IPv4Address: netip.PrefixFrom(rec.Address, rec.PrefixLen),
+		}
+		if rec.VTEP.IsValid() {
+			peers[rec.VTEP] = e.nodeName(string(rec.Owner))
+		}
+	}
+	for ip, name := range peers {
+		r.Peers = append(r.Peers, network.PeerInfo{Name: name, IP: ip})
+	}
+	slices.SortFunc(r.Peers, func(a, b network.PeerInfo) int { return a.IP.Compare(b.IP) })
+}

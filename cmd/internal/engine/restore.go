@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/runtime/ctrd"
+)
+
+// resolverFDs is the name under which a shim keeps its container's resolver sockets.
+const resolverFDs = "resolver"
+
+// ResolverSockets are the embedded resolver's, inside one sandbox.
+type ResolverSockets struct {
+	UDP net.PacketConn
+	TCP net.Listener
+}
+
+// Files are duplicates of both, UDP first.
+func (r *ResolverSockets) Files() ([]*os.File, error) {
+	udp, ok1 := r.UDP.(*net.UDPConn)
+	tcp, ok2 := r.TCP.(*net.TCPListener)
+	if !ok1 || !ok2 {
+		return nil, fmt.Errorf("resolver sockets are %T and %T, not kernel sockets", r.UDP, r.TCP)
+	}
+	u, err := udp.File()
+	if err != nil {
+		return nil, err
+	}
+	t, err := tcp.File()
+	if err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
+	return []*os.File{u, t}, nil
+}
+
+// Close closes both.
+func (r *ResolverSockets) Close() { _ = errors.Join(r.UDP.Close(), r.TCP.Close()) }
+
+// socketsOf makes sockets of the files that a shim kept.
+func socketsOf(files []*os.File) (*ResolverSockets, error) {
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	if len(files) != 2 {
+		return nil, fmt.Errorf("the shim kept %d resolver sockets, not 2", len(files))
+	}
+	udp, err := net.FilePacketConn(files[0])
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := net.FileListener(files[1])
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return &ResolverSockets{udp, tcp}, nil
+}
+
+// Restore takes up what an earlier daemon left: running containers go on, ended ones are cleared up, and whatever
+// belongs to nobody is removed.
+func (e *Engine) Restore(ctx context.Context) error {
+	if err := e.restoreNetworks(); err != nil {
+		return err
+	}
+	if err := e.adoptDataPath(ctx); err != nil {
+		return err
+	}
+	if err := each(e.state, "containers", func(r record) {
+		b := &box{id: r.Spec.ID, spec: r.Spec, status: r.Status}
+		e.boxes[b.id], e.names[r.Spec.Name] = b, b.id
+	}); err != nil {
+		return err
+	}
+	for _, b := range e.all() {
+		e.restoreBox(ctx, b)
+	}
+	e.sweep(ctx)
+	e.spawn(e.reconcileLoop)
+	return nil
+}
+
+// restoreNetworks reads the local networks and makes sure that the predefined ones are among them.
+func (e *Engine) restoreNetworks() error {
+	if err := each(e.state, "networks", func(n Network) { e.networks[n.ID] = &n }); err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	for _, n := range e.networks {
+		have[n.Name] = true
+	}
+	for name, driver := range map[string]string{
+		network.NetworkBridge: netdriver.TypeBridge, network.NetworkHost: netdriver.TypeHost, network.NetworkNone: netdriver.TypeNull,
+	} {
+		if have[name] {
+			continue
+		}
+		n := &Network{ID: newID(), Name: name, Created: time.Now().UTC(), Scope: scopeLocal, Driver: driver}
+		if driver == netdriver.TypeBridge {
+			n.Options = map[string]string{gwICCOption: "true", gwMasqOption: "true", gwNameOption: defaultBridgeLink}
+			all := make([]*Network, 0, len(e.networks))
+			for _, o := range e.networks {
+				all = append(all, o)
+			}
+			if err := e.choosePool(n, all, bridgeBlocks()); err != nil {
+				return err
+			}
+		}
+		if err := e.keepNetwork(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreBox takes up one container.
+func (e *Engine) restoreBox(ctx context.Context, b *box) {
+	st := b.statusCopy()
+	switch {
+	case st.State == mobycontainer.StateRemoving:
+		b.op.Lock()
+		defer b.op.Unlock()
+		if err := e.remove(ctx, b); err != nil {
+			e.log.Error("finish the removal of a container", "container", b.id, "err", err)
+		}
+	case st.Running():
+		if err := e.restoreRunning(ctx, b); err != nil {
+			e.log.Error("take up a running container", "container", b.id, "err", err)
+		}
+	case len(st.Endpoints) > 0 || st.SandboxPath != "": // a start that the earlier daemon did not live to finish
+		b.op.Lock()
+		defer b.op.Unlock()
+		if task, err := e.rt.LoadTask(ctx, b.id); err == nil {
+			_, _ = task.Delete(ctx)
+		}
+		e.leaveAll(ctx, b)
+		e.update(b, func(s *container.Status) { s.SandboxPath, s.Endpoints = "", nil })
+	}
+}
+
+func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
+	task, err := e.rt.LoadTask(ctx, b.id)
+	if errdefs.IsNotFound(err) {
+		// The machine was rebooted, or the shim is gone: nobody can tell the exit code any more.
+		b.op.Lock()
+		defer b.op.Unlock()
+		e.finished(ctx, b, ctrd.ExitStatus{Code: 255, At: time.Now()})
+		if b.specCopy().HostConfig.AutoRemove {
+			return e.remove(ctx, b)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// Its network comes first: other containers and hosts rely on it, whether or not the process has just ended.
+	if err := e.rejoin(ctx, b, task); err != nil {
+		e.log.Error("repair a container's network", "container", b.id, "err", err)
+	}
+	gone := make(chan struct{})
+	b.mu.Lock()
+	b.task, b.gone = task, gone
+	b.mu.Unlock()
+	exit := task.Wait()
+	e.spawn(func() { e.watch(b, task, exit, gone) })
+	return nil
+}
+
+// rejoin makes every endpoint of a running container again: drivers repair what is missing and leave the rest alone.
+func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
+	spec, st := b.specCopy(), b.statusCopy()
+	if spec.HostConfig.NetworkMode.IsContainer() {
+		return nil
+	}
+	sb := netdriver.Sandbox{ID: spec.Short(), Path: st.SandboxPath}
+	var errs []error
+	for _, ep := range st.Endpoints {
+		n := e.networkOf(ctx, ep)
+		if !n.global() && ep.Address.IsValid() {
+			if e.leases[n.ID] == nil {
+				e.leases[n.ID] = map[netip.Addr]string{}
+			}
+			e.leases[n.ID][ep.Address.Addr()] = ep.ID
+		}
+		var held []netdriver.PortMapping
+		for _, p := range ep.Ports {
+			held = append(held, netdriver.PortMapping(p))
+		}
+		if len(held) > 0 {
+			errs = append(errs, e.cfg.Ports.Restore(spec.Name, held))
+		}
+		errs = append(errs, e.driverJoin(ctx, n, ep, sb, nil))
+	}
+	if usesResolver(&spec) {
+		errs = append(errs, e.reserve(ctx, b, task, st.SandboxPath))
+	}
+	e.publish(ctx, e.records(&spec, st.Endpoints), nil)
+	return errors.Join(errs...)
+}
+
+// reserve answers the container's questions again, on the sockets that its shim kept.
+func (e *Engine) reserve(ctx context.Context, b *box, task *ctrd.Task, sandbox string) error {
+	var sockets *ResolverSockets
+	files, err := task.LoadFDs(ctx, resolverFDs)
+	if err == nil {
+		sockets, err = socketsOf(files)
+	}
+	if err != nil {
+		e.log.Warn("open new resolver sockets", "container", b.id, "err", err)
+		if sockets, err = e.cfg.Sandboxes.OpenResolver(ctx, sandbox); err != nil {
+			return err
+		}
+	}
+	e.cfg.Resolver.Add(b.id, sockets.UDP, sockets.TCP, e.viewer(b))
+	return nil
+}
+
+// sweep removes what belongs to no container: a crash between making and remembering leaves such things.
+func (e *Engine) sweep(ctx context.Context) {
+	ids, err := e.rt.Containers(ctx)
+	if err != nil {
+		e.log.Error("list containers", "err", err)
+	}
+	for _, id := range ids {
+		if _, ok := e.boxes[id]; !ok {
+			e.log.Info("remove a container that nobody knows", "container", id)
+			if err := e.rt.Remove(ctx, id); err != nil {
+				e.log.Error("remove a container that nobody knows", "container", id, "err", err)
+			}
+		}
+	}
+	used := map[string]bool{}
+	for _, b := range e.all() {
+		used[b.statusCopy().SandboxPath] = true
+	}
+	dir := filepath.Join(e.cfg.ExecRoot, "netns")
+	names, err := e.cfg.Sandboxes.List(dir)
+	if err != nil {
+		e.log.Error("list network namespaces", "err", err)
+	}
+	for _, name := range names {
+		if path := filepath.Join(dir, filepath.Base(name)); !used[path] {
+			if err := e.cfg.Sandboxes.Remove(path); err != nil {
+				e.log.Error("remove a network namespace that nobody uses", "err", err)
+			}
+		}
+	}
+	e.sweepNetworks(ctx)
+	if err := e.reconcileLeases(ctx); err != nil {
+		e.log.Debug("leases stay as they are for now", "err", err)
+	}
+}
+
+// sweepNetworks repairs the bridges that users made, and removes the kernel objects of networks nobody here is on.
+func (e *Engine) sweepNetworks(ctx context.Context) {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		e.log.Error("list networks", "err", err)
+		return
+	}
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	for _, n := range all {
+		d := e.drivers[n.Driver]
+		switch {
+		case len(e.attached[n.ID]) > 0:
+		case e.lazy(n):
+			err = d.Remove(ctx, n.wish())
+		default:
+			err = d.Ensure(ctx, n.wish())
+		}
+		if err != nil {
+			e.log.Error("repair network", "network", n.Name, "err", err)
+			err = nil
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// stateVersion is the schema's; a newer one is refused.
+//
+//	meta
+//	├── version     "1"
+//	└── identity    this engine's ID, 64 hexadecimal digits
+//	containers
+//	└── <id>        JSON record{spec, status}
+//	networks
+//	└── <id>        JSON Network, local networks only
+const stateVersion = "1"
+
+// state is this host's own memory: containers and local networks. What the cluster decides lives in the store.
+type state struct{ db *bolt.DB }
+
+type record struct {
+	Spec   container.Spec   `json:"spec"`
+	Status container.Status `json:"status"`
+}
+
+func openState(path string) (*state, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open %s: another daemon holds it", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, b := range []string{"meta", "containers", "networks"} {
+			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket([]byte("meta"))
+		switch v := string(meta.Get([]byte("version"))); v {
+		case "":
+			if err := meta.Put([]byte("identity"), []byte(newID())); err != nil {
+				return err
+			}
+			return meta.Put([]byte("version"), []byte(stateVersion))
+		case stateVersion:
+			return nil
+		default:
+			return fmt.Errorf("schema version %s is newer than this minictl's %s: install the newer minictl again", v, stateVersion)
+		}
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
+	return &state{db}, nil
+}
+
+// Close releases the file.
+func (s *state) Close() error { return s.db.Close() }
+
+func (s *state) identity() (id string, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		id = string(tx.Bucket([]byte("meta")).Get([]byte("identity")))
+		return nil
+	})
+	return id, err
+}
+
+func (s *state) put(bucket, id string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(id), b) })
+}
+
+func (s *state) delete(bucket, id string) error {
+	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Delete([]byte(id)) })
+}
+
+// each decodes every value of a bucket; one that can't be read is an error that names it.
+func each[T any](s *state, bucket string, fn func(T)) error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error {
+			var t T
+			if err := json.Unmarshal(v, &t); err != nil {
+				return fmt.Errorf("read %s %s: %w", bucket, k, err)
+			}
+			fn(t)
+			return nil
+		})
+	})
+}

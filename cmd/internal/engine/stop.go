@@ -1,0 +1,292 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/sys/signal"
+
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/runtime/ctrd"
+)
+
+// stopTimeout is how long stop waits before it kills: docker's.
+const stopTimeout = 10 * time.Second
+
+// killTimeout is how long a SIGKILL may take to show before it is an error.
+const killTimeout = 10 * time.Second
+
+// watch waits for the end of one run and clears up after it.
+func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gone chan struct{}) {
+	var st ctrd.ExitStatus
+	select {
+	case st = <-exit:
+	case <-e.ctx.Done():
+		return // the daemon ends; the next one watches on
+	}
+	b.op.Lock()
+	defer b.op.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), undoTimeout)
+	defer cancel()
+	if d, err := task.Delete(ctx); err != nil {
+		if !errdefs.IsNotFound(err) {
+			e.log.Error("delete task", "container", b.id, "err", err)
+		}
+	} else if st.Err != nil {
+		st = d
+	}
+	e.finished(ctx, b, st)
+	close(gone)
+	if b.specCopy().HostConfig.AutoRemove {
+		if err := e.remove(ctx, b); err != nil {
+			e.log.Error("remove container after its exit", "container", b.id, "err", err)
+		}
+	}
+}
+
+// finished makes the end of a run a fact: network undone, status kept, waits answered. b.op must be held.
+func (e *Engine) finished(ctx context.Context, b *box, st ctrd.ExitStatus) {
+	e.dropExecs(b.id)
+	e.leaveAll(ctx, b)
+	at := st.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	e.update(b, func(s *container.Status) {
+		s.State, s.Pid, s.ExitCode, s.OOMKilled, s.FinishedAt = mobycontainer.StateExited, 0, int(st.Code), st.OOM, at.UTC()
+		s.SandboxPath, s.Endpoints = "", nil
+	})
+	b.mu.Lock()
+	b.task, b.gone = nil, nil
+	b.answerWaits(false)
+	b.mu.Unlock()
+	if st.OOM {
+		e.event(b, events.ActionOOM)
+	}
+	e.event(b, events.ActionDie, exitAttr(int(st.Code))...)
+	if b.statusCopy().ManuallyStopped {
+		e.event(b, events.ActionStop)
+	}
+}
+
+// leaveAll takes a container off its networks: first the other hosts forget it, then the kernel objects go, then its
+// addresses are free again. So no host ever sends to an address that has moved on.
+func (e *Engine) leaveAll(ctx context.Context, b *box) {
+	spec, status := b.specCopy(), b.statusCopy()
+	e.cfg.Resolver.Remove(b.id)
+	e.publish(ctx, nil, recordIDs(e.records(&spec, status.Endpoints)))
+	for _, ep := range status.Endpoints {
+		n := e.networkOf(ctx, ep)
+		e.driverLeave(ctx, n, ep)
+		e.releaseAddress(ctx, ep.NetworkID, n.global(), ep.Address.Addr(), ep.ID)
+		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
+	}
+	e.cfg.Ports.Release(spec.Name)
+	if status.SandboxPath != "" && !spec.HostConfig.NetworkMode.IsContainer() {
+		if err := e.cfg.Sandboxes.Remove(status.SandboxPath); err != nil {
+			e.log.Error("remove network namespace", "container", b.id, "err", err)
+		}
+	}
+	e.update(b, func(s *container.Status) { s.Endpoints = nil })
+	e.zones.drop(status.Endpoints)
+}
+
+// networkOf finds an endpoint's network, or remakes enough of a removed one to leave it.
+func (e *Engine) networkOf(ctx context.Context, ep container.Endpoint) *Network {
+	if n, err := e.findNetwork(ctx, ep.NetworkID); err == nil {
+		return n
+	}
+	n := &Network{ID: ep.NetworkID, Name: ep.NetworkName, Driver: ep.Driver, Scope: scopeLocal}
+	if ep.Driver == netdriver.TypeOverlay {
+		n.Scope = scopeGlobal
+	}
+	return n
+}
+
+// ContainerStop asks the process to end, and ends it when it does not.
+func (e *Engine) ContainerStop(ctx context.Context, ref, sig string, timeout *int) error {
+	b, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if !b.statusCopy().Running() {
+		return &classed{"Container already stopped", errdefs.ErrNotModified}
+	}
+	return e.halt(ctx, b, sig, timeout)
+}
+
+func (e *Engine) halt(ctx context.Context, b *box, sig string, timeout *int) error {
+	spec := b.specCopy()
+	if sig == "" {
+		sig = spec.Config.StopSignal
+	}
+	s := syscall.SIGTERM
+	if sig != "" {
+		var err error
+		if s, err = signal.ParseSignal(sig); err != nil {
+			return invalid("%v", err)
+		}
+	}
+	wait := stopTimeout
+	if spec.Config.StopTimeout != nil {
+		wait = time.Duration(*spec.Config.StopTimeout) * time.Second
+	}
+	if timeout != nil {
+		wait = time.Duration(*timeout) * time.Second
+	}
+	e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
+	if err := e.signal(ctx, b, s); err != nil {
+		return err
+	}
+	var limit <-chan time.Time
+	if wait >= 0 { // negative: for ever
+		limit = time.After(wait)
+	}
+	if ended, err := b.waitGone(ctx, limit); ended || err != nil {
+		return err
+	}
+	return e.kill(ctx, b)
+}
+
+// kill ends the process and waits until that is cleaned up.
+func (e *Engine) kill(ctx context.Context, b *box) error {
+	if err := e.signal(ctx, b, syscall.SIGKILL); err != nil {
+		return err
+	}
+	ended, err := b.waitGone(ctx, time.After(killTimeout))
+	if err == nil && !ended {
+		err = fmt.Errorf("container %s did not end within %s of SIGKILL: its process hangs in the kernel", b.id[:12], killTimeout)
+	}
+	return err
+}
+
+// waitGone waits for the end of the present run.
+func (b *box) waitGone(ctx context.Context, limit <-chan time.Time) (bool, error) {
+	b.mu.Lock()
+	gone := b.gone
+	b.mu.Unlock()
+	if gone == nil {
+		return true, nil
+	}
+	select {
+	case <-gone:
+		return true, nil
+	case <-limit:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// signal sends one; a process that is gone already is no error.
+func (e *Engine) signal(ctx context.Context, b *box, s syscall.Signal) error {
+	b.mu.Lock()
+	task := b.task
+	b.mu.Unlock()
+	if task == nil {
+		return nil
+	}
+	if err := task.Kill(ctx, s, false); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("cannot kill container: %s: %w", b.id[:12], err)
+	}
+	e.event(b, events.ActionKill, "signal", strconv.Itoa(int(s)))
+	return nil
+}
+
+// ContainerKill sends a signal, SIGKILL unless told otherwise.
+func (e *Engine) ContainerKill(ctx context.Context, ref, sig string) error {
+	b, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	s := syscall.SIGKILL
+	if sig != "" {
+		if s, err = signal.ParseSignal(sig); err != nil {
+			return invalid("%v", err)
+		}
+	}
+	if !b.statusCopy().Running() {
+		return conflict("cannot kill container: %s: container %s is not running", ref, b.id)
+	}
+	if s == syscall.SIGKILL {
+		return e.kill(ctx, b)
+	}
+	return e.signal(ctx, b, s)
+}
+
+// ContainerRestart stops a container if it runs, and starts it.
+func (e *Engine) ContainerRestart(ctx context.Context, ref, sig string, timeout *int) error {
+	b, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if b.statusCopy().Running() {
+		if err := e.halt(ctx, b, sig, timeout); err != nil {
+			return err
+		}
+	}
+	if _, err := e.ContainerStart(ctx, b.id); err != nil {
+		return err
+	}
+	e.event(b, events.ActionRestart)
+	return nil
+}
+
+// ContainerRemove removes a container. When it returns, its name and addresses are free and nothing of it is left.
+func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, _ bool) error {
+	b, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if b.statusCopy().Running() {
+		if !force {
+			return conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+b.specCopy().Name)
+		}
+		if err := e.kill(ctx, b); err != nil {
+			return err
+		}
+	}
+	b.op.Lock()
+	defer b.op.Unlock()
+	if b.removed {
+		return nil // --rm was faster
+	}
+	if b.statusCopy().Running() {
+		return conflict("cannot remove container %q: it has been started meanwhile", "/"+b.specCopy().Name)
+	}
+	return e.remove(ctx, b)
+}
+
+// remove removes what is left of a container that does not run. b.op must be held.
+func (e *Engine) remove(ctx context.Context, b *box) error {
+	e.update(b, func(s *container.Status) { s.State = mobycontainer.StateRemoving })
+	if err := e.rt.Remove(ctx, b.id); err != nil {
+		e.update(b, func(s *container.Status) { s.State = mobycontainer.StateDead })
+		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
+	}
+	if err := os.RemoveAll(e.dir(b.id)); err != nil {
+		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
+	}
+	if err := e.state.delete("containers", b.id); err != nil {
+		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
+	}
+	e.forget(b)
+	e.event(b, events.ActionDestroy)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.removed = true
+	for _, l := range b.late {
+		l.fail(nil)
+	}
+	b.late = nil
+	b.answerWaits(true)
+	return nil
+}

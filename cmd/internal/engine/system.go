@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+	"golang.org/x/sys/unix"
+)
+
+// Versions of the Engine API that are answered.
+const (
+	apiVersion    = "1.51"
+	minAPIVersion = "1.24"
+)
+
+// Version is docker version's server half.
+func (e *Engine) Version(context.Context) (system.VersionResponse, error) {
+	return system.VersionResponse{
+		Platform: system.PlatformInfo{Name: "minictl"}, Version: e.cfg.Version, APIVersion: apiVersion, MinAPIVersion: minAPIVersion,
+		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
+		Components: []system.ComponentVersion{
+			{Name: "Engine", Version: e.cfg.Version, Details: map[string]string{
+				"ApiVersion": apiVersion, "MinAPIVersion": minAPIVersion, "Os": runtime.GOOS, "Arch": runtime.GOARCH,
+				"GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
+			}},
+			{Name: "containerd", Version: e.rt.Version()},
+		},
+	}, nil
+}
+
+func kernelVersion() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// Info is docker info.
+func (e *Engine) Info(ctx context.Context) (system.Info, error) {
+	images, err := e.rt.Images(ctx)
+	if err != nil {
+		return system.Info{}, err
+	}
+	i := system.Info{
+		ID: e.id, Name: e.cfg.NodeName, ServerVersion: e.cfg.Version, Images: len(images), Driver: "overlayfs",
+		Plugins:     system.PluginsInfo{Volume: []string{}, Network: []string{"bridge", "host", "null", "overlay"}, Log: []string{"json-file", "none"}},
+		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
+		IPv4Forwarding: true, Debug: e.cfg.Debug, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
+		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
+		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,
+		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
+		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
+		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
+		Swarm: e.swarmInfo(), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
+	}
+	if e.cfg.Host.CgroupV2 {
+		i.CgroupVersion = "2"
+	}
+	for _, b := range e.all() {
+		i.Containers++
+		switch st := b.statusCopy(); {
+		case st.State == mobycontainer.StatePaused:
+			i.ContainersPaused++
+		case st.Running():
+			i.ContainersRunning++
+		default:
+			i.ContainersStopped++
+		}
+	}
+	return i, nil
+}
+
+// swarmInfo shows our cluster where docker's clients look for theirs.
+func (e *Engine) swarmInfo() swarm.Info {
+	if !e.cl.Clustered() {
+		return swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}}
+	}
+	self := e.cl.Self()
+	s := swarm.Info{
+		NodeID: string(self.ID), NodeAddr: self.Addr.Addr().String(), LocalNodeState: swarm.LocalNodeStateActive, ControlAvailable: true,
+		Cluster: &swarm.ClusterInfo{ID: e.cl.ID()},
+	}
+	for _, m := range e.cl.Members() {
+		s.Nodes++
+		s.Managers++ // any host takes any command
+		s.RemoteManagers = append(s.RemoteManagers, swarm.Peer{NodeID: string(m.ID), Addr: m.Addr.String()})
+	}
+	return s
+}
+
+// SwarmState is /_ping's word for the cluster.
+func (e *Engine) SwarmState(context.Context) string {
+	if e.cl.Clustered() {
+		return "active/manager"
+	}
+	return "inactive"
+}
+
+func operatingSystem() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return "Linux"
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"`)
+		}
+	}
+	return "Linux"
+}
+
+func machine() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return runtime.GOARCH
+	}
+	return unix.ByteSliceToString(u.Machine[:])
+}
+
+// memoryTotal is the machine's memory in bytes.
+func memoryTotal() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) >= 2 && f[0] == "MemTotal:" {
+			kib, _ := strconv.ParseInt(f[1], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}

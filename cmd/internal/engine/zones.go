@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// zoneCache keeps each network's names as the resolver wants them, until they change.
+type zoneCache struct {
+	mu    sync.Mutex
+	zones map[string]*dnsd.Zone // by network ID
+
+	conf     []byte    // the host's resolv.conf
+	modified time.Time // of it, as read
+}
+
+// drop forgets the zones of the endpoints' networks.
+func (z *zoneCache) drop(endpoints []container.Endpoint) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, ep := range endpoints {
+		delete(z.zones, ep.NetworkID)
+	}
+}
+
+func (z *zoneCache) dropNetworks(ids []string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, id := range ids {
+		delete(z.zones, id)
+	}
+}
+
+func (z *zoneCache) dropAll() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.zones = nil
+}
+
+// zone gives a network's names: its endpoints on every live host, or on this one for a local network.
+func (e *Engine) zone(ep container.Endpoint) *dnsd.Zone {
+	z := &e.zones
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if zone, ok := z.zones[ep.NetworkID]; ok {
+		return zone
+	}
+	var hosts []dnsd.Host
+	if ep.Driver == "overlay" {
+		for _, r := range e.cl.Records(ep.NetworkID) {
+			if r.Alive {
+				hosts = append(hosts, dnsd.Host{Names: r.Names, Addrs: []netip.Addr{r.Address}})
+			}
+		}
+	} else {
+		for _, u := range e.localUses(ep.NetworkID) {
+			hosts = append(hosts, dnsd.Host{Names: u.endpoint.Names, Addrs: []netip.Addr{u.endpoint.Address.Addr()}})
+		}
+	}
+	zone := dnsd.NewZone(ep.NetworkName, hosts)
+	if z.zones == nil {
+		z.zones = map[string]*dnsd.Zone{}
+	}
+	z.zones[ep.NetworkID] = zone
+	return zone
+}
+
+// hostConf is the host's resolv.conf, read again when the file changes.
+func (z *zoneCache) hostConf() []byte {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	fi, err := os.Stat(hostResolvConf)
+	if err != nil {
+		return nil
+	}
+	if !fi.ModTime().Equal(z.modified) {
+		if b, err := os.ReadFile(hostResolvConf); err == nil {
+			z.conf, z.modified = b, fi.ModTime()
+		}
+	}
+	return z.conf
+}
+
+// viewer gives the resolver a container's view, question by question.
+func (e *Engine) viewer(b *box) func() dnsd.View { return func() dnsd.View { return e.view(b) } }
+
+// view is what the embedded resolver knows for one container, now.
+func (e *Engine) view(b *box) dnsd.View {
+	spec, status := b.specCopy(), b.statusCopy()
+	v := dnsd.View{Internal: true}
+	for _, ep := range status.Endpoints {
+		if ep.Key != "" {
+			v.Zones = append(v.Zones, e.zone(ep))
+		}
+		// Whoever has a way out may ask the world; a container on internal networks alone may not.
+		v.Internal = v.Internal && !ep.Default
+	}
+	h := spec.HostConfig
+	set := dnsd.ResolvOptions{Embedded: true, Host: e.zones.hostConf(), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
+	v.Upstreams, v.Ndots = set.Upstreams(), set.Ndots()
+	return v
+}

@@ -1,0 +1,17 @@
+// minictl runs containers on a handful of machines that reach each other by name: the command line and, as `minictl
+// daemon`, the daemon.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/minictl/minictl/cmd/internal/cli"
+	"github.com/minictl/minictl/cmd/internal/config"
+	"github.com/minictl/minictl/cmd/internal/daemon"
+)
+
+func main() {
+	streams := cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: config.Version}
+	os.Exit(cli.Main(context.Background(), os.Args[1:], streams, daemon.Command(config.Version)))
+}

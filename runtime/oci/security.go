@@ -1,0 +1,123 @@
+package oci
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// defaultCapabilities is docker's set.
+func defaultCapabilities() []string {
+	return []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
+		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+	}
+}
+
+// allCapabilities are those of capabilities(7).
+func allCapabilities() []string {
+	return append(defaultCapabilities(),
+		"CAP_DAC_READ_SEARCH", "CAP_LINUX_IMMUTABLE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
+		"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE",
+		"CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_LEASE", "CAP_AUDIT_CONTROL", "CAP_MAC_OVERRIDE",
+		"CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
+		"CAP_CHECKPOINT_RESTORE")
+}
+
+// capabilities are docker's default set with what was added and dropped; names with or without CAP_, in any case.
+func capabilities(h *mobycontainer.HostConfig) ([]string, error) {
+	if h.Privileged {
+		return allCapabilities(), nil
+	}
+	add, err := capabilityNames(h.CapAdd)
+	if err != nil {
+		return nil, err
+	}
+	drop, err := capabilityNames(h.CapDrop)
+	if err != nil {
+		return nil, err
+	}
+	caps := defaultCapabilities()
+	if slices.Contains(add, "ALL") {
+		caps = allCapabilities()
+	}
+	if slices.Contains(drop, "ALL") {
+		caps = nil
+	}
+	for _, c := range add {
+		if c != "ALL" && !slices.Contains(caps, c) {
+			caps = append(caps, c)
+		}
+	}
+	return slices.DeleteFunc(caps, func(c string) bool { return slices.Contains(drop, c) }), nil
+}
+
+func capabilityNames(names []string) ([]string, error) {
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		c := strings.ToUpper(n)
+		if c != "ALL" && !strings.HasPrefix(c, "CAP_") {
+			c = "CAP_" + c
+		}
+		if c != "ALL" && !slices.Contains(allCapabilities(), c) {
+			return nil, fmt.Errorf("invalid capability: %q: %w", n, errdefs.ErrInvalidArgument)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// security closes what docker closes: kernel files, and system calls by its default seccomp profile.
+func security(s *specs.Spec, h *mobycontainer.HostConfig) error {
+	if h.Privileged {
+		return nil
+	}
+	s.Linux.MaskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	if h.MaskedPaths != nil {
+		s.Linux.MaskedPaths = h.MaskedPaths
+	}
+	if h.ReadonlyPaths != nil {
+		s.Linux.ReadonlyPaths = h.ReadonlyPaths
+	}
+	if slices.Contains(h.SecurityOpt, "seccomp=unconfined") || slices.Contains(h.SecurityOpt, "seccomp:unconfined") {
+		return nil
+	}
+	profile, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return fmt.Errorf("make seccomp profile: %w", err)
+	}
+	s.Linux.Seccomp = profile
+	return nil
+}
+
+func isNoNewPrivileges(o string) bool {
+	return o == "no-new-privileges" || o == "no-new-privileges=true" || o == "no-new-privileges:true"
+}
+
+// CapabilityNames gives the names of the bits in a capability set, by the numbers of linux/capability.h.
+func CapabilityNames(bits uint64) []string {
+	byNumber := []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+		"CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
+		"CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN",
+		"CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE",
+		"CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+		"CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+	}
+	var out []string
+	for i, name := range byNumber {
+		if bits&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return out
+}
