@@ -137,9 +137,6 @@ func (d *Driver) join(ctx context.Context, c *nl.Conn, n netdriver.Network, o op
 		return errors.Join(err, d.firewall.SetPorts(context.WithoutCancel(ctx), string(e.ID), nil))
 	}
 	err = d.firewall.SetPorts(ctx, string(e.ID), ports(o.name, e))
-	if err == nil {
-		err = announce(c, br, e)
-	}
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
 		return errors.Join(err, d.firewall.SetPorts(undo, string(e.ID), nil), sandbox.Detach(c, e.ID))
@@ -278,15 +275,6 @@ func ports(bridge string, e netdriver.Endpoint) []firewall.Port {
 		})
 	}
 	return list
-}
-
-// announce tells the bridge's neighbours where the endpoint's address is now.
-func announce(c *nl.Conn, br nl.Link, e netdriver.Endpoint) error {
-	mac, ok := nl.MAC(e.MAC)
-	if !ok || !e.Address.IsValid() {
-		return nil
-	}
-	return c.Announce(br.Index, e.Address.Addr(), mac)
 }
 
 // lock takes the bridge's lock and gives its release.

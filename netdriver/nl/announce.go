@@ -9,7 +9,8 @@ import (
 )
 
 // Announce broadcasts one unsolicited ARP request (RFC 5227 section 3) out of a device of the Conn's namespace: whoever
-// remembers another MAC for addr takes the new one. IPv6 addresses are passed over: neighbours probe theirs.
+// remembers another MAC for addr takes the new one. IPv6 addresses are passed over: neighbours probe theirs. Closing the
+// packet socket waits for an RCU grace period, some ten milliseconds.
 func (c *Conn) Announce(index int, addr netip.Addr, mac HardwareAddr) error {
 	if !addr.Is4() {
 		return nil

@@ -69,11 +69,16 @@ func (c *Conn) DeleteFDB(index int, r Row) error {
 	return wrap(absent(c.h.NeighDel(fdb(index, r))), fmt.Sprintf("delete forwarding row %s of link", r.MAC), index)
 }
 
-// SetPortFDB writes a static row for a bridge's port into the bridge's table, so that frames for a MAC that was
-// learned behind another port go to this one at once.
+// ntfSticky is NTF_STICKY of linux/neighbour.h, which the library has no name for.
+const ntfSticky = 1 << 6
+
+// SetPortFDB writes a static row for a bridge's port into the bridge's table: frames for a MAC that was learned behind
+// another port go to this one at once. The row is sticky (Linux 4.20): neither a late frame from where the MAC was
+// before, nor a neighbour that pretends to have it, draws it away.
 func (c *Conn) SetPortFDB(index int, mac HardwareAddr) error {
 	n := &netlink.Neigh{
-		LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER, HardwareAddr: mac[:],
+		LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, HardwareAddr: mac[:],
+		Flags: netlink.NTF_MASTER | ntfSticky,
 	}
 	return wrap(c.h.NeighSet(n), fmt.Sprintf("set forwarding row %s of bridge port", mac), index)
 }

@@ -140,13 +140,17 @@ func (d *Driver) join(ctx context.Context, own *network, id netdriver.EndpointID
 		return 0, err
 	}
 	defer c.Close()
-	if err := d.plug(ctx, c, w, own.endpoints[id]); err != nil {
-		return 0, err
+	// Rows first: while vxlan0 has a row for the address it would answer for it as well, and br0 would take the answer
+	// for a sign of where the address is.
+	err = d.writeRows(ctx, c, own)
+	if err == nil {
+		err = d.plug(ctx, c, w, own.endpoints[id])
 	}
-	if err := d.writeRows(ctx, c, own); err != nil {
-		return 0, errors.Join(err, sandbox.Detach(c, id))
+	if err == nil {
+		return w.mtu, nil
 	}
-	return w.mtu, nil
+	delete(own.endpoints, id)
+	return 0, errors.Join(err, sandbox.Detach(c, id), d.writeRows(context.WithoutCancel(ctx), c, own))
 }
 
 // Leave unplugs the endpoint. A remote one may have its address by now; its rows then take the local one's place.

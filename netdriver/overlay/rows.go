@@ -128,6 +128,9 @@ func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error 
 	for _, p := range local {
 		w.local = append(w.local, p.Address)
 	}
+	for _, p := range own.endpoints { // the one that is about to be plugged in
+		w.local = append(w.local, p.endpoint.Address.Addr())
+	}
 	have, err := readRows(c, tunnel.Index)
 	if err != nil {
 		return err

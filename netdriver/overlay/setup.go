@@ -33,7 +33,7 @@ func (d *Driver) ensure(ctx context.Context, own *network) error {
 		return err
 	}
 	defer c.Close()
-	var errs []error
+	errs := []error{d.writeRows(ctx, c, own)}
 	for _, id := range slices.Sorted(maps.Keys(own.endpoints)) {
 		p := own.endpoints[id]
 		if !sandbox.Exists(p.sandbox.Path) {
@@ -41,7 +41,6 @@ func (d *Driver) ensure(ctx context.Context, own *network) error {
 		}
 		errs = append(errs, d.plug(ctx, c, w, p))
 	}
-	errs = append(errs, d.writeRows(ctx, c, own))
 	return errors.Join(errs...)
 }
 
@@ -238,7 +237,7 @@ func repairTunnel(c *nl.Conn, l nl.Link, w want) error {
 	return c.SetUp(l.Index)
 }
 
-// plug joins one endpoint to br0 and tells its neighbours where its address is now.
+// plug joins one endpoint to br0.
 func (d *Driver) plug(ctx context.Context, c *nl.Conn, w want, p plugged) error {
 	br, err := c.Link(bridgeName)
 	if err != nil {
@@ -250,16 +249,9 @@ func (d *Driver) plug(ctx context.Context, c *nl.Conn, w want, p plugged) error 
 			onLink = append(onLink, s)
 		}
 	}
-	err = sandbox.Attach(ctx, c, sandbox.Plug{
+	return sandbox.Attach(ctx, c, sandbox.Plug{
 		Endpoint: p.endpoint, Sandbox: p.sandbox, Bridge: br.Index, MTU: w.mtu, OnLink: onLink,
 	})
-	if err != nil {
-		return err
-	}
-	if mac, ok := nl.MAC(p.endpoint.MAC); ok {
-		return c.Announce(br.Index, p.endpoint.Address.Addr(), mac)
-	}
-	return nil
 }
 
 // clearOut removes a network's namespace and all in it; nil if there is none.

@@ -35,22 +35,47 @@ func Attach(ctx context.Context, c *nl.Conn, p Plug) error {
 
 // attach makes the pair, its two ends and the bridge's row for it.
 func attach(ctx context.Context, c *nl.Conn, p Plug) error {
-	port, err := pair(c, p)
+	port, fresh, err := pair(c, p)
 	if err != nil {
 		return err
 	}
 	if err := setPort(c, port, p); err != nil {
 		return err
 	}
-	if err := Do(p.Sandbox.Path, func() error { return setInterface(p) }); err != nil {
+	var in *nl.Conn
+	err = Do(p.Sandbox.Path, func() (err error) {
+		if in, err = nl.Here(); err != nil {
+			return err
+		}
+		return setInterface(in, p)
+	})
+	if in != nil {
+		defer in.Close()
+	}
+	if err != nil {
 		return err
 	}
-	if mac, ok := nl.MAC(p.Endpoint.MAC); ok {
+	mac, ok := nl.MAC(p.Endpoint.MAC)
+	if ok {
 		if err := c.SetPortFDB(port.Index, mac); err != nil {
 			return err
 		}
 	}
-	return awaitUp(ctx, c, port.Index, p.Bridge)
+	if err := awaitUp(ctx, c, port.Index, p.Bridge); err != nil || !fresh || !ok {
+		return err
+	}
+	return announce(in, p)
+}
+
+// announce lets the kernel send an unsolicited ARP for the endpoint's address, so that neighbours forget the MAC that
+// an earlier holder had. It does that (arp_notify) when a MAC is set, be it the one that is there. A packet socket
+// would do as well, but closing one waits for an RCU grace period: ten milliseconds and more on every start.
+func announce(in *nl.Conn, p Plug) error {
+	l, err := in.Link(p.Endpoint.Interface)
+	if err != nil {
+		return err
+	}
+	return in.SetMAC(l.Index, p.Endpoint.MAC)
 }
 
 // Detach removes an endpoint's pair, both ends; nil if there is none.
@@ -139,25 +164,32 @@ func find(c *nl.Conn, id netdriver.EndpointID) (port nl.Link, free string, err e
 	return nl.Link{}, free, nil
 }
 
-// pair gives the endpoint's port. One whose other end is not the wished interface of the wished sandbox is made anew.
-func pair(c *nl.Conn, p Plug) (nl.Link, error) {
+// pair gives the endpoint's port and whether it is new. One whose other end is not the wished interface of the wished
+// sandbox is made anew.
+func pair(c *nl.Conn, p Plug) (port nl.Link, fresh bool, err error) {
 	port, name, err := find(c, p.Endpoint.ID)
 	if err != nil {
-		return nl.Link{}, err
+		return nl.Link{}, false, err
 	}
 	if port.Index != 0 {
 		if whole, err := leadsTo(c, port, p); err != nil || whole {
-			return port, err
+			return port, false, err
 		}
 		if err := c.Delete(port.Index); err != nil {
-			return nl.Link{}, err
+			return nl.Link{}, false, err
 		}
 		name = port.Name
 	}
+	port, err = addPair(c, name, p)
+	return port, true, err
+}
+
+// addPair makes the pair; its port is called name.
+func addPair(c *nl.Conn, name string, p Plug) (nl.Link, error) {
 	if name == "" {
 		return nl.Link{}, fmt.Errorf("name the host's end: %v are other devices: %w", portNames(p.Endpoint.ID), errdefs.ErrAlreadyExists)
 	}
-	err = c.AddVeth(nl.Veth{
+	err := c.AddVeth(nl.Veth{
 		Name: name, MTU: p.MTU, PeerName: p.Endpoint.Interface, PeerMAC: p.Endpoint.MAC, PeerNS: p.Sandbox.Path,
 	})
 	if errdefs.IsAlreadyExists(err) {
@@ -166,7 +198,8 @@ func pair(c *nl.Conn, p Plug) (nl.Link, error) {
 	if err != nil {
 		return nl.Link{}, err
 	}
-	if port, err = c.Link(name); err != nil {
+	port, err := c.Link(name)
+	if err != nil {
 		return nl.Link{}, err
 	}
 	// Without its alias nobody would know the port again, so it goes if the alias cannot be written.
@@ -224,13 +257,8 @@ func setPort(c *nl.Conn, port nl.Link, p Plug) error {
 	return c.SetUp(port.Index)
 }
 
-// setInterface brings the container's end into its state; it runs inside the sandbox.
-func setInterface(p Plug) error {
-	c, err := nl.Here()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+// setInterface brings the container's end into its state; it runs inside the sandbox, whose Conn c is.
+func setInterface(c *nl.Conn, p Plug) error {
 	l, err := c.Link(p.Endpoint.Interface)
 	if err != nil {
 		return err
@@ -244,6 +272,9 @@ func setInterface(p Plug) error {
 		if err := c.SetMAC(l.Index, p.Endpoint.MAC); err != nil {
 			return err
 		}
+	}
+	if err := nl.SetSysctl("net/ipv4/conf/"+l.Name+"/arp_notify", "1"); err != nil { // see announce
+		return err
 	}
 	if err := setIPv6(p.Endpoint); err != nil {
 		return err
