@@ -40,11 +40,15 @@ func (s *server) execStart(w http.ResponseWriter, c *call) error {
 	if err := c.body(w, &req); err != nil {
 		return err
 	}
+	info, err := s.Exec.ExecInspect(c.Context(), c.name)
+	if err != nil {
+		return err
+	}
+	if info.ProcessConfig != nil {
+		req.Tty = info.ProcessConfig.Tty // it was fixed at create; some clients do not repeat it here
+	}
 	if !req.Tty || !c.since(42) {
 		req.ConsoleSize = nil
-	}
-	if _, err := s.Exec.ExecInspect(c.Context(), c.name); err != nil {
-		return err
 	}
 	if req.Detach {
 		return s.execDetached(w, c, req)

@@ -73,7 +73,7 @@ func hijack(w http.ResponseWriter, c *call, contentType string) (*hijacked, erro
 // make the kernel reset the connection, and the client's read of a clean end fail.
 const drainTime = 2 * time.Second
 
-// hangupCheck is how often a half-closed connection is asked whether its other end has gone.
+// hangupCheck is how often a connection is asked whether its other end has gone.
 const hangupCheck = time.Second
 
 // pump copies both ways until the output ends, the client goes, or ctx ends; then both are closed. The client's
@@ -83,56 +83,59 @@ func (h *hijacked) pump(ctx context.Context, s Stream, stdin bool) {
 	stop := context.AfterFunc(ctx, func() { closeStream(); _ = h.Close() })
 	defer stop()
 	done := make(chan struct{})
-	var input sync.WaitGroup
-	input.Go(func() {
-		var sink io.Writer = io.Discard
-		if stdin {
-			sink = s
-		}
-		if _, err := io.Copy(sink, h.in); err != nil {
-			_, _ = io.Copy(io.Discard, h.in) // the process closed its stdin; the client may go on typing
+	var helpers sync.WaitGroup
+	helpers.Go(func() { h.watchHangup(done, closeStream) })
+	helpers.Go(func() {
+		h.copyInput(s, stdin)
+		if hungUp(h.Conn) {
+			closeStream() // no need to wait for the watcher
 		}
 		if stdin {
 			_ = s.CloseWrite()
 		}
-		h.watchHangup(done, closeStream)
 	})
 	_, _ = io.Copy(h.Conn, s)
 	close(done)
 	closeStream()
 	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_ = h.SetReadDeadline(time.Now().Add(drainTime))
-		input.Wait()
+	} else {
+		_ = h.Close()
 	}
+	helpers.Wait()
 	_ = h.Close()
-	input.Wait()
 }
 
-// watchHangup runs after the client's half-close until done, and calls gone when the client has left altogether: read
-// cannot tell one from the other, and a silent container would keep the stream for ever.
-func (h *hijacked) watchHangup(done <-chan struct{}, gone func()) {
-	raw, ok := h.Conn.(syscall.Conn)
-	if !ok {
-		return
+// copyInput reads until the client's half-close, and gives it to s if that is what the client is for.
+func (h *hijacked) copyInput(s Stream, stdin bool) {
+	if stdin {
+		_, _ = io.Copy(struct{ io.Writer }{s}, h.in)
 	}
+	_, _ = io.Copy(io.Discard, h.in) // the process may have closed its stdin; the client may go on typing
+}
+
+// watchHangup runs until done, and calls gone when the client has left altogether. A read cannot tell that from a
+// half-close, and does not even happen while the process lets its stdin fill up or has not been started.
+func (h *hijacked) watchHangup(done <-chan struct{}, gone func()) {
 	tick := time.NewTicker(hangupCheck)
 	defer tick.Stop()
-	for {
-		if hungUp(raw) {
-			gone()
-			return
-		}
+	for !hungUp(h.Conn) {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
 		}
 	}
+	gone()
 }
 
 // hungUp asks the kernel. On a unix socket POLLHUP means that the peer closed both ways (unix_poll); on TCP it comes
 // once something written was answered with a reset.
-func hungUp(c syscall.Conn) bool {
+func hungUp(conn net.Conn) bool {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return true

@@ -165,6 +165,27 @@ func TestGoneClientEndsSilentAttach(t *testing.T) {
 	}
 }
 
+// lateProcess is a container that has not started: all blocks until Close.
+type lateProcess struct{ closed chan struct{} }
+
+func (l *lateProcess) block() error              { <-l.closed; return io.ErrClosedPipe }
+func (l *lateProcess) Read([]byte) (int, error)  { return 0, l.block() }
+func (l *lateProcess) Write([]byte) (int, error) { return 0, l.block() }
+func (l *lateProcess) CloseWrite() error         { return l.block() }
+func (l *lateProcess) Close() error              { close(l.closed); return nil }
+
+func TestGoneClientEndsAttachToAContainerNotStarted(t *testing.T) {
+	for name, input := range map[string]string{"nothing written": "", "input pending": "typed"} {
+		t.Run(name, func(t *testing.T) {
+			f, l := &fakes{}, &lateProcess{closed: make(chan struct{})}
+			f.c.attach = func(context.Context, string, AttachOptions) (Stream, error) { return l, nil }
+			conn, _, _ := rawConn(t, serve(t, f), "POST /containers/web/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\n\r\n"+input)
+			_ = conn.Close()
+			within(t, l.closed, "closed stream")
+		})
+	}
+}
+
 // TestServerEnd shows that streams end at once with the server, and that a change under way is finished first.
 func TestServerEnd(t *testing.T) {
 	p := newProcess()
