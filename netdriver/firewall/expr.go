@@ -70,6 +70,11 @@ func pairIn(s *nftables.Set) []expr.Any {
 	return []expr.Any{meta(expr.MetaKeyIIFNAME, reg1), meta(expr.MetaKeyOIFNAME, reg1+1), in(s)}
 }
 
+// oifSource matches the interface a packet goes out by together with its source.
+func (f fam) oifSource(s *nftables.Set) []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyOIFNAME, reg1), f.load(f.src, reg1+1), in(s)}
+}
+
 // fam holds what differs between the two IP families.
 type fam struct {
 	suffix   string

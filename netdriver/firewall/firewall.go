@@ -32,7 +32,8 @@ type Firewall struct {
 // New gives a Firewall with an empty wish for the network namespace in which its first method is called. It does not
 // touch the kernel: what an earlier process wrote stays in force until the first change.
 func New(log *slog.Logger) *Firewall {
-	return &Firewall{log: log.With("component", "firewall"), wish: wish{}.clone()}
+	log = log.With("component", "firewall")
+	return &Firewall{log: log, kernel: kernel{log: log}, wish: wish{}.clone()}
 }
 
 // Close gives the connection to the kernel back. The rules stay in force; the next call connects again.

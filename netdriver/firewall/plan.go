@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -48,12 +49,12 @@ func plan(w wish) *layout {
 }
 
 // interfaces are the sets of interface names that the rules ask.
-type interfaces struct{ bridges, internal, same, icc *nftables.Set }
+type interfaces struct{ bridges, internal, icc *nftables.Set }
 
 // nat are the sets of one family.
 type nat struct {
 	fam
-	masquerade, byAddr, byPort *nftables.Set
+	masquerade, neighbours, byAddr, byPort *nftables.Set
 }
 
 func (l *layout) planBridges(t *nftables.Table, w wish) {
@@ -112,11 +113,15 @@ func toBridgeRules(ifs interfaces) [][]expr.Any {
 // Everybody else's source is kept on the way to a bridge.
 func leaveRules(ifs interfaces, nats []nat) [][]expr.Any {
 	v4 := nats[0]
-	rules := [][]expr.Any{
-		rule(pairIn(ifs.same), ctDNAT(), masquerade()),
-		rule(oifIn(ifs.bridges), v4.loopback(v4.src), masquerade()),
-		rule(oifIn(ifs.bridges), accept()),
+	var rules [][]expr.Any
+	for _, n := range nats {
+		// By the source's subnet, not by the interface it came in by: where br_netfilter is on, the kernel bridges such
+		// a packet instead of routing it and names no incoming interface.
+		rules = append(rules, rule(n.only(), n.oifSource(n.neighbours), ctDNAT(), masquerade()))
 	}
+	rules = append(rules,
+		rule(oifIn(ifs.bridges), v4.loopback(v4.src), masquerade()),
+		rule(oifIn(ifs.bridges), accept()))
 	for _, n := range nats {
 		rules = append(rules, rule(n.only(), []expr.Any{n.load(n.src, reg1), in(n.masquerade)}, masquerade()))
 	}
@@ -155,7 +160,6 @@ func (l *layout) interfaceSets(t *nftables.Table, bridges []Bridge) interfaces {
 	return interfaces{
 		bridges:  one("bridges", all),
 		internal: one("internal", func(b Bridge) bool { return b.Internal }),
-		same:     two("same", all),
 		icc:      two("icc", func(b Bridge) bool { return b.ICC }),
 	}
 }
@@ -174,6 +178,7 @@ func namesOf(bridges []Bridge, keep func(Bridge) bool, times int) []nftables.Set
 func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
 	target := nftables.MustConcatSetType(f.typ, nftables.TypeInetService)
 	byAddr, byPort := portElements(f, w.activePorts())
+	bridges := w.sortedBridges()
 	concat := func(name string, els []nftables.SetElement, key ...nftables.SetDatatype) *nftables.Set {
 		return l.set(&nftables.Set{Table: t, Name: name + f.suffix, IsMap: true, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(key...), DataType: target}, els)
@@ -181,7 +186,9 @@ func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
 	return nat{
 		fam: f,
 		masquerade: l.set(&nftables.Set{Table: t, Name: "masquerade" + f.suffix, KeyType: f.typ, Interval: true},
-			rangeElements(masqueraded(f, w.sortedBridges()))),
+			rangeElements(disjoint(f, masqueraded(bridges)))),
+		neighbours: l.set(&nftables.Set{Table: t, Name: "neighbours" + f.suffix, Interval: true, Concatenation: true,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, f.typ)}, neighbourElements(f, bridges)),
 		byAddr: concat("address_ports", byAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
 		byPort: concat("ports", byPort, nftables.TypeInetProto, nftables.TypeInetService),
 	}
@@ -206,24 +213,41 @@ func portElements(f fam, ports []Port) (byAddr, byPort []nftables.SetElement) {
 	return byAddr, byPort
 }
 
-// masqueraded gives the subnets to masquerade, without those inside another: the kernel refuses overlapping intervals.
-func masqueraded(f fam, bridges []Bridge) []netip.Prefix {
+// neighbourElements give each bridge's interface with each of its subnets: where a packet from there, going there, is
+// one between neighbours.
+func neighbourElements(f fam, bridges []Bridge) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, b := range bridges {
+		for _, p := range disjoint(f, b.Subnets) {
+			els = append(els, nftables.SetElement{
+				Key:    slices.Concat(ifname(b.Interface), p.Addr().AsSlice()),
+				KeyEnd: slices.Concat(ifname(b.Interface), lastOf(p).AsSlice()),
+			})
+		}
+	}
+	return els
+}
+
+func masqueraded(bridges []Bridge) []netip.Prefix {
 	var all []netip.Prefix
 	for _, b := range bridges {
-		if !b.Masquerade || b.Internal {
-			continue
+		if b.Masquerade && !b.Internal {
+			all = append(all, b.Subnets...)
 		}
-		for _, p := range b.Subnets {
-			if p.IsValid() && f.holds(p.Addr()) {
-				all = append(all, p.Masked())
-			}
+	}
+	return all
+}
+
+// disjoint gives the family's prefixes in order, without those inside another: the kernel refuses overlapping intervals.
+func disjoint(f fam, prefixes []netip.Prefix) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range prefixes {
+		if p.IsValid() && f.holds(p.Addr()) {
+			all = append(all, p.Masked())
 		}
 	}
 	slices.SortFunc(all, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
 	var out []netip.Prefix
 	for _, p := range all {
@@ -240,15 +264,15 @@ func rangeElements(prefixes []netip.Prefix) []nftables.SetElement {
 	var els []nftables.SetElement
 	for _, p := range prefixes {
 		els = append(els, nftables.SetElement{Key: p.Addr().AsSlice()})
-		if after := afterLast(p); after.IsValid() {
+		if after := lastOf(p).Next(); after.IsValid() {
 			els = append(els, nftables.SetElement{Key: after.AsSlice(), IntervalEnd: true})
 		}
 	}
 	return els
 }
 
-// afterLast gives the first address behind p; the zero Addr when p reaches the end of the address space.
-func afterLast(p netip.Prefix) netip.Addr {
+// lastOf gives the highest address of p.
+func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := range b {
 		switch host := (i+1)*8 - p.Bits(); {
@@ -259,7 +283,7 @@ func afterLast(p netip.Prefix) netip.Addr {
 		}
 	}
 	a, _ := netip.AddrFromSlice(b)
-	return a.Next()
+	return a
 }
 
 func sortedAddrs(in []netip.Addr) []netip.Addr {
