@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -87,13 +88,16 @@ func TestPartitionedLeader(t *testing.T) {
 	old := f.leader()
 	mustPut(t, old, "a", "1")
 	f.isolate(old.node, true)
+	// Both while it still believes to be the leader.
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, _, err := old.Range(soon, "", true); !errdefs.IsUnavailable(err) {
+		t.Fatalf("fresh read on the minority's side: %v", err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := old.Txn(ctx, put("a", "lost")); !errdefs.IsUnavailable(err) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("transaction on the minority's side: %v", err)
-	}
-	if _, _, err := old.Range(ctx, "", true); !errdefs.IsUnavailable(err) {
-		t.Fatalf("fresh read on the minority's side: %v", err)
 	}
 	if got := value(t, old, "a"); got != "1" {
 		t.Errorf("replica on the minority's side: a=%q", got)
@@ -148,6 +152,39 @@ func TestOnlyVoterDies(t *testing.T) {
 	mustPut(t, learner, "a", "3")
 	if got := value(t, learner, "a"); got != "3" {
 		t.Errorf("after the voter returned a=%q", got)
+	}
+}
+
+// TestRecover: the only voter is lost for good and an operator says so.
+func TestRecover(t *testing.T) {
+	checkLeaks(t)
+	f := newCluster(t, 2, 1)
+	mustPut(t, f.host("n2"), "a", "1")
+	f.stop("n1")
+	conf := Config{Dir: filepath.Join(f.dir, "n2"), NodeID: "n2", Log: testLog(t)}
+	if err := Recover(t.Context(), conf); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("recover under a running daemon: %v", err)
+	}
+	f.stop("n2")
+	if err := Recover(t.Context(), conf); err != nil {
+		t.Fatal(err)
+	}
+	n2 := f.start("n2", false)
+	mustPut(t, n2, "b", "2")
+	if got := value(t, n2, "a") + value(t, n2, "b"); got != "12" {
+		t.Errorf("a and b are %s", got)
+	}
+	if got, want := fmt.Sprint(n2.Configuration()), "[{n2 true}]"; got != want {
+		t.Errorf("configuration %s, want %s", got, want)
+	}
+	// The cluster grows again from here.
+	f.start("n3", false)
+	if err := n2.AddLearner(t.Context(), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, f.host("n3"), "c", "3")
+	if err := Recover(t.Context(), Config{Dir: t.TempDir(), NodeID: "n9"}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("recover nothing: %v", err)
 	}
 }
 

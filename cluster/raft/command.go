@@ -47,21 +47,11 @@ func encodeCommand(t store.Txn) ([]byte, error) {
 // decodeCommand refuses with ErrNotImplemented what a newer daemon wrote, and
 // with ErrDataLoss what no daemon wrote. Both stop the replica.
 func decodeCommand(b []byte) (store.Txn, error) {
-	var head struct {
-		Version int `json:"v"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return store.Txn{}, fmt.Errorf("decode command: %w: %w", err, errdefs.ErrDataLoss)
-	}
-	if head.Version != commandVersion {
-		return store.Txn{}, fmt.Errorf("decode command: it has version %d and this daemon knows %d; upgrade minictl on this host: %w",
-			head.Version, commandVersion, errdefs.ErrNotImplemented)
-	}
 	var c command
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields() // an unknown field is an unknown meaning
-	if err := d.Decode(&c); err != nil {
-		return store.Txn{}, fmt.Errorf("decode command: %w; upgrade minictl on this host: %w", err, errdefs.ErrNotImplemented)
+	if err := d.Decode(&c); err != nil || c.Version != commandVersion {
+		return store.Txn{}, refuse(b, err)
 	}
 	t := store.Txn{ID: c.ID}
 	for _, x := range c.If {
@@ -74,4 +64,19 @@ func decodeCommand(b []byte) (store.Txn, error) {
 		return store.Txn{}, fmt.Errorf("decode command: %w: %w", err, errdefs.ErrDataLoss)
 	}
 	return t, nil
+}
+
+// refuse says why a command is not understood.
+func refuse(b []byte, cause error) error {
+	var head struct {
+		Version int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("decode command: %w: %w", err, errdefs.ErrDataLoss)
+	}
+	if head.Version != commandVersion {
+		return fmt.Errorf("decode command: it has version %d and this daemon knows %d; upgrade minictl on this host: %w",
+			head.Version, commandVersion, errdefs.ErrNotImplemented)
+	}
+	return fmt.Errorf("decode command: %w; upgrade minictl on this host: %w", cause, errdefs.ErrNotImplemented)
 }

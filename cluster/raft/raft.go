@@ -110,7 +110,7 @@ func (b *Backend) start(c Config) error {
 	if b.logs, err = openLog(filepath.Join(c.Dir, "raft.db"), c.NodeID, b.fsm.index); err != nil {
 		return err
 	}
-	conf := b.config()
+	conf := raftConfig(b.node, b.log)
 	snaps, err := hraft.NewFileSnapshotStoreWithLogger(c.Dir, keepSnapshots, conf.Logger)
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
@@ -133,9 +133,9 @@ func (b *Backend) start(c Config) error {
 	return b.elect()
 }
 
-func (b *Backend) config() *hraft.Config {
+func raftConfig(node string, log *slog.Logger) *hraft.Config {
 	conf := hraft.DefaultConfig()
-	conf.LocalID = hraft.ServerID(b.node)
+	conf.LocalID = hraft.ServerID(node)
 	// One nanosecond more than elect will set: raft looks at its timer again
 	// when the time-out shrinks.
 	conf.HeartbeatTimeout = heartbeatTimeout + 1
@@ -150,7 +150,7 @@ func (b *Backend) config() *hraft.Config {
 	conf.ShutdownOnRemove = false // whoever removes this host closes it
 	conf.NoLegacyTelemetry = true
 	conf.NoSnapshotRestoreOnStart = true // recall does it
-	conf.Logger = newLogger(b.log)
+	conf.Logger = newLogger(log)
 	return conf
 }
 
@@ -163,8 +163,7 @@ func (b *Backend) bootstrap(conf *hraft.Config, snaps hraft.SnapshotStore, wante
 	if err != nil || had {
 		return err
 	}
-	first := hraft.Configuration{Servers: []hraft.Server{{ID: conf.LocalID, Address: b.trans.LocalAddr()}}}
-	if err := hraft.BootstrapCluster(conf, b.logs, b.logs, snaps, b.trans, first); err != nil {
+	if err := hraft.BootstrapCluster(conf, b.logs, b.logs, snaps, b.trans, onlyVoter(b.node)); err != nil {
 		return fmt.Errorf("make a new cluster: %w", err)
 	}
 	return nil

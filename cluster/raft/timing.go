@@ -57,13 +57,14 @@ const (
 	batchEntries = 64
 
 	// snapshotEvery is how many new entries make a snapshot worth while, and
-	// snapshotCheck how often raft counts them.
-	snapshotEvery = 4096
+	// snapshotCheck how often raft counts them. A restart reads the entries
+	// behind the last snapshot one by one, about 10 µs each.
+	snapshotEvery = 1024
 	snapshotCheck = 20 * time.Second
 
 	// trailingEntries stay in the log behind a snapshot for followers that
 	// were away briefly.
-	trailingEntries = 2048
+	trailingEntries = 1024
 
 	// keepSnapshots is how many lie on the disk: the newest, and the one
 	// before it, which may just be on its way to a follower.
