@@ -192,10 +192,7 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 	if n.Driver == netdriver.TypeOverlay {
 		n.Scope = scopeGlobal
 	}
-	if err := n.setIPAM(req.IPAM); err != nil {
-		return nil, err
-	}
-	return n, e.drivers[n.Driver].Check(n.wish())
+	return n, n.setIPAM(req.IPAM)
 }
 
 func (n *Network) setIPAM(i *network.IPAM) error {
