@@ -8,23 +8,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Announce broadcasts one unsolicited ARP request (RFC 5227 section 3) out of a device of the Conn's namespace: whoever
-// remembers another MAC for addr takes the new one. IPv6 addresses are passed over: neighbours probe theirs. Closing the
-// packet socket waits for an RCU grace period, some ten milliseconds.
-func (c *Conn) Announce(index int, addr netip.Addr, mac HardwareAddr) error {
-	if !addr.Is4() {
+// Announce broadcasts an unsolicited ARP request (RFC 5227 section 3) for each row out of a device of the Conn's
+// namespace: whoever remembers another MAC for the address takes the new one. IPv6 addresses are passed over:
+// neighbours probe theirs. Closing the packet socket waits for an RCU grace period, some ten milliseconds.
+func (c *Conn) Announce(index int, rows []Row) error {
+	if len(rows) == 0 {
 		return nil
 	}
 	return c.Do(func() error {
 		// Protocol 0: the socket sends only, no frame is queued on it.
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("announce %s: open packet socket: %w", addr, err)
+			return fmt.Errorf("announce addresses: open packet socket: %w", err)
 		}
 		defer unix.Close(fd)
 		to := &unix.SockaddrLinklayer{Ifindex: index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
-		if err := unix.Sendto(fd, arpFrame(addr, mac), 0, to); err != nil {
-			return fmt.Errorf("announce %s: %w", addr, err)
+		for _, r := range rows {
+			if !r.Address.Is4() {
+				continue
+			}
+			if err := unix.Sendto(fd, arpFrame(r.Address, r.MAC), 0, to); err != nil {
+				return fmt.Errorf("announce %s: %w", r.Address, err)
+			}
 		}
 		return nil
 	})

@@ -364,3 +364,36 @@ func BenchmarkJoin(b *testing.B) {
 		return nil
 	})
 }
+
+// TestNewHolderOfAnAddress gives an address to an endpoint with another MAC: a container that remembers the old one
+// has to reach the new one at once, whichever host it is on.
+func TestNewHolderOfAnAddress(t *testing.T) {
+	a, b := nodes(t)
+	w, ctx := testNetwork(0), context.Background()
+	one := a.join(t, w, 2, "one")
+	a.join(t, w, 3, "first")
+	b.peers(t, w, a, 2)
+	reach(t, one, 3, true)
+	e := testEndpoint(3, "eth0")
+	holder := func(n *node, last byte, id string) netdriver.Peer {
+		e.MAC = []byte{2, 0x42, 0, 0, 0, last}
+		s := n.sandbox(t, id)
+		n.Do(t, func() error { _, err := n.driver.Join(ctx, w, e, s); return err })
+		return peer(e, n.Addr)
+	}
+	leave := func(n *node) { n.Do(t, func() error { return n.driver.Leave(ctx, w, e) }) }
+	leave(a)
+	holder(a, 1, "second")
+	reach(t, one, 3, true)
+	leave(a)
+	for i, id := range []string{"third", "fourth"} {
+		p := holder(b, byte(10+i), id)
+		a.Do(t, func() error { return a.driver.SetPeers(ctx, w.ID, []netdriver.Peer{p}) })
+		reach(t, one, 3, true)
+		leave(b)
+	}
+	a.peers(t, w, b)
+	b.join(t, w, 3, "usual")
+	a.peers(t, w, b, 3)
+	reach(t, one, 3, true)
+}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -47,7 +48,8 @@ type network struct {
 	wish      *netdriver.Network
 	endpoints map[netdriver.EndpointID]plugged
 	peers     []netdriver.Peer
-	stated    bool // SetPeers has been called; before, the rows an earlier daemon wrote are kept
+	odd       map[netip.Addr]bool // addresses that containers here may remember with a MAC of its holder's own choice
+	stated    bool                // SetPeers has been called; before, the rows an earlier daemon wrote are kept
 }
 
 // plugged is the wish for one local endpoint.
@@ -147,6 +149,10 @@ func (d *Driver) join(ctx context.Context, own *network, id netdriver.EndpointID
 		err = d.plug(ctx, c, w, own.endpoints[id])
 	}
 	if err == nil {
+		if e := own.endpoints[id].endpoint; len(e.MAC) > 0 { // Attach has announced it
+			mac, _ := nl.MAC(e.MAC)
+			own.note(e.Address.Addr(), isOdd(e.Address.Addr(), mac))
+		}
 		return w.mtu, nil
 	}
 	delete(own.endpoints, id)
@@ -235,7 +241,7 @@ func (d *Driver) acquire(id netdriver.NetworkID) *network {
 		d.mu.Lock()
 		own := d.networks[id]
 		if own == nil {
-			own = &network{endpoints: make(map[netdriver.EndpointID]plugged)}
+			own = &network{endpoints: make(map[netdriver.EndpointID]plugged), odd: make(map[netip.Addr]bool)}
 			d.networks[id] = own
 		}
 		d.mu.Unlock()

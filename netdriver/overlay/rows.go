@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/sandbox"
 )
@@ -139,7 +140,11 @@ func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error 
 	if !own.stated {
 		want = without(have, w.local)
 	}
-	return apply(ctx, c, tunnel, diff(want, have), have)
+	todo := diff(want, have)
+	if err := apply(ctx, c, tunnel, todo); err != nil {
+		return err
+	}
+	return c.Announce(tunnel.Master, own.remembered(todo.setNeighbours))
 }
 
 // readRows asks the kernel for both tables.
@@ -152,12 +157,8 @@ func readRows(c *nl.Conn, tunnel int) (r rows, err error) {
 }
 
 // apply carries a plan out. Forwarding rows come before the neighbour rows that send frames to them, and go after
-// them. Where an address changes its MAC the local containers are told, as their own caches would hold the old one.
-func apply(ctx context.Context, c *nl.Conn, tunnel nl.Link, p plan, have rows) error {
-	known := make(map[netip.Addr]bool, len(have.neighbours))
-	for _, r := range have.neighbours {
-		known[r.Address] = true
-	}
+// them.
+func apply(ctx context.Context, c *nl.Conn, tunnel nl.Link, p plan) error {
 	var errs []error
 	each := func(list []nl.Row, do func(int, nl.Row) error) {
 		for _, r := range list {
@@ -170,11 +171,33 @@ func apply(ctx context.Context, c *nl.Conn, tunnel nl.Link, p plan, have rows) e
 	each(p.deleteFDB, c.DeleteFDB)
 	each(p.setFDB, c.SetFDB)
 	each(p.setNeighbours, c.SetNeighbour)
-	each(p.setNeighbours, func(_ int, r nl.Row) error {
-		if !known[r.Address] {
-			return nil
-		}
-		return c.Announce(tunnel.Master, r.Address, r.MAC)
-	})
 	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// remembered picks the rows whose addresses local containers may remember with another MAC, and notes which may be so
+// from now on. As long as MACs follow from addresses there are none, and nothing need be broadcast.
+func (own *network) remembered(set []nl.Row) []nl.Row {
+	var list []nl.Row
+	for _, r := range set {
+		odd := isOdd(r.Address, r.MAC)
+		if odd || own.odd[r.Address] {
+			list = append(list, r)
+		}
+		own.note(r.Address, odd)
+	}
+	return list
+}
+
+// note remembers whether an address was last seen with a MAC that does not follow from it.
+func (own *network) note(addr netip.Addr, odd bool) {
+	if odd {
+		own.odd[addr] = true
+	} else {
+		delete(own.odd, addr)
+	}
+}
+
+// isOdd tells whether a MAC is another than the one that follows from the address.
+func isOdd(addr netip.Addr, mac nl.HardwareAddr) bool {
+	return !bytes.Equal(ipam.MAC(addr), mac[:])
 }
