@@ -27,7 +27,7 @@ func (f *createFlags) build(fs *pflag.FlagSet, image string, args []string) (*sp
 		func() error { return f.process.apply(fs, s.config, s.host) },
 		func() error { return f.security.apply(s.host) },
 		func() error { return f.storage.apply(s.config, s.host) },
-		func() error { return f.limits.apply(fs, &s.host.Resources) },
+		func() error { return f.limits.apply(fs, s.host) },
 		func() error { return f.devices.apply(&s.host.Resources) },
 		func() error { return f.lifetime.apply(fs, s.config, s.host) },
 		func() error { return f.network.applyPorts(s.config, s.host) },

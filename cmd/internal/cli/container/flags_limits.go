@@ -66,7 +66,8 @@ func (f *limitFlags) addIO(fs *pflag.FlagSet) {
 }
 
 // apply sets pointers only for flags that were given: an absent limit and a limit of zero are different wishes.
-func (f *limitFlags) apply(fs *pflag.FlagSet, r *container.Resources) error {
+func (f *limitFlags) apply(fs *pflag.FlagSet, h *container.HostConfig) error {
+	r := &h.Resources
 	if fs.Changed("memory-swappiness") {
 		if f.swappiness < -1 || f.swappiness > 100 {
 			return fmt.Errorf("invalid value: %d. Valid memory swappiness range is 0-100", f.swappiness)
@@ -87,7 +88,7 @@ func (f *limitFlags) apply(fs *pflag.FlagSet, r *container.Resources) error {
 	r.BlkioWeight, r.BlkioWeightDevice = f.blkioWeight, f.blkioDevice.GetList()
 	r.BlkioDeviceReadBps, r.BlkioDeviceWriteBps = f.readBps.GetList(), f.writeBps.GetList()
 	r.BlkioDeviceReadIOps, r.BlkioDeviceWriteIOps = f.readIOps.GetList(), f.writeIOps.GetList()
-	r.Ulimits = f.ulimits.GetList()
+	r.Ulimits, h.OomScoreAdj = f.ulimits.GetList(), f.oomScoreAdj
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
@@ -166,7 +165,7 @@ func runWait(ctx context.Context, cl waitClient, c *console.Console, refs []stri
 }
 
 func waitOne(ctx context.Context, cl waitClient, ref string) (int64, error) {
-	w := cl.ContainerWait(ctx, ref, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	w := cl.ContainerWait(ctx, ref, client.ContainerWaitOptions{}) // the API's default is: not running
 	select {
 	case r := <-w.Result:
 		if r.Error != nil {
