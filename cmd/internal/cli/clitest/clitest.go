@@ -182,6 +182,17 @@ func Run(t testing.TB, d *Daemon, args ...string) Result {
 func RunInput(t testing.TB, d *Daemon, in string, args ...string) Result {
 	t.Helper()
 	config.SetDir(t.TempDir())
+	return run(d, in, args)
+}
+
+// RunConfig runs args with docker's configuration folder dir.
+func RunConfig(t testing.TB, d *Daemon, dir string, args ...string) Result {
+	t.Helper()
+	config.SetDir(dir)
+	return run(d, "", args)
+}
+
+func run(d *Daemon, in string, args []string) Result {
 	var out, errs bytes.Buffer
 	code := cli.Main(context.Background(), append([]string{"--host", d.Host}, args...),
 		cli.Streams{In: io.NopCloser(strings.NewReader(in)), Out: &out, Err: &errs})
