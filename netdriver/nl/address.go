@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,7 +34,26 @@ func (c *Conn) SetAddresses(index int, want []netip.Prefix) error {
 		return err
 	}
 	missing, extra := diff(want, have)
-	for _, p := range missing {
+	if err := c.addAddresses(index, missing); err != nil || len(extra) == 0 {
+		return err
+	}
+	for _, p := range extra {
+		err := c.h.AddrDel(ref(index), &netlink.Addr{IPNet: toIPNet(p)})
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // it went with its primary
+			return wrap(err, "remove address "+p.String()+" from link", index)
+		}
+	}
+	// Removing the first address of a subnet takes its others along (promote_secondaries is off by default).
+	if have, err = c.Addresses(index); err != nil {
+		return err
+	}
+	missing, _ = diff(want, have)
+	return c.addAddresses(index, missing)
+}
+
+// addAddresses adds addresses to a device.
+func (c *Conn) addAddresses(index int, list []netip.Prefix) error {
+	for _, p := range list {
 		a := &netlink.Addr{IPNet: toIPNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
@@ -43,32 +62,18 @@ func (c *Conn) SetAddresses(index int, want []netip.Prefix) error {
 			return wrap(err, "add address "+p.String()+" to link", index)
 		}
 	}
-	for _, p := range extra {
-		err := c.h.AddrDel(ref(index), &netlink.Addr{IPNet: toIPNet(p)})
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) { // a secondary one goes with its primary
-			return wrap(err, "remove address "+p.String()+" from link", index)
-		}
-	}
 	return nil
 }
 
 // diff compares two lists as sets.
 func diff(want, have []netip.Prefix) (missing, extra []netip.Prefix) {
-	in := func(p netip.Prefix, list []netip.Prefix) bool {
-		for _, q := range list {
-			if p == q {
-				return true
-			}
-		}
-		return false
-	}
 	for _, p := range want {
-		if !in(p, have) {
+		if !slices.Contains(have, p) {
 			missing = append(missing, p)
 		}
 	}
 	for _, p := range have {
-		if !in(p, want) {
+		if !slices.Contains(want, p) {
 			extra = append(extra, p)
 		}
 	}
@@ -89,8 +94,8 @@ func (c *Conn) SetRoute(index int, to netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
-// DefaultRoute tells the device and gateway of the main table's default route of the address family of sample; index
-// 0 if there is none.
+// DefaultRoute tells the device and gateway of the main table's default route, of IPv6 or IPv4; index 0 if there is
+// none.
 func (c *Conn) DefaultRoute(v6 bool) (index int, via netip.Addr, err error) {
 	family := netlink.FAMILY_V4
 	if v6 {
@@ -148,4 +153,4 @@ func MAC(a net.HardwareAddr) (m HardwareAddr, ok bool) {
 }
 
 // String is the usual colon form.
-func (m HardwareAddr) String() string { return strings.ToLower(net.HardwareAddr(m[:]).String()) }
+func (m HardwareAddr) String() string { return net.HardwareAddr(m[:]).String() }
