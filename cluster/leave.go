@@ -11,6 +11,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/identity"
 	"github.com/minictl/minictl/cluster/records"
+	"github.com/minictl/minictl/cluster/rpc"
 	"github.com/minictl/minictl/cluster/store"
 )
 
@@ -19,6 +20,9 @@ const opsPerTxn = 1000
 
 // leaveNotice is how long a leaving host waits until one other has heard it.
 const leaveNotice = time.Second
+
+// leaveTimeout bounds what the others are given to let this host go.
+const leaveTimeout = 10 * time.Second
 
 // Leave takes this host out of its cluster: the others drop its node record, the addresses it held and its endpoint
 // records, and it is alone afterwards, with a new identity and an empty Store. Without force it fails, and nothing has
@@ -54,22 +58,39 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	if s == nil || len(c.live()) == 0 {
 		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
 	}
-	// The vote first: if nobody can take it over, nothing has changed.
-	if c.decider().IsLeader() {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if c.decider().IsLeader() { // the vote first: if nobody can take it over, nothing has changed
 		if err := c.yield(ctx); err != nil {
 			return err
 		}
 	}
-	if err := c.forget(ctx, self.ID); err != nil {
-		return err
-	}
-	if err := c.resign(ctx); err != nil {
+	if err := c.askForget(ctx, s.client, self.ID); err != nil {
 		return err
 	}
 	if err := s.gossip.Leave(leaveNotice); err != nil {
 		c.log.Debug("leave gossip", "err", err) // they notice in seconds, and the node record is gone
 	}
 	return nil
+}
+
+// askForget has another member drop this host, for once it is dropped nobody listens to it any more.
+func (c *Cluster) askForget(ctx context.Context, client *rpc.Client, self NodeID) error {
+	for {
+		to, ok := c.Leader()
+		if live := c.live(); (!ok || to == self) && len(live) > 0 {
+			to = live[0].ID
+		}
+		_, err := rpc.Call[memberRequest, appliedBody](ctx, client, string(to), callForget, memberRequest{ID: self}, true)
+		if err == nil {
+			return nil
+		}
+		select { // an heir may not know yet that it leads
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // forget deletes a node's records from the Store: addresses first, so that a crash half way leaves a node that can leave
@@ -155,7 +176,7 @@ func (p *publisher) dropOthers() {
 	}
 }
 
-// serveForget takes back a join that failed half way. A host may ask this for itself only.
+// serveForget drops a node that leaves, or one whose join failed half way. A host may ask this for itself only.
 func (c *Cluster) serveForget(ctx context.Context, r memberRequest, peer string) (appliedBody, error) {
 	if peer != string(r.ID) {
 		return appliedBody{}, fmt.Errorf("node %s may not remove node %s: %w", peer, r.ID, errdefs.ErrPermissionDenied)

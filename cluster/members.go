@@ -23,6 +23,9 @@ const (
 	keyGossip     = "gossip-keys"
 )
 
+// dropDelay is how long the connections of a node outlive its membership.
+const dropDelay = time.Second
+
 func nodeKey(id NodeID) string   { return prefixNode + string(id) }
 func nameKey(name string) string { return prefixName + strings.ToLower(name) }
 
@@ -97,15 +100,31 @@ func (c *Cluster) membersChanged(old, next map[NodeID]Node) {
 		}
 	}
 	c.pub.mu.Unlock()
-	if s := c.session(); s != nil {
-		for id := range old {
-			if _, here := next[id]; !here {
-				s.tr.Drop(string(id))
-			}
+	for id := range old {
+		if _, here := next[id]; !here {
+			c.dropLater(id)
 		}
 	}
 	c.applied(c.ctx, slices.Sorted(maps.Keys(networks)))
 	c.events.add(event{members: true})
+}
+
+// dropLater closes the connections of a node that is no member any more, once it has had the answer to what may have
+// been its own request to be dropped.
+func (c *Cluster) dropLater(id NodeID) {
+	c.wg.Go(func() {
+		select {
+		case <-time.After(dropDelay):
+		case <-c.ctx.Done():
+			return
+		}
+		if _, here := c.known()[id]; here {
+			return // it came again
+		}
+		if s := c.session(); s != nil {
+			s.tr.Drop(string(id))
+		}
+	})
 }
 
 // watchKeys follows the gossip keys.

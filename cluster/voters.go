@@ -112,29 +112,7 @@ func (c *Cluster) handOver(ctx context.Context) {
 	}
 }
 
-// resign takes this host out of raft's members. Before the only voter goes, a learner votes and leads in its place, so
-// that the others can decide without it.
-func (c *Cluster) resign(ctx context.Context) error {
-	if c.decider().IsLeader() {
-		if err := c.yield(ctx); err != nil {
-			return err
-		}
-	}
-	self := c.Self().ID
-	for {
-		_, err := c.onLeader(ctx, callRemove, memberRequest{ID: self}, c.removePeer)
-		if err == nil {
-			return nil
-		}
-		select { // the heir may not know yet that it leads
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("leave the members that decide: %w", err)
-		}
-	}
-}
-
-// yield makes another member voter and leader.
+// yield makes another live member voter and leader, so that the others can decide without this host.
 func (c *Cluster) yield(ctx context.Context) error {
 	b, s := c.decider(), c.session()
 	self := string(c.Self().ID)
