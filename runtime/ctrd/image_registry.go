@@ -30,8 +30,8 @@ func (r *Runtime) resolver(name reference.Named, auth *rules.Auth) remotes.Resol
 	})
 }
 
-// registryHosts gives the ways to a registry in the order to try. On loopback that is TLS with any certificate and then
-// plain HTTP, as docker has it; anywhere else TLS with a certificate we trust.
+// registryHosts says how a registry is reached. On loopback that is TLS with any certificate or else plain HTTP, as
+// docker has it; anywhere else TLS with a certificate we trust.
 func registryHosts(host string, header http.Header, auth *rules.Auth) ([]docker.RegistryHost, error) {
 	local, err := docker.MatchLocalhost(host)
 	if err != nil {
@@ -39,11 +39,15 @@ func registryHosts(host string, header http.Header, auth *rules.Auth) ([]docker.
 	}
 	conf := &tls.Config{InsecureSkipVerify: local}
 	if !local {
-		if conf.RootCAs, err = authorities(host); err != nil {
+		if conf.RootCAs, err = authorities(certsDirs, host); err != nil {
 			return nil, err
 		}
 	}
-	client := &http.Client{Transport: docker.DefaultHTTPTransport(conf)}
+	var transport http.RoundTripper = docker.DefaultHTTPTransport(conf)
+	if local {
+		transport = docker.NewHTTPFallback(transport)
+	}
+	client := &http.Client{Transport: transport}
 	h := docker.RegistryHost{
 		Client: client, Host: host, Scheme: "https", Path: "/v2",
 		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
@@ -56,12 +60,7 @@ func registryHosts(host string, header http.Header, auth *rules.Auth) ([]docker.
 		h.Authorizer = nil
 		h.Header = http.Header{"Authorization": []string{"Bearer " + auth.RegistryToken}}
 	}
-	if !local {
-		return []docker.RegistryHost{h}, nil
-	}
-	plain := h
-	plain.Scheme = "http"
-	return []docker.RegistryHost{h, plain}, nil
+	return []docker.RegistryHost{h}, nil
 }
 
 // credentials answers a registry's challenge; an empty user name marks an OAuth refresh token.
@@ -78,9 +77,9 @@ func credentials(auth *rules.Auth) func(string) (string, string, error) {
 }
 
 // authorities are the system's plus those an operator laid down for this registry; nil means the system's alone.
-func authorities(host string) (*x509.CertPool, error) {
+func authorities(dirs []string, host string) (*x509.CertPool, error) {
 	var files []string
-	for _, dir := range certsDirs {
+	for _, dir := range dirs {
 		found, err := filepath.Glob(filepath.Join(dir, host, "*.crt"))
 		if err != nil {
 			return nil, fmt.Errorf("registry %q: %w", host, err)
