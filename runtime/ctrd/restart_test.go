@@ -179,18 +179,19 @@ func TestShimKilled(t *testing.T) {
 	}
 }
 
-func parentOf(t *testing.T, pid int) int {
+func parentOf(t testing.TB, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ppid int
-	if _, err := fmt.Sscanf(string(b[strings.LastIndexByte(string(b), ')')+2:]), "%c %d", new(byte), &ppid); err != nil {
-		var state string
-		if _, err := fmt.Sscanf(string(b[strings.LastIndexByte(string(b), ')')+2:]), "%s %d", &state, &ppid); err != nil {
-			t.Fatal(err)
-		}
+	// The name, in parentheses, may contain anything.
+	var (
+		state string
+		ppid  int
+	)
+	if _, err := fmt.Sscan(string(b[strings.LastIndexByte(string(b), ')')+2:]), &state, &ppid); err != nil {
+		t.Fatal(err)
 	}
 	return ppid
 }
