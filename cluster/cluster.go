@@ -152,7 +152,10 @@ func (c *Cluster) resume() {
 		c.log.Warn("cannot take part in the cluster yet, trying again", "err", err)
 		c.wg.Go(func() { c.listenLater(c.ctx) })
 	}
-	c.wg.Go(func() { c.ensureMember(c.ctx) })
+	c.wg.Go(func() {
+		c.ensureMember(c.ctx)
+		c.refreshSelf(c.ctx)
+	})
 }
 
 func (c *Cluster) listenLater(ctx context.Context) {
@@ -201,6 +204,18 @@ func (c *Cluster) Close() error {
 	err := c.backend.Close()
 	c.wg.Wait()
 	return err
+}
+
+// begin starts an operation that changes what this host is a member of; the caller ends it with c.op.Unlock.
+func (c *Cluster) begin(what string) error {
+	c.op.Lock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		c.op.Unlock()
+		return fmt.Errorf("%s cluster: it is closed: %w", what, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // Clustered tells whether this host is in a cluster that others can join; false while it is a cluster of one.

@@ -149,6 +149,7 @@ func record(id, network string, last byte) Record {
 }
 
 func TestAloneNothingListensAndTheStoreWorks(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, "alone")
 	if h.Clustered() || h.session() != nil {
 		t.Fatal("a fresh host is in a cluster")
@@ -179,6 +180,7 @@ func TestAloneNothingListensAndTheStoreWorks(t *testing.T) {
 }
 
 func TestInitJoinPublish(t *testing.T) {
+	t.Parallel()
 	a, b := newHost(t, "a"), newHost(t, "b")
 	if _, err := a.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "network/n1", Value: []byte(`{"name":"n1"}`)}}}); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,9 @@ func (c *Cluster) errClustered(verb string) error {
 
 // Init opens this host's cluster of one for others. What it has decided so far, networks for example, stays.
 func (c *Cluster) Init(ctx context.Context, o InitOptions) error {
-	c.op.Lock()
+	if err := c.begin("init"); err != nil {
+		return err
+	}
 	defer c.op.Unlock()
 	if c.Clustered() {
 		return c.errClustered("init")

@@ -34,7 +34,9 @@ const settleTimeout = 10 * time.Second
 // records are here, this host's node record is there. It is refused while this host has global networks of its own, and
 // puts everything back if it fails.
 func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
-	c.op.Lock()
+	if err := c.begin("join"); err != nil {
+		return err
+	}
 	defer c.op.Unlock()
 	if c.Clustered() {
 		return c.errClustered("join")

@@ -28,7 +28,9 @@ const leaveTimeout = 10 * time.Second
 // records, and it is alone afterwards, with a new identity and an empty Store. Without force it fails, and nothing has
 // changed, if the others cannot be told.
 func (c *Cluster) Leave(ctx context.Context, force bool) error {
-	c.op.Lock()
+	if err := c.begin("leave"); err != nil {
+		return err
+	}
 	defer c.op.Unlock()
 	if !c.Clustered() {
 		return fmt.Errorf("leave cluster: this host is not in a cluster with others: %w", errdefs.ErrFailedPrecondition)

@@ -41,6 +41,7 @@ func pair(t *testing.T) (a, b *host) {
 }
 
 func TestJoinRefused(t *testing.T) {
+	t.Parallel()
 	a, b, other := newHost(t, "a"), newHost(t, "b"), newHost(t, "other")
 	a.init(t)
 	other.init(t)
@@ -103,6 +104,7 @@ func TestJoinRefused(t *testing.T) {
 }
 
 func TestDuplicateName(t *testing.T) {
+	t.Parallel()
 	a, b := newHost(t, "a"), newHost(t, "A") // names differ by case only, and DNS names are not told apart by it
 	a.init(t)
 	id := b.Self().ID
@@ -117,6 +119,7 @@ func TestDuplicateName(t *testing.T) {
 }
 
 func TestTwoJoinsAtOnce(t *testing.T) {
+	t.Parallel()
 	a := newHost(t, "a")
 	a.init(t)
 	token := a.token(t)
@@ -144,6 +147,7 @@ func TestTwoJoinsAtOnce(t *testing.T) {
 }
 
 func TestJoinThroughALearner(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	c := newHost(t, "c")
 	if _, err := a.Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil {
@@ -176,6 +180,7 @@ func TestJoinThroughALearner(t *testing.T) {
 }
 
 func TestFailureSuspendsAndReturnRestores(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	if missing, err := b.Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
 		t.Fatal(missing, err)
@@ -207,6 +212,7 @@ func TestFailureSuspendsAndReturnRestores(t *testing.T) {
 }
 
 func TestRestartAloneWithoutTheLeader(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	put(t, a, "network/n", "{}")
 	if err := a.Synced(t.Context()); err != nil {
@@ -241,6 +247,7 @@ func TestRestartAloneWithoutTheLeader(t *testing.T) {
 }
 
 func TestLearnerLeaves(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	old := b.Self().ID
 	put(t, b, "address/n/10.0.0.2", `{"node":"`+string(a.Self().ID)+`"}`)
@@ -272,6 +279,7 @@ func TestLearnerLeaves(t *testing.T) {
 }
 
 func TestLeaderLeaves(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	put(t, a, "network/n", "{}")
 	start := time.Now()
@@ -296,6 +304,7 @@ func TestLeaderLeaves(t *testing.T) {
 }
 
 func TestLeaveByForce(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
@@ -312,6 +321,7 @@ func TestLeaveByForce(t *testing.T) {
 }
 
 func TestFailedJoinLeavesNothing(t *testing.T) {
+	t.Parallel()
 	a, b := newHost(t, "a"), newHost(t, "b")
 	a.init(t)
 	put(t, b, "kept", "1")
@@ -332,6 +342,7 @@ func TestFailedJoinLeavesNothing(t *testing.T) {
 }
 
 func TestAddressComesLate(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
@@ -350,6 +361,7 @@ func TestAddressComesLate(t *testing.T) {
 }
 
 func TestForgedOwner(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	u, _ := b.pub.full(string(b.Self().ID))
 	u.Owner = "somebody"
@@ -360,6 +372,7 @@ func TestForgedOwner(t *testing.T) {
 }
 
 func TestTokenRotation(t *testing.T) {
+	t.Parallel()
 	a := newHost(t, "a")
 	if _, _, err := a.Token(t.Context(), false); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "minictl cluster init") {
 		t.Errorf("token of a host alone: %v", err)
@@ -383,6 +396,7 @@ func TestTokenRotation(t *testing.T) {
 }
 
 func TestInitRefusesAnAddressThatIsNotHere(t *testing.T) {
+	t.Parallel()
 	a := newHost(t, "a")
 	for _, addr := range []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:7946"), {}, netip.MustParseAddrPort("0.0.0.0:7946")} {
 		if err := a.Init(t.Context(), InitOptions{Advertise: addr}); err == nil {
@@ -399,6 +413,7 @@ func TestInitRefusesAnAddressThatIsNotHere(t *testing.T) {
 }
 
 func TestPublishNamesWhoIsMissing(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	gate := make(chan struct{})
 	b.Cluster.cfg.Applied = func(context.Context, []string) error { <-gate; return nil }
@@ -413,6 +428,7 @@ func TestPublishNamesWhoIsMissing(t *testing.T) {
 }
 
 func TestErrorsKeepTheirTextOverTheWire(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	_, err := b.Store().Txn(t.Context(), store.Txn{If: []store.Cond{{Key: nodeKey(a.Self().ID), Rev: 0}}, Then: []store.Op{{Key: "x"}}})
 	var conflict *store.ConflictError

@@ -186,6 +186,42 @@ func (c *Cluster) ensureMember(ctx context.Context) {
 	}
 }
 
+// refreshSelf writes this host's node record again if the daemon or the machine has changed since it was written.
+func (c *Cluster) refreshSelf(ctx context.Context) {
+	c.mu.Lock()
+	now := describe(c.st.Self)
+	now.Version = c.cfg.Version
+	same := now == c.st.Self
+	c.st.Self = now
+	c.mu.Unlock()
+	if same || ctx.Err() != nil {
+		return
+	}
+	for ctx.Err() == nil && c.Self().ID == now.ID {
+		p, ok, err := store.Get(ctx, c.store, nodeKey(now.ID), true)
+		if err == nil && !ok {
+			return // it was removed from the cluster
+		}
+		if err == nil {
+			var b []byte
+			if b, err = json.Marshal(now); err == nil {
+				_, err = c.store.Txn(ctx, store.Txn{
+					If:   []store.Cond{{Key: p.Key, Rev: p.Rev}},
+					Then: []store.Op{{Key: p.Key, Value: b}},
+				})
+			}
+		}
+		if err == nil {
+			return
+		}
+		c.log.Debug("cannot tell the cluster what has changed here", "err", err)
+		select {
+		case <-time.After(callTimeout):
+		case <-ctx.Done():
+		}
+	}
+}
+
 func (c *Cluster) isPeer(id NodeID) bool {
 	for _, p := range c.decider().Configuration() {
 		if p.ID == string(id) {

@@ -1,0 +1,248 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+)
+
+// book is the members that a host knows.
+type book map[string]netip.AddrPort
+
+func (b book) Authorize(_ context.Context, id string) error {
+	if _, ok := b[id]; !ok {
+		return errors.Join(errors.New("not a member"), errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
+func (b book) Address(id string) (netip.AddrPort, bool) { a, ok := b[id]; return a, ok }
+
+// pair of hosts, in one cluster unless told otherwise.
+func member(t *testing.T, ca *identity.Authority, fence Fence, peers book) (*Transport, string) {
+	t.Helper()
+	cred := credentials(t, ca, ca)
+	tr, err := Listen(t.Context(), Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Credentials: cred, Fence: fence, Peers: peers, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tr.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	peers[cred.ID] = tr.Addr()
+	return tr, cred.ID
+}
+
+func authority(t *testing.T) *identity.Authority {
+	t.Helper()
+	ca, err := identity.NewAuthority("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// credentials signed by one authority and showing another.
+func credentials(t *testing.T, signer, shown *identity.Authority) *identity.Credentials {
+	t.Helper()
+	n, err := identity.NewNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, _, err := signer.Sign(csr, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.Credentials(der, signer.Cert.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Cert.Certificate[1] = shown.Cert.Raw
+	c.CA = shown.Cert
+	return c
+}
+
+func TestProtocolsFindTheirListeners(t *testing.T) {
+	ca, peers, fence := authority(t), book{}, Fence{"c", "1.a"}
+	a, aID := member(t, ca, fence, peers)
+	b, bID := member(t, ca, fence, peers)
+	for _, p := range []Protocol{Gossip, Raft, RPC} {
+		out, err := a.Dial(t.Context(), bID, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := b.Listener(p).Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if peer := in.(*Conn).Peer; peer != aID {
+			t.Errorf("%s: peer %s, want %s", p, peer, aID)
+		}
+		if out.ConnectionState().Version != tls.VersionTLS13 {
+			t.Errorf("%s: not TLS 1.3", p)
+		}
+		go io.WriteString(out, "hello")
+		buf := make([]byte, 5)
+		if _, err := io.ReadFull(in, buf); err != nil || string(buf) != "hello" {
+			t.Errorf("%s: %q, %v", p, buf, err)
+		}
+	}
+	n := b.count()
+	b.Drop(aID)
+	if n != 3 || b.count() != 0 {
+		t.Errorf("connections: %d, after Drop %d", n, b.count())
+	}
+}
+
+func (t *Transport) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.conns)
+}
+
+func TestRefusals(t *testing.T) {
+	ca, fence := authority(t), Fence{"c", "2.b"}
+	peers := book{}
+	b, bID := member(t, ca, fence, peers)
+	for name, tc := range map[string]struct {
+		ca    *identity.Authority
+		fence Fence
+		known bool
+		id    string
+		says  string
+	}{
+		"not a member":      {ca, fence, false, bID, "not a member"},
+		"another cluster":   {ca, Fence{"d", "2.b"}, true, bID, "another cluster"},
+		"before a takeover": {ca, Fence{"c", "1.a"}, true, bID, "from before a takeover"},
+		"two takeovers":     {ca, Fence{"c", "2.x"}, true, bID, "both sides"},
+		"another authority": {authority(t), fence, true, bID, "certificate"},
+		"not whom it meant": {ca, fence, true, strings.Repeat("0", 25), "certificate"},
+	} {
+		own := book{bID: b.Addr(), tc.id: b.Addr()}
+		a, aID := member(t, tc.ca, tc.fence, own)
+		delete(peers, aID)
+		if tc.known {
+			peers[aID] = a.Addr()
+		}
+		_, err := a.Dial(t.Context(), tc.id, RPC)
+		if err == nil || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: err = %v", name, err)
+		}
+	}
+	a, _ := member(t, ca, fence, book{})
+	if _, err := a.Dial(t.Context(), bID, RPC); !errdefs.IsNotFound(err) {
+		t.Errorf("unknown address: %v", err)
+	}
+}
+
+// TestNoCertificateGetsNowhereButJoining talks TLS without a certificate, and no TLS at all.
+func TestNoCertificateGetsNowhereButJoining(t *testing.T) {
+	ca, peers := authority(t), book{}
+	b, _ := member(t, ca, Fence{"c", "1.a"}, peers)
+	for _, protos := range [][]string{{string(RPC)}, {string(Raft)}, {string(Gossip)}, {string(RPC), string(Join)}, {"h2"}, nil} {
+		c, err := tls.Dial("tcp", b.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: protos})
+		if err == nil { // TLS 1.3 tells a client of its missing certificate after the handshake
+			_, err = c.Read(make([]byte, 1))
+			c.Close()
+		}
+		if err == nil {
+			t.Errorf("%v: got in", protos)
+		}
+	}
+	raw, err := net.Dial("tcp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	io.WriteString(raw, "GET / HTTP/1.0\r\n\r\n")
+	if got, _ := io.ReadAll(raw); len(got) > 16 {
+		t.Errorf("answered %q", got)
+	}
+	old, err := tls.Dial("tcp", b.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{string(Join)}, MaxVersion: tls.VersionTLS12})
+	if err == nil {
+		old.Close()
+		t.Error("TLS 1.2 was accepted")
+	}
+}
+
+func TestDialJoin(t *testing.T) {
+	ca, peers := authority(t), book{}
+	b, _ := member(t, ca, Fence{"c", "1.a"}, peers)
+	c, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(ca.Cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in, err := b.Listener(Join).Accept()
+	if err != nil || in.(*Conn).Peer != "" {
+		t.Fatalf("peer %q, err %v", in.(*Conn).Peer, err)
+	}
+	if _, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(authority(t).Cert)); !errors.Is(err, ErrForeign) {
+		t.Errorf("another cluster: %v", err)
+	}
+	// An impostor shows the right authority, which has not signed its certificate.
+	fake := credentials(t, authority(t), ca)
+	imp, err := Listen(t.Context(), Config{Addr: netip.MustParseAddrPort("127.0.0.1:0"), Credentials: fake, Peers: peers, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer imp.Close()
+	if c, err := DialJoin(t.Context(), imp.Addr().String(), identity.Digest(ca.Cert)); err == nil {
+		c.Close()
+		t.Error("an impostor was believed")
+	}
+}
+
+func TestBindsOnlyItsAddress(t *testing.T) {
+	b, _ := member(t, authority(t), Fence{"c", "1.a"}, book{})
+	if got := b.Addr().Addr(); got != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("listens on %v", got)
+	}
+	if u := b.Packets().LocalAddr().(*net.UDPAddr).AddrPort(); u != b.Addr() {
+		t.Errorf("UDP %v, TCP %v", u, b.Addr())
+	}
+	if c, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), b.Addr().Port()).String()); err == nil {
+		c.Close()
+		t.Error("listens on another address too")
+	}
+	_, err := Listen(t.Context(), Config{Addr: b.Addr(), Credentials: b.cfg.Credentials, Log: slog.New(slog.DiscardHandler)})
+	if !errdefs.IsUnavailable(err) {
+		t.Errorf("taken port: %v", err)
+	}
+}
+
+func FuzzReadFrame(f *testing.F) {
+	var b bytes.Buffer
+	writeFrame(&b, Fence{"c", "1.a"})
+	f.Add(b.Bytes())
+	f.Add([]byte{0xff, 0xff})
+	f.Add([]byte{0, 2, '{', '}'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var theirs Fence
+		if err := readFrame(bytes.NewReader(b), &theirs); err != nil {
+			return
+		}
+		own := Fence{"c", "1.a"}
+		if err := own.Check(theirs); (err == nil) != (theirs == own) {
+			t.Fatalf("%+v: %v", theirs, err)
+		}
+	})
+}
