@@ -1,0 +1,114 @@
+// Package e2e drives the built binary, and the stock docker CLI, in the lab: real daemons, containers, packets.
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minictl/minictl/testing/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// soon bounds the waits for what other hosts learn by themselves.
+const soon = 10 * time.Second
+
+// imageDir is where make images puts the images.
+func imageDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../bin/images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "busybox.tar")); err != nil {
+		t.Fatalf("no images: run make images: %v", err)
+	}
+	return dir
+}
+
+// start boots a host with a daemon and both images.
+func start(t *testing.T, l *lab.Lab, name string, flags ...string) *lab.Host {
+	t.Helper()
+	h := l.Host(name)
+	h.Daemon(flags...)
+	loadImages(t, h)
+	return h
+}
+
+func loadImages(t *testing.T, h *lab.Host) {
+	t.Helper()
+	for _, f := range []string{"busybox.tar", "httpd.tar"} {
+		h.MustMinictl("load", "-q", "-i", filepath.Join(imageDir(t), f))
+	}
+}
+
+// pair is two hosts in one cluster, joined as a user joins them: by the line that init prints.
+func pair(t *testing.T, l *lab.Lab) (h1, h2 *lab.Host) {
+	t.Helper()
+	h1, h2 = start(t, l, "host1"), start(t, l, "host2")
+	join(t, h1, h2)
+	return h1, h2
+}
+
+func join(t *testing.T, h1, h2 *lab.Host) {
+	t.Helper()
+	h2.MustMinictl(joinLine(t, h1.MustMinictl("cluster", "init", "--advertise-addr", "eth0"))...)
+}
+
+// joinLine finds the pasteable line in what init printed, without the program's name.
+func joinLine(t *testing.T, out string) []string {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 3 && f[0] == "minictl" && f[1] == "cluster" && f[2] == "join" {
+			return f[1:]
+		}
+	}
+	t.Fatalf("no join line in:\n%s", out)
+	return nil
+}
+
+// inspect decodes a JSON answer.
+func inspect[T any](t *testing.T, out string) T {
+	t.Helper()
+	var v []T
+	if err := json.Unmarshal([]byte(out), &v); err != nil || len(v) != 1 {
+		t.Fatalf("not one JSON object: %v\n%s", err, out)
+	}
+	return v[0]
+}
+
+func wantMatch(t *testing.T, what, got, pattern string) {
+	t.Helper()
+	if !regexp.MustCompile(pattern).MatchString(got) {
+		t.Errorf("%s: want /%s/ in:\n%s", what, pattern, got)
+	}
+}
+
+// lines gives the output without trailing space.
+func lines(s string) []string {
+	var out []string
+	for l := range strings.Lines(s) {
+		if l = strings.TrimRight(l, " \r\n"); l != "" {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// fails wants a command that fails with a code and says something.
+func fails(t *testing.T, h *lab.Host, code int, pattern string, args ...string) {
+	t.Helper()
+	out, errOut, got := h.Minictl(args...)
+	if got != code {
+		t.Errorf("%v: code %d, want %d: %s%s", args, got, code, out, errOut)
+	}
+	wantMatch(t, strings.Join(args, " "), errOut, pattern)
+	if n := len(lines(errOut)); n != 1 {
+		t.Errorf("%v: %d lines of error, want one: %s", args, n, errOut)
+	}
+}
