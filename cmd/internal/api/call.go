@@ -74,6 +74,7 @@ func (c *call) detached() (context.Context, context.CancelFunc) { return c.witho
 // a client's half-close, sent before the answer, for its departure.
 func (c *call) streaming() (context.Context, context.CancelFunc) { return c.without(softStop{}) }
 
+// without drops the request's cancellation and takes that of one of Serve's contexts instead.
 func (c *call) without(key any) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context()))
 	life, ok := c.Context().Value(key).(context.Context)
@@ -135,6 +136,7 @@ func decodeJSON(r io.Reader, v any) error {
 	return nil
 }
 
+// badJSON words a decoder's error as docker does. Text of the client's may be in it, so it is cut.
 func badJSON(err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -14,6 +14,7 @@ func (s *server) clusterRoutes() []route {
 	}
 }
 
+// clusterInit makes this host the first of a cluster; the answer holds the line to paste on the others.
 func (s *server) clusterInit(w http.ResponseWriter, c *call) error {
 	var req ClusterInitRequest
 	if err := c.body(w, &req); err != nil {
@@ -28,6 +29,7 @@ func (s *server) clusterInit(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, res)
 }
 
+// clusterJoin refuses what cannot work before anything of this host is given up for it.
 func (s *server) clusterJoin(w http.ResponseWriter, c *call) error {
 	var req ClusterJoinRequest
 	if err := c.body(w, &req); err != nil {
@@ -45,6 +47,7 @@ func (s *server) clusterJoin(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, res)
 }
 
+// clusterLeave makes this host a cluster of its own again.
 func (s *server) clusterLeave(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -70,6 +73,7 @@ func (s *server) clusterToken(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, token)
 }
 
+// clusterStatus answers from what this host knows; it never waits for others, since it is asked when they are dead.
 func (s *server) clusterStatus(w http.ResponseWriter, c *call) error {
 	status, err := s.Cluster.ClusterStatus(c.Context())
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
+// containerRoutes are the container's life, and its streams in container_stream.go.
 func (s *server) containerRoutes() []route {
 	return []route{
 		{"GET", "/containers/json", s.containerList},
@@ -25,6 +26,7 @@ func (s *server) containerRoutes() []route {
 	}
 }
 
+// containerList ignores the long-dead before and since: docker made filters of them.
 func (s *server) containerList(w http.ResponseWriter, c *call) error {
 	f, err := c.filters()
 	if err != nil {
@@ -87,6 +89,7 @@ func (b *createBody) moveMAC(req container.CreateRequest) {
 	}
 }
 
+// containerCreate must not answer 404 for anything but a missing image: docker run takes it for one, and pulls.
 func (s *server) containerCreate(w http.ResponseWriter, c *call) error {
 	name := c.text("name")
 	if c.query.Has("name") && name != "" {
@@ -118,6 +121,7 @@ func (s *server) containerCreate(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusCreated, res)
 }
 
+// containerInspect adds what today's types have dropped.
 func (s *server) containerInspect(w http.ResponseWriter, c *call) error {
 	info, err := s.Container.ContainerInspect(c.Context(), c.name, c.flag("size"))
 	if err != nil {
@@ -126,6 +130,7 @@ func (s *server) containerInspect(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, withLegacyNetwork(info))
 }
 
+// containerStart answers 204, or 304 when it runs already. The text of a failure decides docker run's exit code.
 func (s *server) containerStart(w http.ResponseWriter, c *call) error {
 	// Long ago start took a HostConfig. Ignoring one would start a container other than the client asked for; a JSON
 	// object that says anything has at least 7 characters.
@@ -144,6 +149,7 @@ func (s *server) containerStart(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerStop returns when the container has stopped; t is in seconds, negative for ever, absent the container's own.
 func (s *server) containerStop(w http.ResponseWriter, c *call) error {
 	timeout, err := c.number("t")
 	if err != nil {
@@ -158,6 +164,7 @@ func (s *server) containerStop(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerRestart takes the same parameters as stop.
 func (s *server) containerRestart(w http.ResponseWriter, c *call) error {
 	timeout, err := c.number("t")
 	if err != nil {
@@ -172,6 +179,7 @@ func (s *server) containerRestart(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerKill sends a signal, by default KILL; the back end knows the names.
 func (s *server) containerKill(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -182,6 +190,7 @@ func (s *server) containerKill(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerRename checks the new name by the rule for create.
 func (s *server) containerRename(w http.ResponseWriter, c *call) error {
 	name := c.text("name")
 	if name == "" {
@@ -199,6 +208,7 @@ func (s *server) containerRename(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerResize sets the terminal's size in characters. Docker run repeats it until the container runs.
 func (s *server) containerResize(w http.ResponseWriter, c *call) error {
 	height, err := c.size("h", "height")
 	if err != nil {
@@ -215,6 +225,7 @@ func (s *server) containerResize(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// containerRemove takes volumes along with v=1. Links are older than networks; nothing here makes any.
 func (s *server) containerRemove(w http.ResponseWriter, c *call) error {
 	if c.flag("link") {
 		return notImplemented("removing a link is not supported; use \"docker network disconnect\" instead")

@@ -84,6 +84,7 @@ func (c *call) streamType(tty bool) string {
 	return types.MediaTypeMultiplexedStream
 }
 
+// containerLogs checks all that can be checked before the first byte: after it there is no status to say no with.
 func (s *server) containerLogs(w http.ResponseWriter, c *call) error {
 	opts := LogsOptions{
 		Stdout: c.flag("stdout"), Stderr: c.flag("stderr"), Follow: c.flag("follow"),

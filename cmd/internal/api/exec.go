@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
+// execRoutes are docker exec: create, start, look.
 func (s *server) execRoutes() []route {
 	return []route{
 		{"POST", "/containers/{id}/exec", s.execCreate},
@@ -16,6 +17,7 @@ func (s *server) execRoutes() []route {
 	}
 }
 
+// execCreate only notes the command; a container that is not running is the back end's 409.
 func (s *server) execCreate(w http.ResponseWriter, c *call) error {
 	var req container.ExecCreateRequest
 	if err := c.body(w, &req); err != nil {
@@ -70,6 +72,7 @@ func (s *server) execStart(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// execDetached answers when the process runs; a failure has its status, since nothing was upgraded.
 func (s *server) execDetached(w http.ResponseWriter, c *call, req container.ExecStartRequest) error {
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -84,6 +87,7 @@ func (s *server) execDetached(w http.ResponseWriter, c *call, req container.Exec
 	return nil
 }
 
+// execResize sets the terminal's size in characters.
 func (s *server) execResize(w http.ResponseWriter, c *call) error {
 	height, err := c.size("h", "height")
 	if err != nil {
@@ -100,6 +104,7 @@ func (s *server) execResize(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// execInspect is where clients read the exit code when the stream has ended.
 func (s *server) execInspect(w http.ResponseWriter, c *call) error {
 	info, err := s.Exec.ExecInspect(c.Context(), c.name)
 	if err != nil {

@@ -168,6 +168,7 @@ func (f *flushWriter) begin() {
 	flush(f.w)
 }
 
+// Write sends b at once: what streams is watched.
 func (f *flushWriter) Write(b []byte) (int, error) {
 	f.begun = true
 	n, err := f.w.Write(b)

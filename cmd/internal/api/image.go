@@ -7,6 +7,7 @@ import (
 	"github.com/distribution/reference"
 )
 
+// imageRoutes are images by name, tag, digest or ID. Names hold slashes, hence {name...}.
 func (s *server) imageRoutes() []route {
 	return []route{
 		{"POST", "/images/create", s.imageCreate},
@@ -46,11 +47,13 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 	return p.finish(s.Image.ImageImport(c.Context(), c.Body, ref, c.query["changes"], c.text("message"), c.text("platform"), p))
 }
 
+// imageLoad takes a tar archive of any size as the body; its type does not matter.
 func (s *server) imageLoad(w http.ResponseWriter, c *call) error {
 	p := newProgress(w)
 	return p.finish(s.Image.ImageLoad(c.Context(), c.Body, c.flag("quiet"), p))
 }
 
+// imageList lists what this host has.
 func (s *server) imageList(w http.ResponseWriter, c *call) error {
 	f, err := c.filters()
 	if err != nil {
@@ -63,6 +66,7 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, orEmpty(list))
 }
 
+// imageInspect answers 404 for a missing image, which makes compose pull it.
 func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
 	info, err := s.Image.ImageInspect(c.Context(), c.name)
 	if err != nil {
@@ -71,6 +75,7 @@ func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, info)
 }
 
+// imageTag answers 201 without a body.
 func (s *server) imageTag(w http.ResponseWriter, c *call) error {
 	target, err := joinTag(c.text("repo"), c.text("tag"))
 	if err != nil {
@@ -85,6 +90,7 @@ func (s *server) imageTag(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// imageRemove deletes untagged parents as well, unless noprune says otherwise.
 func (s *server) imageRemove(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()

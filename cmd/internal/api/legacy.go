@@ -31,6 +31,7 @@ type legacyNetworkSettings struct {
 	MacAddress          network.HardwareAddr
 }
 
+// withLegacyNetwork fills the old fields from the network called bridge, the only one that they ever meant.
 func withLegacyNetwork(info container.InspectResponse) legacyInspect {
 	out := legacyInspect{InspectResponse: info}
 	if info.NetworkSettings == nil {
@@ -54,6 +55,7 @@ type legacyEvent struct {
 	events.Message
 }
 
+// withLegacyNames fills what docker fills: images have no from.
 func withLegacyNames(m events.Message) legacyEvent {
 	e := legacyEvent{Message: m}
 	switch m.Type {

@@ -30,6 +30,7 @@ func validName(s string) bool {
 	return true
 }
 
+// alphanumeric is ASCII only: names become host names.
 func alphanumeric(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }

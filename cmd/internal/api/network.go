@@ -7,6 +7,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
+// networkRoutes are networks by name, ID or prefix of one.
 func (s *server) networkRoutes() []route {
 	return []route{
 		{"GET", "/networks", s.networkList},
@@ -19,6 +20,7 @@ func (s *server) networkRoutes() []route {
 	}
 }
 
+// networkList answers a bare array.
 func (s *server) networkList(w http.ResponseWriter, c *call) error {
 	f, err := c.filters()
 	if err != nil {
@@ -35,6 +37,7 @@ func (s *server) networkList(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// networkInspect is also what docker network rm asks first.
 func (s *server) networkInspect(w http.ResponseWriter, c *call) error {
 	info, err := s.Network.NetworkInspect(c.Context(), c.name, c.text("scope"), c.flag("verbose"))
 	if err != nil {
@@ -46,6 +49,7 @@ func (s *server) networkInspect(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, info)
 }
 
+// networkCreate answers 201 with the ID; unknown options come back as a warning, bad values as a 400.
 func (s *server) networkCreate(w http.ResponseWriter, c *call) error {
 	var req network.CreateRequest
 	if err := c.body(w, &req); err != nil {
@@ -63,6 +67,7 @@ func (s *server) networkCreate(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusCreated, res)
 }
 
+// networkRemove answers 204; a network in use or predefined is the back end's 403.
 func (s *server) networkRemove(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -73,6 +78,7 @@ func (s *server) networkRemove(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// networkConnect answers 200 without a body, running container or not.
 func (s *server) networkConnect(w http.ResponseWriter, c *call) error {
 	var req network.ConnectRequest
 	if err := c.body(w, &req); err != nil {
@@ -90,6 +96,7 @@ func (s *server) networkConnect(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// networkDisconnect with Force works for a container that is gone.
 func (s *server) networkDisconnect(w http.ResponseWriter, c *call) error {
 	var req network.DisconnectRequest
 	if err := c.body(w, &req); err != nil {
@@ -107,6 +114,7 @@ func (s *server) networkDisconnect(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// networkPrune removes what no container uses, and names it.
 func (s *server) networkPrune(w http.ResponseWriter, c *call) error {
 	f, err := c.filters()
 	if err != nil {

@@ -65,6 +65,7 @@ type pageSubnet struct{ Subnet, Gateway string }
 
 type pageEndpoint struct{ Name, ID, Address, MAC, Host string }
 
+// newPage makes the page's handler. The policy header forbids all scripts, whatever a name might smuggle in.
 func newPage(cfg Config) http.Handler {
 	tmpl := template.Must(template.New("page").Funcs(template.FuncMap{"short": short}).Parse(pageHTML))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

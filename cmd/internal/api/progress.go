@@ -25,6 +25,7 @@ type progress struct {
 	out flushWriter
 }
 
+// newProgress sends nothing yet: an error before the first line may still have a status of its own.
 func newProgress(w http.ResponseWriter) *progress {
 	return &progress{w: w, out: flushWriter{w: w}}
 }
@@ -41,6 +42,7 @@ func (p *progress) Status(status, id string, current, total int64) {
 // Stream implements Progress.
 func (p *progress) Stream(text string) { p.write(progressLine{Stream: text}) }
 
+// write sends one line.
 func (p *progress) write(line progressLine) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

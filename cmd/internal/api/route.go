@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 	"path"
 	"strconv"
@@ -94,11 +93,10 @@ func parseVersion(s string) (apiVersion, error) {
 	return apiVersion{a, b}, nil
 }
 
+// less compares by number, not by text.
 func (v apiVersion) less(o apiVersion) bool {
 	return v.major < o.major || v.major == o.major && v.minor < o.minor
 }
-
-func (v apiVersion) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
 
 // negotiate checks a path's version; a path without one speaks the newest. The texts are docker's.
 func negotiate(s string) (apiVersion, error) {

@@ -53,6 +53,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// dispatch checks the version before the path, as docker does, so that a client learns what is wrong with all its calls.
 func (s *server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	text, segs := splitPath(r.URL.Path)
 	version, err := negotiate(text)
@@ -108,11 +109,13 @@ type recorder struct {
 	begun bool
 }
 
+// WriteHeader notes that the answer has begun.
 func (w *recorder) WriteHeader(status int) {
 	w.begun = true
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write notes that the answer has begun.
 func (w *recorder) Write(b []byte) (int, error) {
 	w.begun = true
 	return w.ResponseWriter.Write(b)

@@ -34,6 +34,7 @@ func swarmError(err error) error {
 	return err
 }
 
+// swarmInit refuses the options that would promise something; ListenAddr is ignored, since there is one port.
 func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 	var req swarm.InitRequest
 	if err := c.body(w, &req); err != nil {
@@ -63,6 +64,7 @@ func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, res.NodeID)
 }
 
+// swarmJoin takes the one token for both of docker's roles.
 func (s *server) swarmJoin(w http.ResponseWriter, c *call) error {
 	var req swarm.JoinRequest
 	if err := c.body(w, &req); err != nil {
@@ -97,6 +99,7 @@ func (s *server) joinAny(ctx context.Context, req swarm.JoinRequest) (err error)
 	return err
 }
 
+// swarmLeave is clusterLeave with docker's statuses.
 func (s *server) swarmLeave(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -121,6 +124,7 @@ func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// swarmInspect is where docker swarm init and join-token read the token.
 func (s *server) swarmInspect(w http.ResponseWriter, c *call) error {
 	if s.System.SwarmState(c.Context()) == string(swarm.LocalNodeStateInactive) {
 		return errdefs.ErrUnavailable.WithMessage("This node is not a swarm manager. Use \"docker swarm init\" or " +
@@ -141,6 +145,7 @@ func (s *server) swarmInspect(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// nodeList is docker node ls; the client then asks /info which row is this host.
 func (s *server) nodeList(w http.ResponseWriter, c *call) error {
 	f, err := c.filters()
 	if err != nil {
@@ -153,6 +158,7 @@ func (s *server) nodeList(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, orEmpty(list))
 }
 
+// nodeInspect takes an ID or a name; docker resolves self by /info.
 func (s *server) nodeInspect(w http.ResponseWriter, c *call) error {
 	node, err := s.Cluster.NodeInspect(c.Context(), c.name)
 	if err != nil {
@@ -161,6 +167,7 @@ func (s *server) nodeInspect(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, node)
 }
 
+// checkAvailability refuses pause and drain, which speak of services' tasks.
 func checkAvailability(a swarm.NodeAvailability) error {
 	if a == "" || a == swarm.NodeAvailabilityActive {
 		return nil

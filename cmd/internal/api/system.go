@@ -5,6 +5,7 @@ import (
 	"net/http"
 )
 
+// systemRoutes are what clients ask before anything else, and the page for people.
 func (s *server) systemRoutes() []route {
 	return []route{
 		{"GET", "/", s.webPage},
@@ -17,6 +18,7 @@ func (s *server) systemRoutes() []route {
 	}
 }
 
+// webPage serves the page on the socket too: curl --unix-socket shows it on a host without the port.
 func (s *server) webPage(w http.ResponseWriter, c *call) error {
 	s.page.ServeHTTP(w, c.Request)
 	return nil
@@ -38,6 +40,7 @@ func (s *server) ping(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// versionInfo fixes the API versions: they are this package's to know.
 func (s *server) versionInfo(w http.ResponseWriter, c *call) error {
 	v, err := s.System.Version(c.Context())
 	if err != nil {
@@ -47,6 +50,7 @@ func (s *server) versionInfo(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, v)
 }
 
+// info is docker info; its Swarm part makes docker node ls work.
 func (s *server) info(w http.ResponseWriter, c *call) error {
 	info, err := s.System.Info(c.Context())
 	if err != nil {
