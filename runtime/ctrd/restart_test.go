@@ -90,7 +90,7 @@ func TestDaemonKilled(t *testing.T) {
 	kill := startDaemon(t, plan{Host: h, Image: img, IDs: []string{ended, running}, Args: [][]string{
 		// It ends only when told, which is after the daemon's death.
 		{"sh", "-c", "while ! [ -e /go ]; do echo tick; sleep 0.01; done; echo last line; exit 42"},
-		{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; read -r -t 0.01 x && echo got $x; done"},
+		{"sh", "-c", "(i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done) & while read -r x; do echo got $x; done"},
 	}})
 	_, err := Start(t.Context(), h.config(nil))
 	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "another daemon") {

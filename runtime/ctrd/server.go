@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
@@ -29,7 +30,12 @@ type embedded struct {
 	client *containerd.Client
 	lock   *os.File
 	logs   *slogHook
+	cancel context.CancelFunc // ends the server's own loops
 }
+
+// stopTimeout bounds a shutdown: containerd's database waits for a garbage
+// collection that runs, and the process ends soon after anyway.
+const stopTimeout = 5 * time.Second
 
 // captureKey finds, in a plugin's context, the place for the in-memory client.
 type captureKey struct{}
@@ -76,7 +82,8 @@ func takeLock(path string) (*os.File, error) {
 func (e *embedded) start(ctx context.Context, cfg Config) error {
 	// The server outlives the call that starts it: a cancelled start-up context
 	// must not take its listeners down later.
-	ctx, e.logs = bridgeLogs(context.WithoutCancel(ctx), cfg.Log)
+	ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	ctx, e.logs = bridgeLogs(ctx, cfg.Log)
 	c := serverConfig(cfg)
 	if err := os.MkdirAll(cfg.SocketDir, 0o700); err != nil {
 		return err
@@ -169,11 +176,21 @@ func serverVersion() string {
 }
 
 func (e *embedded) close() {
-	if e.logs != nil {
+	if e.cancel != nil {
+		// Before Stop: a garbage collection that finds its databases closed blocks
+		// for ever, and the rest of Stop behind it.
+		e.cancel()
 		e.logs.closed.Store(true)
 	}
 	if e.srv != nil {
-		e.srv.Stop()
+		done := make(chan struct{})
+		go func() { e.srv.Stop(); close(done) }()
+		timer := time.NewTimer(stopTimeout)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		}
 	}
 	if e.lock != nil {
 		_ = e.lock.Close()

@@ -25,7 +25,7 @@ const labelContainer = "minictl/container"
 // Create makes a container's record and its writable layer on top of the image's.
 func (r *Runtime) Create(ctx context.Context, id, imageID string, labels map[string]string) error {
 	ctx = r.ctx(ctx)
-	img, err := r.findImage(ctx, imageID)
+	img, err := r.resolveImage(ctx, imageID)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
@@ -88,23 +88,6 @@ func (r *Runtime) setSpec(rec *containers.Container, s *specs.Spec) error {
 	rec.Spec = spec
 	rec.Runtime = containers.RuntimeInfo{Name: r.shim, Options: opts}
 	return nil
-}
-
-// findImage resolves "sha256:<config digest>" or a name.
-func (r *Runtime) findImage(ctx context.Context, ref string) (containerd.Image, error) {
-	all, err := r.client.ListImages(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, img := range all {
-		if img.Name() == ref {
-			return img, nil
-		}
-		if c, err := img.Config(ctx); err == nil && c.Digest.String() == ref {
-			return img, nil
-		}
-	}
-	return nil, fmt.Errorf("no such image: %s: %w", ref, errdefs.ErrNotFound)
 }
 
 // Containers lists the IDs of all containers that have a record.

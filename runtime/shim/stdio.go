@@ -36,8 +36,8 @@ type stdio struct {
 }
 
 // Output ends with the last process that holds the pipes, and with --pid=host that
-// may be one that never ends, so drain is bounded: drainRounds of drainIdle, and
-// one drainIdle for a client that reads nothing.
+// may be one that never ends, so drain is bounded: two drainIdle in which nothing
+// moves, drainRounds of them in all.
 const (
 	drainIdle   = time.Second
 	drainRounds = 10
@@ -172,21 +172,24 @@ func (s *stdio) pump(o output) {
 	}
 }
 
-// drain waits until the streams have ended, as long as something moves. Then it
-// lets go of clients that do not read: the log is worth more.
+// drain waits until the streams have ended, as long as something moves. When
+// nothing does, it first lets go of clients that do not read: the log is worth more.
 func (s *stdio) drain() {
 	done := make(chan struct{})
 	go func() { s.output.Wait(); close(done) }()
 	tick := time.NewTicker(drainIdle)
 	defer tick.Stop()
-	for moved, rounds := s.moved.Load(), 0; rounds < drainRounds; rounds++ {
+	idle := 0
+	for moved, round := s.moved.Load(), 0; round < drainRounds && idle < 2; round++ {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
 		}
 		now := s.moved.Load()
-		if now == moved {
+		if now != moved {
+			idle = 0
+		} else if idle++; idle == 1 {
 			s.hub.cut()
 		}
 		moved = now
