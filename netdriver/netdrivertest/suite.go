@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -222,15 +224,19 @@ func faults(t *testing.T, b *bench) {
 	missing := netdriver.Sandbox{ID: "gone", Path: filepath.Join(filepath.Dir(b.boxes[0].Path), "gone")}
 	clash := b.Endpoints[1]
 	clash.Interface = b.Endpoints[0].Interface
+	lost := b.Endpoints[1] // it fails when all but the last step has been made
+	lost.Gateway = netip.MustParseAddr("203.0.113.1")
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
 	tries := map[string]func() error{
 		"missing sandbox": func() error { return b.tryJoin(context.Background(), b.Endpoints[1], missing) },
 		"interface taken": func() error { return b.tryJoin(context.Background(), clash, b.boxes[0]) },
+		"gateway afar":    func() error { return b.tryJoin(context.Background(), lost, b.boxes[1]) },
 		"cancelled":       func() error { return b.tryJoin(cancelled, b.Endpoints[1], b.boxes[1]) },
 	}
 	wants := map[string]func(error) bool{
 		"missing sandbox": errdefs.IsNotFound, "interface taken": errdefs.IsAlreadyExists, "cancelled": isCancelled,
+		"gateway afar": func(err error) bool { return errors.Is(err, syscall.ENETUNREACH) },
 	}
 	b.visit(t, state{present: true, joined: [2]bool{true, false}}, never)
 	before := b.listing(t)

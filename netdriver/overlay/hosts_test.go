@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -124,11 +125,19 @@ func TestIsolation(t *testing.T) {
 	three := b.join(t, w, 3, "three")
 	four := a.join(t, other, 4, "four")
 	b.join(t, other, 5, "five")
-	reach(t, three, 2, true)
-	reach(t, four, 5, true)
-	reach(t, four, 2, false) // same host, other network
-	reach(t, three, 5, false)
-	reach(t, four, 3, false) // other host, other network
+	var wg sync.WaitGroup
+	for _, c := range []struct {
+		from string
+		to   byte
+		want bool
+	}{
+		{three, 2, true}, {four, 5, true},
+		{four, 2, false}, {three, 5, false}, // the same host, another network
+		{four, 3, false}, // another host and network
+	} {
+		wg.Go(func() { reach(t, c.from, c.to, c.want) }) // at once: each refusal takes its second
+	}
+	wg.Wait()
 }
 
 func TestAddressMoves(t *testing.T) {

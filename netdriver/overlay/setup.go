@@ -184,7 +184,7 @@ func fits(c *nl.Conn, have nl.Link, w want) (bool, error) {
 }
 
 // addTunnel makes the tunnel device. It is asked for in the daemon's namespace, where its UDP socket stays, and made
-// in the network's under a name unique to the network, since the kernel compares names in the first as well.
+// in the network's under a name unique to the network: there are kernels that compare names in the first as well.
 func addTunnel(c *nl.Conn, w want) error {
 	host, err := nl.Here()
 	if err != nil {
