@@ -136,7 +136,7 @@ func (c *Cluster) errNameTaken(name string, holder NodeID) error {
 	if n, ok := c.known()[holder]; ok {
 		at = " at " + n.Addr.Addr().String()
 	}
-	return fmt.Errorf("a node named %s is in the cluster already (%s%s): start this host's daemon with another name, `minictl daemon --node-name NAME`: %w",
+	return fmt.Errorf("a node named %s is in the cluster already (%s%s): start this host's daemon with another name, `minictl daemon --node-name NAME`, or, if that node is gone for good, run `minictl node rm` for it on a member: %w",
 		name, holder, at, errdefs.ErrAlreadyExists)
 }
 

@@ -138,6 +138,7 @@ func (c *Cluster) start() error {
 	c.wg.Go(func() { c.watchKeys(keys) })
 	c.wg.Go(func() { c.events.run(c.ctx) })
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
+	c.wg.Go(func() { c.keepCertificate(c.ctx) })
 	if c.Clustered() {
 		c.resume()
 	}
@@ -180,6 +181,9 @@ func (c *Cluster) listenLater(ctx context.Context) {
 func (c *Cluster) listen() error {
 	cred, err := c.node.LoadCredentials(c.files.identity())
 	if err != nil {
+		return err
+	}
+	if cred, err = c.renewed(cred, time.Now()); err != nil {
 		return err
 	}
 	return c.startSession(cred)

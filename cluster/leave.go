@@ -95,6 +95,31 @@ func (c *Cluster) askForget(ctx context.Context, client *rpc.Client, self NodeID
 	}
 }
 
+// Remove drops a node that is gone for good, named by name or ID: its record, its addresses and endpoint records, its
+// part in the Store. A node that is alive is refused: it must leave by itself.
+func (c *Cluster) Remove(ctx context.Context, node string) error {
+	if err := c.begin("change"); err != nil {
+		return err
+	}
+	defer c.op.Unlock()
+	for _, m := range c.Members() {
+		if m.Name != node && string(m.ID) != node {
+			continue
+		}
+		if m.Alive {
+			return fmt.Errorf("remove node %s: it is alive: run `minictl cluster leave` on it: %w", node, errdefs.ErrFailedPrecondition)
+		}
+		if _, err := c.onLeader(ctx, callRemove, memberRequest{ID: m.ID}, c.removePeer); err != nil {
+			return fmt.Errorf("remove node %s: %w", node, err)
+		}
+		if err := c.forget(ctx, m.ID); err != nil {
+			return fmt.Errorf("remove node %s: %w", node, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("remove node %s: no such node: %w", node, errdefs.ErrNotFound)
+}
+
 // forget deletes a node's records from the Store: addresses first, so that a crash half way leaves a node that can leave
 // again.
 func (c *Cluster) forget(ctx context.Context, id NodeID) error {

@@ -53,13 +53,13 @@ func TestJoinRefused(t *testing.T) {
 	expired := parsed
 	expired.Expires = time.Now().Add(-2 * time.Hour).Truncate(time.Second)
 	// The secret has expired in the store, the token's text says otherwise.
-	late, err := identity.NewToken(a.session().cred.CA, time.Now().Add(time.Hour))
+	late, err := identity.NewToken(a.session().ca, time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	value, _ := json.Marshal(tokenValue{Secret: late.Secret, Expires: time.Now().Add(-time.Minute)})
 	put(t, a, prefixToken+late.ID(), string(value))
-	unknown, err := identity.NewToken(a.session().cred.CA, time.Now().Add(time.Hour))
+	unknown, err := identity.NewToken(a.session().ca, time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +318,22 @@ func TestLeaveByForce(t *testing.T) {
 	if got := len(a.Members()); got != 2 {
 		t.Errorf("a must still list the one that went without a word, has %d", got)
 	}
+	if err := b.Join(t.Context(), b.options(a.token(t), a)); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "minictl node rm") {
+		t.Errorf("its name is taken by its own ghost: %v", err)
+	}
+	if err := a.Remove(t.Context(), "a"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("remove a live node: %v", err)
+	}
+	if err := a.Remove(t.Context(), "nobody"); !errdefs.IsNotFound(err) {
+		t.Errorf("remove nobody: %v", err)
+	}
+	if err := a.Remove(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	b.join(t, a)
+	if got := a.alive(); got != "a b" {
+		t.Errorf("a sees %q", got)
+	}
 }
 
 func TestFailedJoinLeavesNothing(t *testing.T) {
@@ -434,5 +450,41 @@ func TestErrorsKeepTheirTextOverTheWire(t *testing.T) {
 	var conflict *store.ConflictError
 	if !errors.As(err, &conflict) || conflict.Key != nodeKey(a.Self().ID) || conflict.Have == 0 {
 		t.Errorf("err = %v", err)
+	}
+}
+
+func TestCertificateIsRenewed(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := a.authority(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := b.node.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _, err := ca.Sign(csr, time.Now().Add(-120*24*time.Hour)) // switched off for months
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := b.node.Credentials(old, ca.Cert.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cred.Save(b.files.identity()); err != nil {
+		t.Fatal(err)
+	}
+	b.open(t)
+	eventually(t, 8*time.Second, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	before := a.session().cred
+	if err := a.renewRunning(time.Now().Add(80 * 24 * time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if after := a.session().cred; after == before || after.Due(time.Now().Add(80*24*time.Hour)) {
+		t.Error("a running daemon's certificate was not renewed")
 	}
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ const authorizeWait = time.Second
 // session is what runs while this host listens: the port, and who is served on it.
 type session struct {
 	tr     *transport.Transport
-	cred   *identity.Credentials
+	cred   *identity.Credentials // replaced by renewRunning, which holds op
+	ca     *x509.Certificate
 	calls  *rpc.Server
 	joins  *rpc.Server
 	client *rpc.Client
@@ -39,7 +41,7 @@ func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 	c.mu.Lock()
 	self, fence, keys := c.st.Self, transport.Fence{Cluster: c.st.Cluster, Epoch: c.st.Epoch}, c.st.Keys
 	c.mu.Unlock()
-	s := &session{cred: cred}
+	s := &session{cred: cred, ca: cred.CA}
 	s.tr, err = transport.Listen(c.ctx, transport.Config{
 		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log,
 	})

@@ -37,11 +37,11 @@ func (c *Cluster) Token(ctx context.Context, rotate bool) (string, time.Time, er
 			}
 		}
 		if best.CheckExpiry(time.Now()) == nil {
-			best.Digest = identity.Digest(s.cred.CA)
+			best.Digest = identity.Digest(s.ca)
 			return best.String(), best.Expires, nil
 		}
 	}
-	t, err := identity.NewToken(s.cred.CA, time.Now().Add(identity.TokenLifetime))
+	t, err := identity.NewToken(s.ca, time.Now().Add(identity.TokenLifetime))
 	if err != nil {
 		return "", time.Time{}, err
 	}

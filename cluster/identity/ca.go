@@ -22,6 +22,7 @@ import (
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	certLifetime = 90 * 24 * time.Hour
+	renewBefore  = 30 * 24 * time.Hour
 	// A new host's clock may be behind the signer's; an hour back covers time zones set wrongly at neither end.
 	backdate = time.Hour
 )
@@ -181,6 +182,9 @@ func (n *Node) Credentials(cert, ca []byte) (*Credentials, error) {
 		CA:   root,
 	}, nil
 }
+
+// Due tells whether the certificate should be replaced: it ends within 30 days, or has ended.
+func (c *Credentials) Due(now time.Time) bool { return c.Cert.Leaf.NotAfter.Sub(now) < renewBefore }
 
 // Save keeps the certificates beside the key.
 func (c *Credentials) Save(dir string) error {

@@ -67,6 +67,9 @@ func DecodeUpdate(b []byte) (Update, error) {
 	return u, u.check()
 }
 
+// maxIncarnation leaves an owner room to outdo whatever anybody claims of it.
+const maxIncarnation = 1 << 62
+
 // check says what is wrong with an update that another host sent.
 func (u Update) check() error {
 	bad := func(format string, args ...any) error {
@@ -77,6 +80,8 @@ func (u Update) check() error {
 		return bad("no owner")
 	case u.Version.Compare(Version{}) <= 0:
 		return bad("no version")
+	case u.Version.Incarnation > maxIncarnation:
+		return bad("incarnation %d", u.Version.Incarnation)
 	case len(u.Put)+len(u.Del) > MaxRecords:
 		return bad("%d records", len(u.Put)+len(u.Del))
 	case u.Full && (len(u.Del) > 0 || u.Base != Version{}):

@@ -96,6 +96,9 @@ func TestRestartKeepsRecordsAndOutdoesItself(t *testing.T) {
 	if !lost.Outdo(b.Digest()["a"]) || lost.Outdo(b.Digest()["a"]) {
 		t.Fatal("Outdo must say true once")
 	}
+	if lost.Outdo(Version{Incarnation: 1<<64 - 1}) {
+		t.Error("a claim that cannot be outdone was believed")
+	}
 	if out, err := b.Merge(mustFull(t, lost)); err != nil || !slices.Equal(out.Networks, []string{"net1"}) || len(b.Network("net1")) != 0 {
 		t.Fatalf("after Outdo: %+v, %v", out, err)
 	}
@@ -111,6 +114,7 @@ func TestForgedUpdates(t *testing.T) {
 		"own name":          {Owner: "b", Version: ok, Full: true},
 		"no owner":          {Version: ok, Full: true},
 		"no version":        {Owner: "a", Full: true},
+		"no room above":     {Owner: "a", Version: Version{1<<62 + 1, 0}, Full: true},
 		"backwards":         {Owner: "a", Version: ok, Base: Version{1, 2}},
 		"other incarnation": {Owner: "a", Version: ok, Base: Version{2, 1}},
 		"deleting whole":    {Owner: "a", Version: ok, Full: true, Del: []string{"x"}},

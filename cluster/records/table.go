@@ -174,7 +174,7 @@ func (t *Table) Missing(digest map[string]Version) []string {
 // It reports whether it did: the whole snapshot has to be sent to everybody then.
 func (t *Table) Outdo(seen Version) bool {
 	own := t.owners[t.self]
-	if seen.Compare(own.version) <= 0 {
+	if seen.Compare(own.version) <= 0 || seen.Incarnation >= maxIncarnation { // the latter nobody believes
 		return false
 	}
 	own.version = Version{Incarnation: seen.Incarnation + 1}

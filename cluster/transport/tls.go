@@ -21,13 +21,14 @@ var ErrForeign = errors.New("another cluster")
 // configuration with one protocol only, so that the decision about the certificate and the protocol negotiated cannot
 // differ.
 func (t *Transport) serverConfig() *tls.Config {
+	cred := t.cred.Load()
 	base := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{t.cfg.Credentials.Cert},
+		Certificates:           []tls.Certificate{cred.Cert},
 		SessionTicketsDisabled: true, // connections last; a resumed session would skip the look at the certificate
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(t.cfg.Credentials.CA)
+	pool.AddCert(cred.CA)
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		for _, name := range hello.SupportedProtos {
 			p := Protocol(name)
@@ -49,11 +50,12 @@ func (t *Transport) serverConfig() *tls.Config {
 }
 
 func (t *Transport) clientConfig(id string, p Protocol) *tls.Config {
+	cred := t.cred.Load()
 	pool := x509.NewCertPool()
-	pool.AddCert(t.cfg.Credentials.CA)
+	pool.AddCert(cred.CA)
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{t.cfg.Credentials.Cert},
+		Certificates: []tls.Certificate{cred.Cert},
 		RootCAs:      pool,
 		ServerName:   id,
 		NextProtos:   []string{string(p)},

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -61,6 +62,7 @@ type Transport struct {
 	done      chan struct{}
 	wg        sync.WaitGroup
 
+	cred   atomic.Pointer[identity.Credentials]
 	mu     sync.Mutex
 	conns  map[*Conn]struct{}
 	raw    map[net.Conn]struct{} // in their handshake
@@ -98,6 +100,7 @@ func Listen(ctx context.Context, cfg Config) (*Transport, error) {
 		conns:     map[*Conn]struct{}{},
 		raw:       map[net.Conn]struct{}{},
 	}
+	t.cred.Store(cfg.Credentials)
 	for _, p := range []Protocol{Gossip, Raft, RPC, Join} {
 		t.listeners[p] = newListener(tcp.Addr())
 	}
@@ -128,6 +131,9 @@ func bind(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, *net.UDPC
 	}
 	return nil, nil, fmt.Errorf("listen on %v: %w: %w", addr, err, errdefs.ErrUnavailable)
 }
+
+// SetCredentials replaces the certificate for all connections from now on; those that exist go on.
+func (t *Transport) SetCredentials(c *identity.Credentials) { t.cred.Store(c) }
 
 // Addr is where the transport listens.
 func (t *Transport) Addr() netip.AddrPort { return t.tcp.Addr().(*net.TCPAddr).AddrPort() }
