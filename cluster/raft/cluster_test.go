@@ -344,7 +344,12 @@ func TestSnapshots(t *testing.T) {
 		}
 	}
 	for seen := 0; seen < 52; { // once, k00 to k49, last
-		seen += len(<-watch)
+		select {
+		case batch := <-watch:
+			seen += len(batch)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the watcher on n2 saw %d changes of 52", seen)
+		}
 	}
 	// Everybody starts again from what lies on the disk.
 	for _, host := range []string{"n3", "n2", "n1"} {

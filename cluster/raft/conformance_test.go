@@ -9,14 +9,17 @@ import (
 
 func TestConformance(t *testing.T) {
 	t.Run("alone", func(t *testing.T) {
+		t.Parallel()
 		storetest.Run(t, func(t *testing.T) []store.Store {
 			return []store.Store{openAlone(t, t.TempDir())}
 		})
 	})
 	t.Run("voter and two learners", func(t *testing.T) {
+		t.Parallel()
 		storetest.Run(t, func(t *testing.T) []store.Store { return newCluster(t, 3, 1).stores() })
 	})
 	t.Run("three voters", func(t *testing.T) {
+		t.Parallel()
 		storetest.Run(t, func(t *testing.T) []store.Store { return newCluster(t, 3, 3).stores() })
 	})
 }

@@ -11,9 +11,10 @@ import (
 type leadership struct {
 	mu      sync.Mutex
 	id      string        // "" when there is none
+	term    uint64        // in which id was noted
 	since   time.Time     // of id
 	changed chan struct{} // closed when id changes
-	ready   chan struct{} // closed when this host leads and has applied all before it
+	ready   chan struct{} // closed when this host, leading in term, has applied all before it
 	isReady bool
 }
 
@@ -67,10 +68,13 @@ func (b *Backend) watchLeader() {
 // noteLeader compares what raft says with what was known.
 func (b *Backend) noteLeader() {
 	id, _ := b.Leader()
+	term := b.raft.CurrentTerm()
 	l := &b.leader
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if id == l.id {
+	// Another's reign between two of this host's may be too short to be seen;
+	// the term tells.
+	if id == l.id && (id != b.node || term == l.term) {
 		return
 	}
 	if id == "" {
@@ -78,7 +82,7 @@ func (b *Backend) noteLeader() {
 	} else {
 		b.log.Info("new leader", "node", id)
 	}
-	l.id, l.since = id, time.Now()
+	l.id, l.term, l.since = id, term, time.Now()
 	close(l.changed)
 	l.changed = make(chan struct{})
 	if l.isReady {

@@ -194,6 +194,20 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// TestHole: an entry that is missing is damage as well.
+func TestHole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.db")
+	l := openTestLog(t, path)
+	err := l.StoreLogs(entries(1, 5))
+	err = errors.Join(err, l.db.Update(func(tx *bolt.Tx) error { return bucket(tx, bucketLog).Delete(indexKey(3)) }), l.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLog(path, "n1", nil); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "entry 4 follows entry 2") {
+		t.Errorf("opened with a hole: %v", err)
+	}
+}
+
 func TestForeignFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "raft.db")

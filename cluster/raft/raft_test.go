@@ -1,11 +1,16 @@
 package raft
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+	hraft "github.com/hashicorp/raft"
 	"github.com/minictl/minictl/cluster/store"
 )
 
@@ -48,5 +53,68 @@ func TestAloneIsWritableAtOnce(t *testing.T) {
 	pairs, _, err := b.Range(t.Context(), "", false)
 	if err != nil || len(pairs) != 2 {
 		t.Fatalf("replica after restart: %v %v", pairs, err)
+	}
+}
+
+// TestReplay: entries that were recalled from the disk come again when a
+// leader confirms them, and a snapshot may be older than what was recalled. A
+// replica neither repeats nor goes back.
+func TestReplay(t *testing.T) {
+	f := newFSM()
+	apply := func(index uint64, txn store.Txn) {
+		t.Helper()
+		cmd, err := encodeCommand(txn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := f.Apply(&hraft.Log{Index: index, Data: cmd}).(result); r.err != nil {
+			t.Fatal(r.err)
+		}
+	}
+	first := put("a", "1")
+	apply(5, first)
+	var old bytes.Buffer
+	if snap, err := f.Snapshot(); err != nil {
+		t.Fatal(err)
+	} else if err := snap.(*snapshot).write(&old); err != nil {
+		t.Fatal(err)
+	}
+	apply(6, store.Txn{Then: []store.Op{{Key: "a", Delete: true}}})
+	apply(5, first)
+	if err := f.Restore(io.NopCloser(&old)); err != nil {
+		t.Fatal(err)
+	}
+	pairs, rev, _ := f.mem.Range(t.Context(), "", false)
+	if len(pairs) != 0 || rev != 6 || f.index() != 6 {
+		t.Errorf("after a replay: %v, revision %d, applied %d", pairs, rev, f.index())
+	}
+}
+
+// TestFreshReadWaits: a leader that has not yet applied what its predecessors
+// promised gives no fresh answers.
+func TestFreshReadWaits(t *testing.T) {
+	b := openAlone(t, t.TempDir())
+	mustPut(t, b, "a", "1")
+	if _, _, err := b.LocalRange(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	b.leader.mu.Lock()
+	b.leader.ready, b.leader.isReady = make(chan struct{}), false
+	ready := b.leader.ready
+	b.leader.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, _, err := b.LocalRange(ctx, ""); !errdefs.IsUnavailable(err) {
+		t.Errorf("fresh read of a leader that is not ready: %v", err)
+	}
+	b.prepareToLead(ready)
+	if _, _, err := b.LocalRange(t.Context(), ""); err != nil {
+		t.Errorf("fresh read of a leader that is ready: %v", err)
+	}
+	b.leader.mu.Lock()
+	b.leader.term--
+	b.leader.mu.Unlock()
+	if _, _, err := b.LocalRange(t.Context(), ""); !errdefs.IsUnavailable(err) {
+		t.Errorf("fresh read in another term: %v", err)
 	}
 }

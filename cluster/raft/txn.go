@@ -104,7 +104,7 @@ func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, 
 		return nil, 0, b.raftError("read "+prefix, hraft.ErrNotLeader)
 	}
 	b.leader.mu.Lock()
-	ready, changed := b.leader.ready, b.leader.changed
+	ready, changed, term := b.leader.ready, b.leader.changed, b.leader.term
 	b.leader.mu.Unlock()
 	select {
 	case <-ready:
@@ -115,6 +115,10 @@ func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, 
 	}
 	if err := awaitFuture(ctx, b.raft.VerifyLeader); err != nil {
 		return nil, 0, b.raftError("read "+prefix, err)
+	}
+	if b.raft.CurrentTerm() != term {
+		// It leads again, after somebody else: ready was about the first time.
+		return nil, 0, b.raftError("read "+prefix, hraft.ErrLeadershipLost)
 	}
 	return b.fsm.mem.Range(ctx, prefix, true)
 }
