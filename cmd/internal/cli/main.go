@@ -60,7 +60,11 @@ func exitCode(ctx context.Context, c *console.Console, err error) int {
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) { // nohup's wish, which Notify would undo
+			signal.Notify(caught, s)
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -290,5 +292,56 @@ func TestWaitPrintsCodes(t *testing.T) {
 	r := clitest.Run(t, d, "wait", "a", "b")
 	if r.Code != 1 || r.Out != "5\n" || r.Err != "minictl: Error response from daemon: No such container: b\n" {
 		t.Errorf("got %+v", r)
+	}
+}
+
+func TestAttach(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("GET /containers/{id}/json", clitest.JSON(200, `{"Id":"`+id+`","Config":{"OpenStdin":true},"State":{"Running":true}}`))
+	d.Handle("GET /containers/dead/json", clitest.JSON(200, `{"Id":"`+id+`","Config":{},"State":{"Running":false}}`))
+	d.Handle("POST /containers/{id}/wait", clitest.JSON(200, `{"StatusCode":4}`))
+	d.Handle("POST /containers/{id}/attach", clitest.Hijack(func(c net.Conn, in io.Reader) {
+		b, _ := io.ReadAll(in)
+		io.WriteString(c, clitest.Frame(1, "got "+string(b)))
+	}))
+	if r := clitest.RunInput(t, d, "typed", "attach", "web"); r.Code != 4 || r.Out != "got typed" {
+		t.Errorf("got %+v", r)
+	}
+	// A container that ended between the look and the wait must not be waited for.
+	if q := d.Find(t, "POST", "/containers/"+id+"/wait").Query; q.Get("condition") != "not-running" {
+		t.Errorf("wait: %v", q)
+	}
+	if q := d.Find(t, "POST", "/containers/"+id+"/attach").Query; q.Get("stdin") != "1" || q.Get("stdout") != "1" || q.Get("stderr") != "1" {
+		t.Errorf("attach: %v", q)
+	}
+	if r := clitest.RunInput(t, d, "typed", "attach", "--no-stdin", "web"); r.Code != 4 || r.Out != "got " {
+		t.Errorf("--no-stdin: %+v", r)
+	}
+	if r := clitest.Run(t, d, "attach", "dead"); r.Code != 1 || !strings.Contains(r.Err, "stopped container") {
+		t.Errorf("dead: %+v", r)
+	}
+}
+
+func TestCIDFile(t *testing.T) {
+	b := newBox(t, "0", "")
+	b.startOK()
+	file := filepath.Join(t.TempDir(), "cid")
+	if r := clitest.Run(t, b.d, "run", "-d", "--cidfile", file, "busybox"); r.Code != 0 {
+		t.Errorf("got %+v", r)
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != id {
+		t.Errorf("file %q, %v", got, err)
+	}
+	if r := clitest.Run(t, b.d, "run", "-d", "--cidfile", file, "busybox"); r.Code != 125 || !strings.Contains(r.Err, "delete "+file) {
+		t.Errorf("file in the way: %+v", r)
+	}
+	d := clitest.Start(t)
+	d.Handle("POST /containers/create", clitest.Fail(400, "no"))
+	other := file + "2"
+	if r := clitest.Run(t, d, "run", "-d", "--cidfile", other, "busybox"); r.Code != 125 {
+		t.Errorf("got %+v", r)
+	}
+	if _, err := os.Stat(other); err == nil {
+		t.Error("a refused container left its ID file")
 	}
 }

@@ -111,6 +111,19 @@ func (u *terminal) mustBeRaw() {
 	}
 }
 
+// waitRaw returns once the client has set the terminal raw, or when the test's patience ends.
+func (u *terminal) waitRaw() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(clitest.Patience); u.state().Lflag&unix.ICANON != 0; {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return
+		}
+	}
+}
+
 func (u *terminal) mustBeRestored() {
 	u.t.Helper()
 	if after := u.state(); *after != *u.before {
@@ -228,8 +241,14 @@ func TestTerminalIsRestoredWhenStartFails(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
-	d.Handle("DELETE /containers/{id}", clitest.Empty(204))
-	d.Handle("POST /containers/{id}/start", clitest.Fail(400, "executable file not found in $PATH"))
+	d.Handle("DELETE /containers/{id}", func(w http.ResponseWriter, _ *http.Request) {
+		u.mustBeRestored() // before anything else is done, or printed
+		w.WriteHeader(204)
+	})
+	d.Handle("POST /containers/{id}/start", func(w http.ResponseWriter, r *http.Request) {
+		u.waitRaw()
+		clitest.Fail(400, "executable file not found in $PATH")(w, r)
+	})
 	if code := <-u.run(d, "run", "-it", "busybox", "nosuch"); code != 127 {
 		t.Errorf("exit code %d, want 127", code)
 	}

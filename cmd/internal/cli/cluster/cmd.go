@@ -2,6 +2,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -71,8 +72,13 @@ func runInit(ctx context.Context, cl initClient, out io.Writer, req api.ClusterI
 		return err
 	}
 	fmt.Fprintf(out, "Cluster initialized: node %s (%s)%s.\n\n", res.NodeName, res.NodeID, advertised(ctx, cl, res.NodeID))
-	fmt.Fprintf(out, "To add a host, run this there%s:\n\n    %s\n", within(res.Token.Expires, time.Now()), res.JoinCommand)
+	writeJoin(out, res.Token.Expires, cmp.Or(res.JoinCommand, res.Token.JoinCommand))
 	return nil
+}
+
+// writeJoin prints the line that another host needs, alone and indented, so that it is easily marked and pasted.
+func writeJoin(out io.Writer, expires time.Time, line string) {
+	fmt.Fprintf(out, "To add a host, run this there%s:\n\n    %s\n", within(expires, time.Now()), line)
 }
 
 // advertised asks for the address the daemon settled on, which the answer to init does not hold. The cluster is made
@@ -198,7 +204,7 @@ func runToken(ctx context.Context, cl tokenClient, out io.Writer, rotate, quiet 
 	if rotate {
 		fmt.Fprint(out, "The former token is refused from now on.\n\n")
 	}
-	fmt.Fprintf(out, "To add a host, run this there%s:\n\n    %s\n", within(t.Expires, time.Now()), t.JoinCommand)
+	writeJoin(out, t.Expires, t.JoinCommand)
 	return nil
 }
 

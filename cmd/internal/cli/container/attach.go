@@ -20,7 +20,7 @@ type attachOptions struct {
 
 func newAttachCommand(c *console.Console) *cobra.Command {
 	var o attachOptions
-	cmd := each(c, "attach [OPTIONS] CONTAINER",
+	cmd := each("attach [OPTIONS] CONTAINER",
 		"Attach local standard input, output, and error streams to a running container",
 		"  minictl attach bbox1", complete.First(1, complete.Containers(c, false)))
 	cmd.Args = console.Exactly(1)

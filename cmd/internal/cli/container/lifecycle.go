@@ -43,7 +43,7 @@ func (o *endOptions) add(cmd *cobra.Command) func() (*int, error) {
 
 func newStopCommand(c *console.Console) *cobra.Command {
 	var o endOptions
-	cmd := each(c, "stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers",
+	cmd := each("stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers",
 		"  minictl stop web1\n  minictl stop -t 30 db", complete.Containers(c, false))
 	seconds := o.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
@@ -61,7 +61,7 @@ func newStopCommand(c *console.Console) *cobra.Command {
 
 func newRestartCommand(c *console.Console) *cobra.Command {
 	var o endOptions
-	cmd := each(c, "restart [OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers",
+	cmd := each("restart [OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers",
 		"  minictl restart web1", complete.Containers(c, true))
 	seconds := o.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
@@ -79,7 +79,7 @@ func newRestartCommand(c *console.Console) *cobra.Command {
 
 func newKillCommand(c *console.Console) *cobra.Command {
 	var signal string
-	cmd := each(c, "kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers",
+	cmd := each("kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers",
 		"  minictl kill web1\n  minictl kill -s HUP web1", complete.Containers(c, false))
 	cmd.Flags().StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
 	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
@@ -93,7 +93,7 @@ func newKillCommand(c *console.Console) *cobra.Command {
 
 func newRemoveCommand(c *console.Console) *cobra.Command {
 	var o client.ContainerRemoveOptions
-	cmd := each(c, "rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers",
+	cmd := each("rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers",
 		"  minictl rm web1\n  minictl rm -f $(minictl ps -aq)", complete.Containers(c, true))
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.Force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")
@@ -134,7 +134,7 @@ func newRenameCommand(c *console.Console) *cobra.Command {
 }
 
 func newWaitCommand(c *console.Console) *cobra.Command {
-	cmd := each(c, "wait CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes",
+	cmd := each("wait CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes",
 		"  minictl wait job1", complete.Containers(c, false))
 	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
 		cl, err := c.Client()
@@ -178,7 +178,7 @@ func waitOne(ctx context.Context, cl waitClient, ref string) (int64, error) {
 }
 
 // each is a command that takes one or more containers.
-func each(_ *console.Console, use, short, example string, names complete.Func) *cobra.Command {
+func each(use, short, example string, names complete.Func) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example,
 		Args: console.AtLeast(1), ValidArgsFunction: names, DisableFlagsInUseLine: true,

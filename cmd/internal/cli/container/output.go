@@ -29,7 +29,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		format string
 		size   bool
 	)
-	cmd := each(c, "inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
+	cmd := each("inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
 		"  minictl container inspect -f '{{.State.Status}}' web1", complete.Containers(c, true))
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
@@ -53,7 +53,7 @@ func Getter(ctx context.Context, cl inspectClient, size bool) inspect.Getter {
 
 func newLogsCommand(c *console.Console) *cobra.Command {
 	var o client.ContainerLogsOptions
-	cmd := each(c, "logs [OPTIONS] CONTAINER", "Fetch the logs of a container",
+	cmd := each("logs [OPTIONS] CONTAINER", "Fetch the logs of a container",
 		"  minictl logs -f --tail 20 web1\n  minictl logs --since 10m web1", complete.First(1, complete.Containers(c, true)))
 	cmd.Args = console.Exactly(1)
 	fs := cmd.Flags()

@@ -13,6 +13,10 @@ import (
 // Not passed on: those about ourselves (our children, our pipe, the Go runtime's SIGURG) and the terminal's size.
 func ForwardSignals(ctx context.Context, send func(ctx context.Context, signal string) error) (stop func()) {
 	caught := make(chan os.Signal, 16)
+	ignored := map[os.Signal]bool{}
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		ignored[s] = signal.Ignored(s) // nohup's wish holds for the container too
+	}
 	signal.Notify(caught)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -21,7 +25,7 @@ func ForwardSignals(ctx context.Context, send func(ctx context.Context, signal s
 		for {
 			select {
 			case s := <-caught:
-				if name := signalName(s); name != "" {
+				if name := signalName(s); name != "" && !ignored[s] {
 					_ = send(ctx, name) // the container may be gone; its exit code tells
 				}
 			case <-ctx.Done():
