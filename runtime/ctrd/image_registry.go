@@ -111,7 +111,8 @@ func pullError(name reference.Named, err error) error {
 	var status remoteerrors.ErrUnexpectedStatus
 	switch {
 	case errors.Is(err, docker.ErrInvalidAuthorization) && strings.Contains(err.Error(), "no basic auth credentials"):
-		return fmt.Errorf("pull %s: no basic auth credentials: %w", familiar, errdefs.ErrUnauthenticated)
+		// Without a class, as docker answers it: on a 401 its CLI would ask for a login in the middle of a script.
+		return fmt.Errorf("pull %s: no basic auth credentials", familiar)
 	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden),
 		errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err):
 		return denied(name)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,6 +107,19 @@ func (h *Host) MustRun(args ...string) string {
 // Do calls fn on a thread in the host's network namespace, for sockets that a test opens itself: a socket stays in the
 // namespace it was made in.
 func (h *Host) Do(fn func() error) error { return within(h.pid(), netOnly, fn) }
+
+// Dial connects from the host's network namespace, as a DialContext of net/http and the like. addr must be an address
+// literal, since names would be looked up, and connections to several addresses raced, on other threads.
+func (h *Host) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	if _, perr := netip.ParseAddrPort(addr); perr != nil {
+		return nil, fmt.Errorf("dial from %s: %w", h.name, perr)
+	}
+	err = h.Do(func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
 
 // Process is a program running in a host's background.
 type Process struct {

@@ -46,6 +46,8 @@ type Options struct {
 	TLS bool
 	// User and Password turn basic auth on.
 	User, Password string
+	// Dial is how Push reaches it when it runs in another network namespace; nil means from here.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Registry is a registry's configuration on disk, and the registry itself once it runs.
@@ -71,13 +73,17 @@ func Prepare(ctx context.Context, dir string, o Options) (*Registry, error) {
 			return nil, err
 		}
 	}
-	r := &Registry{Addr: o.Listen, opts: o, bin: bin, config: filepath.Join(dir, "config.yml"), client: &http.Client{}}
+	r := &Registry{Addr: o.Listen, opts: o, bin: bin, config: filepath.Join(dir, "config.yml")}
+	transport := &http.Transport{DialContext: o.Dial}
+	r.client = &http.Client{Transport: transport}
 	text := fmt.Sprintf("version: 0.1\nlog: {level: warn, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp:\n  addr: %q\n",
 		filepath.Join(dir, "data"), o.Listen)
 	if o.TLS {
-		if err := r.certify(dir); err != nil {
+		pool, err := r.certify(dir)
+		if err != nil {
 			return nil, err
 		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 		text += fmt.Sprintf("  tls: {certificate: %q, key: %q}\n", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	}
 	if o.User != "" {
@@ -117,7 +123,7 @@ func Start(tb TB, dir string, o Options) *Registry {
 		_ = cmd.Process.Kill()
 		<-done
 	})
-	if err := r.await(done); err != nil {
+	if err := r.Await(done); err != nil {
 		_ = cmd.Process.Kill()
 		err = errors.Join(err, <-done)
 		done <- err
@@ -126,8 +132,8 @@ func Start(tb TB, dir string, o Options) *Registry {
 	return r
 }
 
-// await polls until the registry answers anything at all, or has ended.
-func (r *Registry) await(done chan error) error {
+// Await polls until the registry answers anything at all; a value on ended, which may be nil, means that it never will.
+func (r *Registry) Await(ended chan error) error {
 	deadline := time.NewTimer(10 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -138,8 +144,8 @@ func (r *Registry) await(done chan error) error {
 			return resp.Body.Close()
 		}
 		select {
-		case ended := <-done:
-			done <- ended
+		case why := <-ended:
+			ended <- why
 			return fmt.Errorf("ended at start: %w", err)
 		case <-deadline.C:
 			return fmt.Errorf("does not answer: %w", err)
@@ -239,15 +245,15 @@ func (r *Registry) do(ctx context.Context, method, to, mediaType string, body []
 	return resp, nil
 }
 
-// certify makes a certificate that is its own authority.
-func (r *Registry) certify(dir string) error {
+// certify makes a certificate that is its own authority, and gives the pool that trusts it.
+func (r *Registry) certify(dir string) (*x509.CertPool, error) {
 	host, _, err := net.SplitHostPort(r.Addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab registry"},
@@ -262,17 +268,16 @@ func (r *Registry) certify(dir string) error {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(r.CA)
-	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
-	return errors.Join(
+	return pool, errors.Join(
 		os.WriteFile(filepath.Join(dir, "cert.pem"), r.CA, 0o600),
 		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
 }
