@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/netdrivertest"
+	"github.com/minictl/minictl/netdriver/sandbox"
 )
 
 // recorder is a Firewall that remembers its wish and fails where told to.
@@ -147,6 +150,37 @@ func TestWishForTheFirewall(t *testing.T) {
 		if got := strings.TrimSpace(netdrivertest.MustRun(t, "", "cat /proc/sys/"+key)); got != want {
 			t.Errorf("%s = %s", key, got)
 		}
+	}
+}
+
+// TestPublishedPort runs the driver with the real firewall: a port published on every address is reached from the host
+// itself through 127.0.0.1, which takes the bridge's route_localnet, and nothing of it stays behind.
+func TestPublishedPort(t *testing.T) {
+	netdrivertest.NewNS(t)
+	ctx := context.Background()
+	wall := firewall.New(netdrivertest.Quiet())
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall})
+	n, e := testNetwork(map[string]string{OptionICC: "false"}), testEndpoint(2, "eth0")
+	box := plugIn(t, d, n, netdrivertest.Dir(t), 2)
+	var server net.Listener
+	err := sandbox.Do(box, func() (err error) { server, err = net.Listen("tcp4", "172.18.0.2:80"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for _, host := range []string{"127.0.0.1:8002", "172.18.0.1:8002"} {
+		c, err := net.DialTimeout("tcp4", host, 5*time.Second)
+		if err != nil {
+			t.Errorf("%s: %v", host, err)
+			continue
+		}
+		c.Close()
+	}
+	if err := errors.Join(d.Leave(ctx, n, e), d.Remove(ctx, n)); err != nil {
+		t.Fatal(err)
+	}
+	if rules := netdrivertest.MustRun(t, "", "nft list ruleset"); rules != "" {
+		t.Errorf("left behind:\n%s", rules)
 	}
 }
 

@@ -286,6 +286,18 @@ func sandboxMoved(t *testing.T, b *bench) {
 	b.join(t, b.Endpoints[0], b.boxes[1])
 	same(t, Listing(t, b.boxes[1].Path), inside)
 	same(t, Listing(t, b.boxes[0].Path), empty)
+	// Another endpoint's interface of the same name is not taken for this one's.
+	must(t, b.driver.Leave(context.Background(), b.Network, b.Endpoints[0]))
+	twin := b.Endpoints[1]
+	twin.Interface = b.Endpoints[0].Interface
+	b.join(t, b.Endpoints[0], b.boxes[0])
+	b.join(t, twin, b.boxes[1])
+	theirs := Listing(t, b.boxes[1].Path)
+	if err := b.tryJoin(context.Background(), b.Endpoints[0], b.boxes[1]); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("join where the interface is another endpoint's: %v", err)
+	}
+	same(t, Listing(t, b.boxes[1].Path), theirs)
+	same(t, Listing(t, b.boxes[0].Path), empty)
 }
 
 // must ends the test at an error.
