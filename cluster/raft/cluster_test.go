@@ -447,6 +447,9 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if err := b.AddLearner(t.Context(), "n2"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("add learner after Close: %v", err)
 	}
+	if err := b.WaitApplied(context.Background(), b.AppliedIndex()+1); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("wait after Close: %v", err)
+	}
 	if got := value(t, b, "a"); got != "1" {
 		t.Errorf("replica after Close: a=%q", got)
 	}

@@ -21,8 +21,9 @@ type Config struct {
 	NodeID string       // never changes for a Dir; doubles as raft's server address
 	Log    *slog.Logger // nil: nothing is logged
 
-	// Stream connects to the other hosts. Nil means alone: no network, and
-	// nothing listens.
+	// Stream connects to the other hosts; Close closes its listener. Nil means
+	// alone: no network, and nothing listens. A host that becomes part of a
+	// cluster is closed and opened again with a Stream.
 	Stream StreamLayer
 
 	// Bootstrap makes a new cluster of this one host if Dir holds none yet. A
@@ -283,5 +284,11 @@ func (b *Backend) AppliedIndex() uint64 { return b.fsm.index() }
 // WaitApplied returns when the replica holds transaction index, which may be a
 // revision or another host's AppliedIndex.
 func (b *Backend) WaitApplied(ctx context.Context, index uint64) error {
-	return b.fsm.wait(ctx, index)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
+	if err := b.fsm.wait(ctx, index); err != nil {
+		return errors.Join(b.usable(), err)
+	}
+	return nil
 }

@@ -30,7 +30,7 @@ func (b *Backend) Txn(ctx context.Context, t store.Txn) (store.Revision, error) 
 			if rev, err = b.forward.Txn(ctx, leader, t); err == nil {
 				// Whoever wrote may read it back here at once. When ctx ends
 				// first, the transaction has happened all the same.
-				_ = b.fsm.wait(ctx, uint64(rev))
+				_ = b.WaitApplied(ctx, uint64(rev))
 			}
 			return err
 		})
