@@ -37,6 +37,7 @@ func Main(ctx context.Context, args []string, s Streams, daemon ...*cobra.Comman
 	return exitCode(ctx, c, err)
 }
 
+// exitCode prints err, if there is something to print, and finds its code. A container's own code comes without text.
 func exitCode(ctx context.Context, c *console.Console, err error) int {
 	if err == nil {
 		return 0

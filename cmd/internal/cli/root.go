@@ -45,6 +45,7 @@ func newConsole(s Streams) *console.Console {
 	return c
 }
 
+// newRoot silences cobra's own error printing: Main prints one line, with the exit code that belongs to it.
 func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "minictl [OPTIONS] COMMAND",
@@ -91,6 +92,7 @@ func addGroup(root *cobra.Command, group string, cmds ...*cobra.Command) {
 	}
 }
 
+// groupOf puts what a user types every day first in the help.
 func groupOf(name string) string {
 	switch name {
 	case "run", "exec", "ps", "logs", "pull", "images", "version", "info":

@@ -35,6 +35,7 @@ func refuseUnknown(cmd *cobra.Command) {
 	}
 }
 
+// unknownCommand suggests what cobra finds near; its own error has three lines and no usage.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	instead := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 	if s := cmd.SuggestionsFor(name); len(s) > 0 {

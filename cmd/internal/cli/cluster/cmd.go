@@ -40,6 +40,7 @@ type initClient interface {
 	Status(ctx context.Context) (api.ClusterStatus, error)
 }
 
+// newInitCommand is the tutorial's first step. A host alone already is a cluster of one, so init only opens it to others.
 func newInitCommand(c *console.Console) *cobra.Command {
 	var req api.ClusterInitRequest
 	cmd := &cobra.Command{
@@ -66,6 +67,7 @@ func newInitCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runInit prints the whole line to paste on the next host: nothing is left to be looked up or put together.
 func runInit(ctx context.Context, cl initClient, out io.Writer, req api.ClusterInitRequest) error {
 	res, err := cl.Init(ctx, req)
 	if err != nil {
@@ -149,6 +151,7 @@ func newJoinCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runJoin says how many nodes there are now: that is how a user knows it is the right cluster.
 func runJoin(ctx context.Context, cl joinClient, out io.Writer, req api.ClusterJoinRequest) error {
 	res, err := cl.Join(ctx, req)
 	if err != nil {
@@ -192,6 +195,7 @@ func newTokenCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runToken prints the line to paste, or with quiet what a script needs.
 func runToken(ctx context.Context, cl tokenClient, out io.Writer, rotate, quiet bool) error {
 	t, err := cl.Token(ctx, rotate)
 	if err != nil {
@@ -259,6 +263,8 @@ func newStatusCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runStatus gives the sentences first: what they say (who decides, what if this host dies) is what one asks status for;
+// the table is the evidence.
 func runStatus(ctx context.Context, cl statusClient, out io.Writer, format string) error {
 	st, err := cl.Status(ctx)
 	if err != nil {

@@ -78,6 +78,7 @@ func (c *Client) Status(ctx context.Context) (out api.ClusterStatus, err error) 
 	return out, err
 }
 
+// do makes one request. The paths are unversioned: these routes are ours and come with the same binary.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -125,6 +126,7 @@ func refusal(resp *http.Response) error {
 	return &daemonError{text: "Error response from daemon: " + e.Message, class: errhttp.ToNative(resp.StatusCode)}
 }
 
+// daemonError has docker's words in its text and errdefs' class beneath, as the errors of moby's client have.
 type daemonError struct {
 	text  string
 	class error

@@ -38,6 +38,7 @@ func newAttachCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runAttach joins a container that runs already. It ends with the container's own code, as run does.
 func runAttach(ctx context.Context, cl inspectFollowClient, c *console.Console, o attachOptions, ref string) error {
 	if err := stream.CheckDetachKeys(o.detachKeys); err != nil {
 		return err
@@ -90,6 +91,7 @@ func redraw(ctx context.Context, c *console.Console, set func(context.Context, u
 	stream.FollowSize(ctx, c.Out, set)
 }
 
+// attachable refuses what the daemon would accept and never answer.
 func attachable(s *container.State) error {
 	switch {
 	case s == nil || !s.Running:

@@ -50,6 +50,7 @@ func (f *createFlags) build(fs *pflag.FlagSet, image string, args []string) (*sp
 	return s, nil
 }
 
+// apply reads the files named by flags here, because they are on this side and not on the daemon's.
 func (f *processFlags) apply(fs *pflag.FlagSet, c *container.Config, h *container.HostConfig) error {
 	env, err := opts.ReadKVEnvStrings(f.envFile.GetSlice(), f.env.GetSlice())
 	if err != nil {
@@ -77,6 +78,7 @@ func (f *processFlags) apply(fs *pflag.FlagSet, c *container.Config, h *containe
 	return nil
 }
 
+// apply checks the modes by the API's own rule; docker's client does as well, so that a slip costs no round trip.
 func (f *securityFlags) apply(h *container.HostConfig) error {
 	h.PidMode, h.UTSMode = container.PidMode(f.pid), container.UTSMode(f.uts)
 	h.UsernsMode, h.CgroupnsMode = container.UsernsMode(f.userns), container.CgroupnsMode(f.cgroupns)
@@ -116,6 +118,7 @@ func (f *securityFlags) applySecurityOpt(h *container.HostConfig) error {
 	return nil
 }
 
+// config gives nil when no flag was given: then the image's own check holds, which an empty one would hide.
 func (f *healthFlags) config() (*container.HealthConfig, error) {
 	given := f.cmd != "" || f.interval != 0 || f.timeout != 0 || f.startPeriod != 0 || f.startBetween != 0 || f.retries != 0
 	switch {
@@ -142,6 +145,7 @@ func (f *healthFlags) config() (*container.HealthConfig, error) {
 	return h, nil
 }
 
+// apply keeps apart what was not said and what was said to be zero: for the stop timeout and init these differ.
 func (f *lifetimeFlags) apply(fs *pflag.FlagSet, c *container.Config, h *container.HostConfig) error {
 	policy, err := opts.ParseRestartPolicy(f.restart)
 	if err != nil {
@@ -161,6 +165,7 @@ func (f *lifetimeFlags) apply(fs *pflag.FlagSet, c *container.Config, h *contain
 	return nil
 }
 
+// checkAttach takes the names in any case, as docker does.
 func checkAttach(v string) (string, error) {
 	s := strings.ToLower(v)
 	if !slices.Contains([]string{"stdin", "stdout", "stderr"}, s) {

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
+// apply leaves the meaning of mount options to the daemon, which knows its own file system.
 func (f *storageFlags) apply(c *container.Config, h *container.HostConfig) error {
 	for _, v := range f.volumes.GetSlice() {
 		bind, anonymous, err := parseVolume(v)
@@ -78,6 +79,7 @@ func parseVolume(v string) (bind string, anonymous bool, err error) {
 	return source + ":" + rest, false, nil
 }
 
+// parseSecurityOpt passes on what it does not know: the daemon refuses it by name.
 func parseSecurityOpt(opt string) (string, error) {
 	if opt == "no-new-privileges" {
 		return opt, nil

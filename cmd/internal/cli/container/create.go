@@ -92,6 +92,7 @@ func completeCreateFlags(c *console.Console, cmd *cobra.Command) {
 	}
 }
 
+// runCreate prints the ID and nothing else, so that $(minictl create …) is the container.
 func runCreate(ctx context.Context, cl createClient, c *console.Console, fs *pflag.FlagSet, o *createOptions) error {
 	s, err := o.spec(c, fs)
 	if err != nil {
@@ -219,6 +220,7 @@ type cidFile struct {
 	written bool
 }
 
+// openCIDFile creates with O_EXCL: of two commands with one file, one gets it.
 func openCIDFile(path string) (*cidFile, error) {
 	if path == "" {
 		return &cidFile{}, nil

@@ -61,6 +61,7 @@ type execClient interface {
 	client.ExecAPIClient
 }
 
+// runExec checks everything it can before the exec exists: the API has no call that removes one.
 func runExec(ctx context.Context, cl execClient, c *console.Console, o *execOptions) error {
 	request, err := o.request(c)
 	if err != nil {
@@ -87,6 +88,7 @@ func runExec(ctx context.Context, cl execClient, c *console.Console, o *execOpti
 	return o.attach(ctx, cl, c, created.ID, request)
 }
 
+// request attaches nothing when detached: the daemon would keep pipes that nobody reads.
 func (o *execOptions) request(c *console.Console) (client.ExecCreateOptions, error) {
 	if err := stream.CheckDetachKeys(o.detachKeys); err != nil {
 		return client.ExecCreateOptions{}, err

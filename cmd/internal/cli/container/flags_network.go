@@ -97,6 +97,7 @@ func (f *networkFlags) applyPorts(c *container.Config, h *container.HostConfig) 
 	return nil
 }
 
+// portBindings is docker's older type in the API's newer one.
 func portBindings(in []nat.PortBinding) ([]network.PortBinding, error) {
 	out := make([]network.PortBinding, 0, len(in))
 	for _, b := range in {
@@ -201,6 +202,7 @@ func (f *networkFlags) mergeInto(n *opts.NetworkAttachmentOpts) error {
 	return nil
 }
 
+// endpoint refuses names on networks without a resolver, where the daemon would have nobody to tell them to.
 func endpoint(n opts.NetworkAttachmentOpts) (*network.EndpointSettings, error) {
 	if strings.TrimSpace(n.Target) == "" {
 		return nil, errors.New("no name set for network")

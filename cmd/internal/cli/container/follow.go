@@ -37,6 +37,8 @@ type errNotStarted struct{ error }
 
 func (e errNotStarted) Unwrap() error { return e.error }
 
+// run returns errNotStarted for what happened before the container ran, an ExitError with its code after, nil for
+// code 0 and for a user who detached.
 func (f follow) run(ctx context.Context, cl followClient, c *console.Console) error {
 	if f.signals {
 		defer f.forward(ctx, cl)()
@@ -111,6 +113,7 @@ func (f follow) wait(ctx context.Context, cl followClient) <-chan error {
 	return out
 }
 
+// exitStatus turns a failed wait into the daemon's code: it must not look like the container's own success.
 func exitStatus(w client.ContainerWaitResult) error {
 	select {
 	case r := <-w.Result:

@@ -41,6 +41,7 @@ func (o *endOptions) add(cmd *cobra.Command) func() (*int, error) {
 	}
 }
 
+// newStopCommand sends no timeout unless told: the container's own (run --stop-timeout) is the daemon's to know.
 func newStopCommand(c *console.Console) *cobra.Command {
 	var o endOptions
 	cmd := each("stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers",
@@ -91,6 +92,7 @@ func newKillCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// newRemoveCommand makes rm -f of what is not there a success: clean-up scripts run twice.
 func newRemoveCommand(c *console.Console) *cobra.Command {
 	var o client.ContainerRemoveOptions
 	cmd := each("rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers",
@@ -151,6 +153,7 @@ type waitClient interface {
 	ContainerWait(ctx context.Context, id string, o client.ContainerWaitOptions) client.ContainerWaitResult
 }
 
+// runWait goes on after a failure, so that every line of the output has its container until the first error.
 func runWait(ctx context.Context, cl waitClient, c *console.Console, refs []string) error {
 	var errs []error
 	for _, ref := range refs {

@@ -81,6 +81,7 @@ type logsClient interface {
 	ContainerLogs(ctx context.Context, id string, o client.ContainerLogsOptions) (client.ContainerLogsResult, error)
 }
 
+// runLogs looks at the container first: only its configuration tells whether the log is one stream or two.
 func runLogs(ctx context.Context, cl logsClient, out, errs io.Writer, ref string, o client.ContainerLogsOptions) error {
 	res, err := cl.ContainerInspect(ctx, ref, client.ContainerInspectOptions{})
 	if err != nil {

@@ -63,6 +63,8 @@ type listClient interface {
 	ContainerList(ctx context.Context, o client.ContainerListOptions) (client.ContainerListResult, error)
 }
 
+// runPs leaves filtering to the daemon and layout to docker's own formatter, so that columns and template fields are
+// exactly docker's.
 func runPs(ctx context.Context, cl listClient, out io.Writer, o psOptions) error {
 	if o.latest && o.last == -1 {
 		o.last = 1

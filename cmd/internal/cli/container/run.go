@@ -60,6 +60,8 @@ type runClient interface {
 	ContainerRemove(ctx context.Context, id string, o client.ContainerRemoveOptions) (client.ContainerRemoveResult, error)
 }
 
+// runRun is create, attach, wait, start. When it fails before the container runs it removes it again: a second try with
+// the same name must not fail for another reason.
 func runRun(ctx context.Context, cl runClient, c *console.Console, fs *pflag.FlagSet, o *runOptions) error {
 	s, err := o.spec(c, fs)
 	if err != nil {

@@ -47,6 +47,7 @@ type inspectFollowClient interface {
 	ContainerInspect(ctx context.Context, id string, o client.ContainerInspectOptions) (client.ContainerInspectResult, error)
 }
 
+// runStart without flags starts many and waits for none; attached it is the second half of run, for one.
 func runStart(ctx context.Context, cl inspectFollowClient, c *console.Console, o startOptions, refs []string) error {
 	if !o.attach && !o.interactive {
 		return c.EachError(refs, "start containers", func(ref string) error {

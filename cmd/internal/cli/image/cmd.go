@@ -78,6 +78,7 @@ type loadClient interface {
 	ImageLoad(ctx context.Context, in io.Reader, o ...client.ImageLoadOption) (client.ImageLoadResult, error)
 }
 
+// runLoad refuses to wait for an archive that a user would have to type.
 func runLoad(ctx context.Context, cl loadClient, c *console.Console, input string, quiet bool) error {
 	var in io.Reader = c.In
 	if input != "" && input != "-" {
@@ -255,6 +256,7 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runRemove tries all images; with force a missing one is a note and not a failure.
 func runRemove(ctx context.Context, cl removeClient, c *console.Console, refs []string, o client.ImageRemoveOptions) error {
 	var errs []error
 	for _, ref := range refs {

@@ -59,6 +59,7 @@ func newPullCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runPull says which tag it took when none was given, and at the end the full name, as docker does.
 func runPull(ctx context.Context, cl Puller, c *console.Console, name string, o PullOptions) error {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {

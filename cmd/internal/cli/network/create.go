@@ -49,6 +49,7 @@ func newCreateCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// add takes all of docker's flags; those this daemon cannot honour it refuses by name, which the client need not repeat.
 func (o *createOptions) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&o.driver, "driver", "d", "bridge", "Driver to manage the network")
@@ -92,6 +93,7 @@ type createClient interface {
 	NetworkCreate(ctx context.Context, name string, o client.NetworkCreateOptions) (client.NetworkCreateResult, error)
 }
 
+// runCreate prints the ID alone on stdout; unknown options come back as warnings.
 func runCreate(ctx context.Context, cl createClient, c *console.Console, name string, r client.NetworkCreateOptions) error {
 	res, err := cl.NetworkCreate(ctx, name, r)
 	if err != nil {
@@ -102,7 +104,7 @@ func runCreate(ctx context.Context, cl createClient, c *console.Console, name st
 	return nil
 }
 
-// endpointSettings are connect's flags.
+// connectOptions are connect's flags.
 type connectOptions struct {
 	ip, ip6    addrFlag
 	linkLocal  []string
@@ -147,6 +149,7 @@ func newConnectCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// endpoint leaves IPAMConfig out when no address is asked for: an empty one reads as a wish to some daemons.
 func (o *connectOptions) endpoint() (*network.EndpointSettings, error) {
 	ipam := &network.EndpointIPAMConfig{IPv4Address: o.ip.Addr, IPv6Address: o.ip6.Addr}
 	for _, s := range o.linkLocal {

@@ -29,6 +29,7 @@ func (o *ipamOptions) add(fs *pflag.FlagSet) {
 	fs.Var(o.driverOpts, "ipam-opt", "Set IPAM driver specific options")
 }
 
+// config checks only which belongs to which; whether a pool is sound and free the daemon decides for all clients alike.
 func (o *ipamOptions) config() (*network.IPAM, error) {
 	if len(o.subnets) < len(o.ranges) || len(o.subnets) < len(o.gateways) {
 		return nil, errors.New("every ip-range or gateway must have a corresponding subnet")

@@ -62,6 +62,7 @@ type listClient interface {
 	NetworkList(ctx context.Context, o client.NetworkListOptions) (client.NetworkListResult, error)
 }
 
+// runList sorts by name in natural order (net2 before net10), as docker does.
 func runList(ctx context.Context, cl listClient, out io.Writer, o listOptions) error {
 	res, err := cl.NetworkList(ctx, client.NetworkListOptions{Filters: o.filter.Value()})
 	if err != nil {

@@ -107,6 +107,7 @@ func newListCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
+// runList takes the cluster's own status: docker's node objects know managers and workers, ours vote or learn.
 func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions) error {
 	match, err := matcher(o.filter.Value())
 	if err != nil {

@@ -38,6 +38,7 @@ func FollowSize(ctx context.Context, out *streams.Out, set func(ctx context.Cont
 	}()
 }
 
+// firstSize tries for about half a second; after that the next change of size will do.
 func firstSize(ctx context.Context, out *streams.Out, set func(context.Context, uint, uint) error) {
 	for i := range resizeAttempts {
 		if send(ctx, out, set) == nil {

@@ -98,6 +98,7 @@ func (s *Session) prepareInput() (io.Reader, func(), error) {
 	return term.NewEscapeProxy(s.In, sequence), sync.OnceFunc(s.In.RestoreTerminal), nil
 }
 
+// copyOutput drops a stream that is not wanted and still reads it: the frames of both come over one connection.
 func (s *Session) copyOutput() error {
 	out, errs := s.Out, s.Err
 	if out == nil {

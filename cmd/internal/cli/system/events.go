@@ -63,6 +63,7 @@ type eventsClient interface {
 	Events(ctx context.Context, o client.EventsListOptions) client.EventsResult
 }
 
+// runEvents ends without an error when the daemon ends the stream, which is what --until asks for.
 func runEvents(ctx context.Context, cl eventsClient, out io.Writer, o client.EventsListOptions, format string) error {
 	write, err := eventWriter(format)
 	if err != nil {

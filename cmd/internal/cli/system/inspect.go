@@ -103,6 +103,7 @@ func first(kinds []kind, exact bool) inspect.Getter {
 	}
 }
 
+// skippable errors say that this kind of object has none of that name.
 func skippable(err error) bool {
 	return errdefs.IsNotFound(err) || errdefs.IsNotImplemented(err) || errdefs.IsUnavailable(err) ||
 		strings.Contains(err.Error(), "not supported") || strings.Contains(err.Error(), "invalid reference format")
