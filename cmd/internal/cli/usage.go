@@ -39,7 +39,8 @@ func refuseUnknown(cmd *cobra.Command) {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	instead := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
 	if s := cmd.SuggestionsFor(name); len(s) > 0 {
-		instead = fmt.Sprintf("did you mean '%s %s'?", cmd.CommandPath(), strings.Join(s, fmt.Sprintf("' or '%s ", cmd.CommandPath())))
+		path := cmd.CommandPath() + " "
+		instead = fmt.Sprintf("did you mean '%s'?", path+strings.Join(s, "' or '"+path))
 	}
 	return fmt.Errorf("unknown command %q: %s", strings.TrimPrefix(cmd.CommandPath()+" "+name, "minictl "), instead)
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/docker/cli/opts"
@@ -215,7 +214,10 @@ func endpoint(n opts.NetworkAttachmentOpts) (*network.EndpointSettings, error) {
 			return nil, errors.New("links are only supported for user-defined networks")
 		}
 	}
-	ep := &network.EndpointSettings{Aliases: slices.Clip(append([]string(nil), n.Aliases...)), Links: n.Links, DriverOpts: n.DriverOpts, GwPriority: n.GwPriority}
+	ep := &network.EndpointSettings{Links: n.Links, DriverOpts: n.DriverOpts, GwPriority: n.GwPriority}
+	if len(n.Aliases) > 0 {
+		ep.Aliases = n.Aliases // docker's parser gives an empty list where there is none
+	}
 	if n.IPv4Address.IsValid() || n.IPv6Address.IsValid() || len(n.LinkLocalIPs) > 0 {
 		ep.IPAMConfig = &network.EndpointIPAMConfig{
 			IPv4Address: n.IPv4Address, IPv6Address: n.IPv6Address, LinkLocalIPs: n.LinkLocalIPs,

@@ -33,9 +33,10 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		verbose bool
 	)
 	cmd := &cobra.Command{
-		Use:                   "inspect [OPTIONS] NETWORK [NETWORK...]",
-		Short:                 "Display detailed information on one or more networks",
-		Example:               "  minictl network inspect ov_net1\n  minictl network inspect -f '{{(index .IPAM.Config 0).Subnet}}' ov_net1",
+		Use:   "inspect [OPTIONS] NETWORK [NETWORK...]",
+		Short: "Display detailed information on one or more networks",
+		Example: `  minictl network inspect ov_net1
+  minictl network inspect -f '{{(index .IPAM.Config 0).Subnet}}' ov_net1`,
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Networks(c),
 		DisableFlagsInUseLine: true,
