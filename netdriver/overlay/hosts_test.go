@@ -13,6 +13,7 @@ import (
 
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/netdrivertest"
+	"github.com/minictl/minictl/netdriver/nl"
 )
 
 // node is a host with an overlay driver.
@@ -405,4 +406,45 @@ func TestNewHolderOfAnAddress(t *testing.T) {
 	b.join(t, w, 3, "usual")
 	a.peers(t, w, b, 3)
 	reach(t, one, 3, true)
+}
+
+// TestAtOnce works on two networks from many goroutines, with peers and data path changing meanwhile.
+func TestAtOnce(t *testing.T) {
+	a, b := nodes(t)
+	ctx := context.Background()
+	// Not h.Do: that may end the test, which only the test's own goroutine may.
+	inside := func(fn func() error) {
+		if err := nl.Enter(a.Path, fn); err != nil {
+			t.Error(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range byte(6) {
+		s := a.sandbox(t, "s"+string('0'+rune(i)))
+		n, e := testNetwork(int(i%2)), testEndpoint(10+i, "eth0")
+		wg.Go(func() {
+			for range 3 {
+				inside(func() error { _, err := a.driver.Join(ctx, n, e, s); return err })
+				inside(func() error { return a.driver.SetPeers(ctx, n.ID, []netdriver.Peer{peer(testEndpoint(9, ""), b.Addr)}) })
+				inside(func() error { return a.driver.Leave(ctx, n, e) })
+			}
+		})
+	}
+	wg.Go(func() {
+		for port := range uint16(3) {
+			inside(func() error {
+				return a.driver.SetDataPath(ctx, netdriver.DataPath{Addr: a.Addr, Port: 4789 + port, MTU: 1500})
+			})
+		}
+	})
+	wg.Wait()
+	for i := range 2 {
+		a.Do(t, func() error { return a.driver.Remove(ctx, testNetwork(i)) })
+	}
+	if ids, err := a.driver.Present(); err != nil || len(ids) != 0 {
+		t.Errorf("present: %v, %v", ids, err)
+	}
+	if got := netdrivertest.Listing(t, a.Path); strings.Contains(got, "vx-") || strings.Contains(got, "veth0") {
+		t.Errorf("left on the host:\n%s", got)
+	}
 }
