@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // cgroupRoot is where the hierarchies are mounted: v2 here, or v1 one below each name.
@@ -39,28 +40,51 @@ func (c *cgroups) using(path string) (done func()) {
 }
 
 // tidy removes the empty parents of path that are ours: below (or at) own, or
-// made for a container of this process. A parent that the user made stays.
-func (c *cgroups) tidy(path, own string) {
+// made for a container of this process. A parent that the user made stays. It
+// gives false when it could not try, since a container is being started.
+func (c *cgroups) tidy(path, own string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	unlock := flockRoot(syscall.LOCK_EX | syscall.LOCK_NB)
 	if unlock == nil {
-		return // somebody is starting a container; the next one to end tidies up
+		return false
 	}
 	defer unlock()
 	own = filepath.Clean("/" + own)
 	for _, p := range parents(path) {
 		if !c.made[p] && p != own && !strings.HasPrefix(p, own+"/") {
-			return
+			return true
 		}
 		for _, d := range dirs(p) {
-			// ENOTEMPTY's cousin here is EBUSY: others still use it.
+			// EBUSY is the usual one: others still use it.
 			if err := syscall.Rmdir(d); err != nil && !errors.Is(err, syscall.ENOENT) {
-				return
+				return true
 			}
 		}
 		delete(c.made, p)
 	}
+	return true
+}
+
+// tidySoon is tidy, in the background where it has to wait.
+func (r *Runtime) tidySoon(path string) {
+	if r.cgroups.tidy(path, r.cfg.CgroupParent) {
+		return
+	}
+	r.waits.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+			select {
+			case <-r.life.Done():
+				return
+			case <-tick.C:
+				if r.cgroups.tidy(path, r.cfg.CgroupParent) {
+					return
+				}
+			}
+		}
+	})
 }
 
 // flockRoot locks the root directory of the hierarchies, which all daemons of a

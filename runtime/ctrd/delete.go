@@ -61,7 +61,7 @@ func (t *Task) forget() {
 	if err := os.Remove(t.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.rt.log.Warn("socket of a deleted task stays", "container", t.id, "err", err)
 	}
-	t.rt.cgroups.tidy(t.cgroup, t.rt.cfg.CgroupParent)
+	t.rt.tidySoon(t.cgroup)
 }
 
 // kill ends the process and waits for it.

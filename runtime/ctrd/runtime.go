@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 )
 
@@ -88,6 +90,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 }
 
 func (r *Runtime) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(r.cfg.SocketDir, 0o700); err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
 	if cfg := r.cfg; cfg.External == "" {
 		if r.server, err = startEmbedded(ctx, cfg); err != nil {
 			return err
@@ -114,15 +119,15 @@ func (r *Runtime) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if r.server != nil {
-		r.version = serverVersion()
+		r.version = tidyVersion(version.Version)
 	} else {
 		v, err := r.client.Version(ctx)
 		if err != nil {
 			return err
 		}
-		r.version = v.Version
+		r.version = tidyVersion(v.Version)
 	}
-	err := r.client.NamespaceService().Create(ctx, Namespace, nil)
+	err := r.client.NamespaceService().Create(r.ctx(ctx), Namespace, nil)
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return fmt.Errorf("create namespace: %w", err)
 	}

@@ -85,9 +85,6 @@ func (e *embedded) start(ctx context.Context, cfg Config) error {
 	ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	ctx, e.logs = bridgeLogs(ctx, cfg.Log)
 	c := serverConfig(cfg)
-	if err := os.MkdirAll(cfg.SocketDir, 0o700); err != nil {
-		return err
-	}
 	if err := server.CreateTopLevelDirectories(c); err != nil {
 		return err
 	}
@@ -171,8 +168,11 @@ func serverConfig(cfg Config) *srvconfig.Config {
 	}
 }
 
-func serverVersion() string {
-	return "v" + strings.TrimPrefix(strings.TrimSuffix(version.Version, "+unknown"), "v")
+// tidyVersion gives a version one form: builds differ in "v" and in suffixes.
+func tidyVersion(v string) string {
+	v, _, _ = strings.Cut(v, "+")
+	v, _, _ = strings.Cut(v, "~")
+	return "v" + strings.TrimPrefix(v, "v")
 }
 
 func (e *embedded) close() {

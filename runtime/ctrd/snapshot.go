@@ -125,12 +125,11 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// RootFS mounts a container's root for the call of fn. The root of one that runs
-// is mounted already, and mounting it twice would leave overlayfs confused.
+// RootFS mounts a container's root for the call of fn. The root of one that has a
+// task is mounted already, and mounting it twice would leave overlayfs confused.
 func (r *Runtime) RootFS(ctx context.Context, id string, fn func(root string) error) error {
 	ctx = r.ctx(ctx)
-	live := filepath.Join(r.bundle(id), "rootfs")
-	if mounted, err := mountinfo.Mounted(live); err == nil && mounted {
+	if live := r.liveRoot(ctx, id); live != "" {
 		return fn(live)
 	}
 	mounts, err := r.client.SnapshotService(r.snapshotter).Mounts(ctx, id)
@@ -138,6 +137,27 @@ func (r *Runtime) RootFS(ctx context.Context, id string, fn func(root string) er
 		return fmt.Errorf("mount root of container: %w", err)
 	}
 	return mount.WithTempMount(ctx, mounts, fn)
+}
+
+// liveRoot is where the root of a container with a task is, "" without one.
+func (r *Runtime) liveRoot(ctx context.Context, id string) string {
+	if r.server != nil {
+		path := filepath.Join(r.bundle(id), "rootfs")
+		if mounted, err := mountinfo.Mounted(path); err == nil && mounted {
+			return path
+		}
+		return ""
+	}
+	// Where an external containerd keeps its bundles is its own affair, and its
+	// mounts may be in another namespace; the process has them for certain.
+	t, err := r.LoadTask(ctx, id)
+	if err != nil || t.Pid() == 0 {
+		return ""
+	}
+	if path := fmt.Sprintf("/proc/%d/root", t.Pid()); exists(path) {
+		return path
+	}
+	return ""
 }
 
 // bundle is where an embedded containerd keeps a task's files.

@@ -82,7 +82,7 @@ func (r *Runtime) NewTask(ctx context.Context, id string, o TaskOptions) (*Task,
 	})
 	done()
 	if err != nil {
-		r.cgroups.tidy(t.cgroup, r.cfg.CgroupParent)
+		r.tidySoon(t.cgroup)
 		return nil, err
 	}
 	return r.adopt(t), nil

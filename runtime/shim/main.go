@@ -5,6 +5,8 @@ package shim
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
@@ -30,7 +32,14 @@ func Main() {
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
 		InitFn:   newTaskService,
 	})
-	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
+	m := manager.NewShimManager("io.containerd.runc.v2")
+	if done, err := startLegacy(m, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	} else if done {
+		return
+	}
+	shim.RunShim(context.Background(), m)
 }
 
 func newTaskService(ic *plugin.InitContext) (any, error) {

@@ -25,6 +25,7 @@ type service struct {
 // RegisterTTRPC implements containerd's shim.TTRPCService.
 func (s *service) RegisterTTRPC(srv *ttrpc.Server) error {
 	taskapi.RegisterTTRPCTaskService(srv, s)
+	registerV2(srv, s)
 	return nil
 }
 
