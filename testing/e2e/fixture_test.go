@@ -3,9 +3,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,3 +114,7 @@ func fails(t *testing.T, h *lab.Host, code int, pattern string, args ...string) 
 		t.Errorf("%v: %d lines of error, want one: %s", args, n, errOut)
 	}
 }
+
+func errf(format string, a ...any) error { return fmt.Errorf(format, a...) }
+
+func itoa(n int) string { return strconv.Itoa(n) }

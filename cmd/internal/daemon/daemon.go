@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/cmd/internal/config"
@@ -29,9 +31,6 @@ import (
 	"github.com/minictl/minictl/runtime/ctrd"
 	"github.com/minictl/minictl/runtime/shim/embedded"
 )
-
-// shutdownTimeout bounds how long requests under way may take when the daemon ends.
-const shutdownTimeout = 5 * time.Second
 
 // netnsDir is where plain `ip netns` looks, so that an operator sees the overlays' namespaces.
 const netnsDir = "/run/netns"
@@ -73,7 +72,7 @@ func (d *daemon) build(ctx context.Context) error {
 	cfg := d.cfg
 	rt, err := ctrd.Start(ctx, ctrd.Config{
 		Root: filepath.Join(cfg.DataRoot, "containerd"), State: filepath.Join(cfg.ExecRoot, "containerd"), SocketDir: filepath.Join(cfg.ExecRoot, "s"),
-		External: cfg.Containerd, Shim: embedded.Unpack, Log: d.log.With("component", "containerd"),
+		External: cfg.Containerd, Shim: embedded.Unpack, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -84,7 +83,7 @@ func (d *daemon) build(ctx context.Context) error {
 	// the engine is there is caught up with by its Restore.
 	var eng atomic.Pointer[engine.Engine]
 	cl, err := cluster.Open(ctx, cluster.Config{
-		Dir: filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log.With("component", "cluster"),
+		Dir: filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
 		Applied: func(ctx context.Context, networks []string) error {
 			if e := eng.Load(); e != nil {
 				return e.Applied(ctx, networks)
@@ -102,14 +101,14 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	d.onClose(cl.Close)
 
-	fw := firewall.New(d.log.With("component", "firewall"))
-	resolver := dnsd.NewServer(d.log.With("component", "dns"))
+	fw := firewall.New(d.log)
+	resolver := dnsd.NewServer(d.log)
 	d.onClose(func() error { resolver.Close(); return nil })
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
 		Debug: cfg.Debug, Log: d.log, Runtime: rt, Cluster: cl,
-		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log.With("component", "bridge"), Firewall: fw}), host.New(), none.New()},
-		Overlay:  overlay.New(overlay.Config{Log: d.log.With("component", "overlay"), NetnsDir: netnsDir}),
+		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
+		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Routes: routes, Sandboxes: sandboxes{},
 	})
 	if err != nil {
@@ -132,29 +131,20 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
-	failed := make(chan error, len(listeners)+1)
-	for _, l := range listeners {
-		go func() { failed <- srv.Serve(l) }()
-	}
 	web := d.serveWeb(e)
+	if web != nil {
+		defer web.Close()
+	}
 	if err := writePidfile(d.cfg.Pidfile); err != nil {
-		return errors.Join(err, srv.Close())
+		return errors.Join(err, closeAll(listeners))
 	}
 	d.log.Info("ready", "hosts", d.cfg.Hosts, "node", d.cfg.NodeName, "version", d.cfg.Version)
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-		d.log.Info("stopping; containers go on", "cause", context.Cause(ctx))
+	g, gctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		g.Go(func() error { return api.Serve(gctx, d.log.With("component", "api"), l, handler) })
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if web != nil {
-		_ = web.Close()
-	}
-	if serr := srv.Shutdown(stop); serr != nil {
-		_ = srv.Close() // streams that would go on for ever, such as events and logs -f
-	}
+	err = g.Wait()
+	d.log.Info("stopped; containers go on")
 	return errors.Join(err, removePidfile(d.cfg.Pidfile))
 }
 

@@ -22,14 +22,19 @@ func listen(hosts []string, log *slog.Logger) ([]net.Listener, error) {
 	for _, h := range hosts {
 		l, err := listenOn(h, log)
 		if err != nil {
-			for _, o := range out {
-				_ = o.Close()
-			}
-			return nil, err
+			return nil, errors.Join(err, closeAll(out))
 		}
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+func closeAll(listeners []net.Listener) error {
+	var errs []error
+	for _, l := range listeners {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func listenOn(host string, log *slog.Logger) (net.Listener, error) {

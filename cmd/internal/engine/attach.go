@@ -139,6 +139,9 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts api.Attac
 			return nil, err
 		}
 	}
+	if live, err = escapable(live, b.specCopy().Config.Tty && opts.Stdin, opts.DetachKeys); err != nil {
+		return nil, err
+	}
 	if opts.Logs {
 		return e.withLogs(ctx, b, opts, live), nil
 	}

@@ -20,6 +20,9 @@ import (
 	"github.com/minictl/minictl/runtime/oci"
 )
 
+// execFailed is the exit code of an exec that never ran for reasons of its container's.
+const execFailed = 128
+
 // execution is one exec: asked for, then perhaps started, then ended.
 type execution struct {
 	id, containerID string
@@ -105,10 +108,12 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	task := b.task
 	b.mu.Unlock()
 	if task == nil {
+		x.end(execFailed)
 		return nil, conflict("container %s is not running", b.id)
 	}
 	p, err := e.process(b, x, req)
 	if err != nil {
+		x.end(startExitCode(err))
 		return nil, err
 	}
 	// The command outlives the request that started it.
@@ -119,6 +124,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	}
 	proc, err := task.Exec(ctx, id, p, opts)
 	if err != nil {
+		x.end(startExitCode(err))
 		return nil, execError(err)
 	}
 	exit := proc.Wait()
@@ -139,7 +145,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	if req.Detach {
 		return nil, nil
 	}
-	return &execStream{proc.Stream(), ended}, nil
+	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys)
 }
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
@@ -172,16 +178,27 @@ func (e *Engine) watchExec(ctx context.Context, b *box, x *execution, exit <-cha
 // execStream reads as ended only when the exit code is known: clients ask for it the moment the stream closes.
 type execStream struct {
 	ctrd.Stream
-	ended <-chan struct{}
+	ended  <-chan struct{}
+	closed chan struct{}
+	once   sync.Once
 }
 
 // Read gives output.
 func (s *execStream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
 	if err != nil && n == 0 {
-		<-s.ended
+		select {
+		case <-s.ended:
+		case <-s.closed:
+		}
 	}
 	return n, err
+}
+
+// Close detaches; the command goes on.
+func (s *execStream) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.Stream.Close()
 }
 
 // process is what runc runs.

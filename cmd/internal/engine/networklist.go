@@ -69,7 +69,7 @@ func (n *Network) view() network.Network {
 }
 
 // NetworkInspect is everything about one network: its containers on every live host, and with them the hosts.
-func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, _ bool) (network.Inspect, error) {
+func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (network.Inspect, error) {
 	all, err := e.allNetworks(ctx)
 	if err != nil {
 		return network.Inspect{}, err
@@ -92,6 +92,9 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, _ bool) 
 				Name: u.name, EndpointID: u.endpoint.ID, MacAddress: network.HardwareAddr(u.endpoint.HardwareAddr()), IPv4Address: u.endpoint.Address,
 			}
 		}
+	}
+	if verbose {
+		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(n, &r)}}
 	}
 	if len(n.Subnets) > 0 {
 		used := len(r.Containers)
@@ -124,4 +127,22 @@ func (e *Engine) globalEndpoints(n *Network, r *network.Inspect) {
 		r.Peers = append(r.Peers, network.PeerInfo{Name: name, IP: ip})
 	}
 	slices.SortFunc(r.Peers, func(a, b network.PeerInfo) int { return a.IP.Compare(b.IP) })
+}
+
+// tasks are the endpoints with their hosts: what docker's verbose inspect shows of containers that belong to no service.
+func (e *Engine) tasks(n *Network, r *network.Inspect) []network.Task {
+	hosts := map[string]netip.Addr{}
+	for _, rec := range e.cl.Records(n.ID) {
+		hosts[rec.ID] = rec.VTEP
+	}
+	var out []network.Task
+	for _, c := range r.Containers {
+		t := network.Task{Name: c.Name, EndpointID: c.EndpointID, EndpointIP: c.IPv4Address.Addr(), Info: map[string]string{}}
+		if ip := hosts[c.EndpointID]; ip.IsValid() {
+			t.Info["Host IP"] = ip.String()
+		}
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b network.Task) int { return a.EndpointIP.Compare(b.EndpointIP) })
+	return out
 }

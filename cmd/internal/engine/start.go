@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
@@ -102,6 +103,10 @@ func (e *Engine) start(ctx context.Context, b *box) (_ []string, err error) {
 			r.undo.run(ctx)
 		}
 	}()
+	joints, err := e.plan(ctx, &r.spec)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.makeSandbox(ctx); err != nil {
 		return nil, err
 	}
@@ -112,7 +117,7 @@ func (e *Engine) start(ctx context.Context, b *box) (_ []string, err error) {
 	var g errgroup.Group
 	var netUndo undo
 	g.Go(func() error { return r.makeTask(ctx) })
-	g.Go(func() error { return r.makeEndpoints(ctx, &netUndo) })
+	g.Go(func() error { return r.makeEndpoints(ctx, joints, &netUndo) })
 	err = g.Wait()
 	r.undo.steps = append(r.undo.steps, netUndo.steps...)
 	if err != nil {
@@ -184,7 +189,11 @@ func (r *run) makeTask(ctx context.Context) error {
 		return startError(err)
 	}
 	r.task = task
-	r.undo.add(func(ctx context.Context) { _, _ = task.Delete(ctx) })
+	r.undo.add(func(ctx context.Context) {
+		// A process that has not begun keeps its output open: deleting it would wait for the end of that.
+		_ = task.Kill(ctx, syscall.SIGKILL, true)
+		_, _ = task.Delete(ctx)
+	})
 	return nil
 }
 
@@ -198,14 +207,7 @@ func startError(err error) error {
 	return fmt.Errorf("failed to create task for container: %w", err)
 }
 
-func (r *run) makeEndpoints(ctx context.Context, u *undo) error {
-	if !r.owned {
-		return nil
-	}
-	joints, err := r.e.plan(ctx, &r.spec)
-	if err != nil {
-		return err
-	}
+func (r *run) makeEndpoints(ctx context.Context, joints []joint, u *undo) (err error) {
 	for _, j := range joints {
 		ep, err := r.e.join(ctx, r.b, &r.spec, r.sandbox, j, u)
 		if err != nil {

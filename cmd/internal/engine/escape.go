@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/moby/term"
+
+	"github.com/minictl/minictl/cmd/internal/api"
+)
+
+// defaultEscape is what users know from docker.
+const defaultEscape = "ctrl-p,ctrl-q"
+
+// escapable lets a client on a terminal leave by typing the detach keys: the stream closes, the process goes on.
+func escapable(s api.Stream, tty bool, keys string) (api.Stream, error) {
+	if !tty {
+		return s, nil
+	}
+	if keys == "" {
+		keys = defaultEscape
+	}
+	escape, err := term.ToBytes(keys)
+	if err != nil {
+		return nil, invalid("Invalid detach keys (%s) provided", keys)
+	}
+	return &escapeStream{Stream: s, keys: escape}, nil
+}
+
+// escapeStream watches what is typed. Keys that may be the beginning of the sequence wait until it is clear whether they
+// are.
+type escapeStream struct {
+	api.Stream
+	keys []byte
+	held []byte
+}
+
+// Write types; the detach keys close the stream.
+func (s *escapeStream) Write(p []byte) (int, error) {
+	pass, held, detach := scanEscape(s.keys, slices.Concat(s.held, p))
+	s.held = held
+	if len(pass) > 0 {
+		if _, err := s.Stream.Write(pass); err != nil {
+			return 0, err
+		}
+	}
+	if detach {
+		return len(p), s.Stream.Close()
+	}
+	return len(p), nil
+}
+
+// scanEscape splits what was typed into what goes on, what may be the start of the keys, and whether they were typed.
+func scanEscape(keys, typed []byte) (pass, held []byte, detach bool) {
+	if i := bytes.Index(typed, keys); i >= 0 {
+		return typed[:i], nil, true
+	}
+	for n := min(len(keys)-1, len(typed)); n > 0; n-- {
+		if bytes.HasSuffix(typed, keys[:n]) {
+			return typed[:len(typed)-n], typed[len(typed)-n:], false
+		}
+	}
+	return typed, nil, false
+}
