@@ -218,9 +218,16 @@ func TestTagAndRemove(t *testing.T) {
 	if b, l := stored(t, r); b != 0 || l != 0 {
 		t.Errorf("%d blobs and %d layers stay after the last removal", b, l)
 	}
+	// Removing one image collects garbage: the layers of another are none, though no container holds them.
 	load()
-	if _, err := r.Image(ctx, "a:1"); err != nil {
-		t.Errorf("loaded again: %v", err)
+	if err := r.Load(ctx, saved(t, tiny(t, runtime.GOARCH, []string{"other:1"}, "two")), new(lines)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = r.RemoveImage(ctx, "other:1", false, nobody); err != nil {
+		t.Fatal(err)
+	}
+	if b, l := stored(t, r); b != 3 || l != 1 {
+		t.Errorf("%d blobs and %d layers of the image that stays, want 3 and 1", b, l)
 	}
 }
 
