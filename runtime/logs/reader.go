@@ -114,9 +114,6 @@ func (r *reader) drain(ctx context.Context, yield func(Entry, error) bool) error
 			// what came between its last read and the rotation is still in it.
 			continue
 		}
-		if err := r.drainFile(ctx, r.files[0], yield); err != nil {
-			return err
-		}
 		r.files[0].f.Close()
 		r.files = r.files[1:]
 	}

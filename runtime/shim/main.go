@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
@@ -52,9 +53,19 @@ func newTaskService(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := task.NewTaskService(ic.Context, pub.(shim.Publisher), sd.(shutdown.Service))
+	t, err := task.NewTaskService(ic.Context, publisher{pub.(shim.Publisher)}, sd.(shutdown.Service))
 	if err != nil {
 		return nil, err
 	}
 	return &service{TTRPCTaskService: t}, nil
+}
+
+// publisher sends events to whoever listens there. Our daemon does not depend on
+// them (it asks the shim), so that one which is down is no error to be logged.
+type publisher struct{ shim.Publisher }
+
+// Publish implements events.Publisher.
+func (p publisher) Publish(ctx context.Context, topic string, event events.Event) error {
+	_ = p.Publisher.Publish(ctx, topic, event)
+	return nil
 }
