@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -180,6 +181,30 @@ func TestNoCertificateGetsNowhereButJoining(t *testing.T) {
 	if err == nil {
 		old.Close()
 		t.Error("TLS 1.2 was accepted")
+	}
+}
+
+// TestForeignClientCertificate: a caller that trusts this cluster and claims a member's ID, with a certificate that
+// another authority gave out, gets nowhere.
+func TestForeignClientCertificate(t *testing.T) {
+	ca, peers, fence := authority(t), book{}, Fence{"c", "1.a"}
+	b, bID := member(t, ca, fence, peers)
+	forged := credentials(t, authority(t), ca)
+	peers[forged.ID] = b.Addr() // even if it were a member's ID
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	c, err := tls.Dial("tcp", b.Addr().String(), &tls.Config{
+		Certificates: []tls.Certificate{forged.Cert}, RootCAs: pool, ServerName: bID, NextProtos: []string{string(RPC)},
+	})
+	if err == nil {
+		defer c.Close()
+		var a answer
+		if err = writeFrame(c, fence); err == nil {
+			err = readFrame(c, &a)
+		}
+	}
+	if err == nil {
+		t.Error("a forged certificate was answered")
 	}
 }
 

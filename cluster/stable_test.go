@@ -1,0 +1,66 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/store/memstore"
+)
+
+// TestWatchOverAReplacedStore: to a watcher, another store in the place of the first is a change like any other.
+func TestWatchOverAReplacedStore(t *testing.T) {
+	t.Parallel()
+	first, second := memstore.New(), memstore.New()
+	fill := func(s store.Store, pairs ...string) {
+		var ops []store.Op
+		for _, k := range pairs {
+			ops = append(ops, store.Op{Key: k, Value: []byte(k)})
+		}
+		if _, err := s.Txn(t.Context(), store.Txn{Then: ops}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(first, "n/gone", "n/both")
+	fill(second, "n/both", "n/new")
+	s := newStable(first)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events, err := s.Watch(ctx, "n/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want string) {
+		t.Helper()
+		got := ""
+		for _, e := range <-events {
+			sign := "+"
+			if e.Deleted {
+				sign = "-"
+			}
+			got += sign + e.Pair.Key + " "
+		}
+		if got != want {
+			t.Fatalf("watcher saw %q, want %q", got, want)
+		}
+	}
+	expect("+n/both +n/gone ")
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.replace(second)
+	expect("-n/gone +n/both +n/new ")
+	fill(second, "n/later")
+	expect("+n/later ")
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	if batch, open := <-events; open {
+		t.Fatalf("after close: %v", fmt.Sprint(batch))
+	}
+	if _, err := s.Watch(ctx, "n/"); err == nil {
+		t.Error("a closed cluster can be watched")
+	}
+}
