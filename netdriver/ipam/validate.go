@@ -106,11 +106,7 @@ func family(p netip.Prefix) string {
 	return "IPv6"
 }
 
-// invalid joins faults in the form clients parse: one fault stands alone, several are a list of stars.
+// invalid joins faults on one line, each in docker's words.
 func invalid(faults []string) error {
-	text := faults[0]
-	if len(faults) > 1 {
-		text = "* " + strings.Join(faults, "\n* ")
-	}
-	return errdefs.ErrInvalidArgument.WithMessage("invalid network config:\n" + text)
+	return errdefs.ErrInvalidArgument.WithMessage("invalid network config: " + strings.Join(faults, "; "))
 }

@@ -48,16 +48,16 @@ func TestValidate(t *testing.T) {
 		{"an auxiliary address twice used", subnet("10.0.0.0/24", "10.0.0.1", "", "10.0.0.1"), "",
 			"invalid auxiliary address 10.0.0.1: the gateway has this address"},
 		{"all at once", subnet("10.0.0.1/24", "10.1.0.1", "", "fd00::1", "10.2.0.1"), "",
-			"* invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24\n" +
-				"* invalid gateway 10.1.0.1: parent subnet 10.0.0.1/24 doesn't contain this address\n" +
-				"* invalid auxiliary address 10.2.0.1: parent subnet 10.0.0.1/24 doesn't contain this address\n" +
-				"* invalid auxiliary address fd00::1: parent subnet is an IPv4 block"},
+			"invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24; " +
+				"invalid gateway 10.1.0.1: parent subnet 10.0.0.1/24 doesn't contain this address; " +
+				"invalid auxiliary address 10.2.0.1: parent subnet 10.0.0.1/24 doesn't contain this address; " +
+				"invalid auxiliary address fd00::1: parent subnet is an IPv4 block"},
 		{"nothing left", subnet("10.0.0.0/31", "", "", "10.0.0.0", "10.0.0.1"), "",
 			"invalid subnet 10.0.0.0/31: no address is left for the gateway"},
 	} {
 		got, err := Validate(c.s)
 		if c.text != "" {
-			if err == nil || !errdefs.IsInvalidArgument(err) || err.Error() != "invalid network config:\n"+c.text {
+			if err == nil || !errdefs.IsInvalidArgument(err) || err.Error() != "invalid network config: "+c.text {
 				t.Errorf("%s: %v", c.what, err)
 			}
 			continue

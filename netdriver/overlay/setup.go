@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -258,7 +259,7 @@ func (d *Driver) plug(ctx context.Context, c *nl.Conn, w want, p plugged) error 
 func clearOut(file string) error {
 	c, err := nl.At(file)
 	if errdefs.IsNotFound(err) || !sandbox.Exists(file) {
-		return sandbox.Remove(file) // a dead file
+		return errors.Join(sandbox.Remove(file), sandbox.UnshareDir(filepath.Dir(file))) // a dead file
 	}
 	if err != nil {
 		return err
@@ -274,7 +275,7 @@ func clearOut(file string) error {
 			errs = append(errs, c.Delete(l.Index))
 		}
 	}
-	return errors.Join(append(errs, sandbox.Remove(file))...)
+	return errors.Join(append(errs, sandbox.Remove(file), sandbox.UnshareDir(filepath.Dir(file)))...)
 }
 
 // The neighbour tables' limits that docker sets: a host with more than 1024 reachable containers would otherwise drop

@@ -180,6 +180,22 @@ func ShareDir(dir string) error {
 	return shared(dir, unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, ""))
 }
 
+// UnshareDir takes ShareDir back once the folder is empty; nil while something is in it. A mount below it keeps it busy,
+// so whatever `ip netns` puts there meanwhile is safe.
+func UnshareDir(dir string) error {
+	if left, err := List(dir); err != nil || len(left) > 0 {
+		return err
+	}
+	err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil // in use again, not a mount point, or gone
+	}
+	if err != nil {
+		return fmt.Errorf("unshare folder %s: %w", dir, err)
+	}
+	return nil
+}
+
 // shared names the folder in ShareDir's errors.
 func shared(dir string, err error) error {
 	if err != nil {

@@ -62,7 +62,8 @@ func (u *underlay) plug(h *Host) error {
 	if err := runIn(u.pid(), netOnly, add, "ip", "-batch", "-"); err != nil {
 		return err
 	}
-	up := fmt.Sprintf("link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n", h.addr, Gateway)
+	// No IPv6 address by itself: it would come up a second or two later, between one listing and the next.
+	up := fmt.Sprintf("link set lo up\nlink set eth0 addrgenmode none\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n", h.addr, Gateway)
 	return runIn(h.pid(), netOnly, up, "ip", "-batch", "-")
 }
 

@@ -280,7 +280,7 @@ func TestExec(t *testing.T) {
 		!slices.Equal(body.Cmd, []string{"cat", "-n"}) || !body.AttachStdin || !body.AttachStdout || !body.AttachStderr {
 		t.Errorf("body %+v", body)
 	}
-	if r := clitest.Run(t, d, "exec", "nosuch", "true"); r.Code != 125 {
+	if r := clitest.Run(t, d, "exec", "nosuch", "true"); r.Code != 1 {
 		t.Errorf("no container: %+v", r)
 	}
 }

@@ -264,6 +264,11 @@ func (e *Engine) sweep(ctx context.Context) {
 	}
 }
 
+// pruner is a driver that can tell its own kernel objects from others'.
+type pruner interface {
+	Prune(ctx context.Context, keep []netdriver.NetworkID) error
+}
+
 // sweepNetworks repairs the bridges that users made, and removes the kernel objects of networks nobody here is on.
 func (e *Engine) sweepNetworks(ctx context.Context) {
 	all, err := e.allNetworks(ctx)
@@ -273,18 +278,24 @@ func (e *Engine) sweepNetworks(ctx context.Context) {
 	}
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
+	var keep []netdriver.NetworkID
+	for id := range e.attached {
+		keep = append(keep, netdriver.NetworkID(id))
+	}
 	for _, n := range all {
-		d := e.drivers[n.Driver]
-		switch {
-		case len(e.attached[n.ID]) > 0:
-		case e.lazy(n):
-			err = d.Remove(ctx, n.wish())
-		default:
-			err = d.Ensure(ctx, n.wish())
+		if e.lazy(n) {
+			continue
 		}
-		if err != nil {
+		keep = append(keep, netdriver.NetworkID(n.ID))
+		if err := e.drivers[n.Driver].Ensure(ctx, n.wish()); err != nil {
 			e.log.Error("repair network", "network", n.Name, "err", err)
-			err = nil
+		}
+	}
+	for _, d := range e.drivers {
+		if p, ok := d.(pruner); ok {
+			if err := p.Prune(ctx, keep); err != nil {
+				e.log.Error("remove what no network uses", "driver", d.Type(), "err", err)
+			}
 		}
 	}
 }

@@ -62,6 +62,9 @@ func (c *Console) EachError(names []string, what string, do func(name string) er
 		if errors.As(err, &quiet{}) {
 			continue
 		}
+		if err != nil && len(names) == 1 {
+			return Exit(1, err) // one line says it all
+		}
 		if err != nil {
 			fmt.Fprintln(c.Err, c.Explain(err))
 			failed = append(failed, n)

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/streams"
@@ -121,8 +120,6 @@ func (c *Console) Explain(err error) string {
 		return fmt.Sprintf("cannot reach the minictl daemon at %s: permission denied: use sudo", c.Host)
 	case unreachable(err):
 		return fmt.Sprintf("cannot reach the minictl daemon at %s: is it running? start it with \"minictl daemon\"", c.Host)
-	case errdefs.IsNotImplemented(err):
-		return err.Error() + ": this daemon does not know the request; is it minictl's?"
 	}
 	return err.Error()
 }

@@ -65,20 +65,20 @@ type execClient interface {
 func runExec(ctx context.Context, cl execClient, c *console.Console, o *execOptions) error {
 	request, err := o.request(c)
 	if err != nil {
-		return console.Exit(exitDaemon, err)
+		return err
 	}
 	if !o.detach {
 		// "No such container" is worth more than "not a terminal", so it comes first.
 		if _, err := cl.ContainerInspect(ctx, o.container, client.ContainerInspectOptions{}); err != nil {
-			return console.Exit(exitDaemon, err)
+			return err
 		}
 		if err := checkTTY(c.In, o.interactive, o.tty); err != nil {
-			return console.Exit(exitDaemon, err)
+			return err
 		}
 	}
 	created, err := cl.ExecCreate(ctx, o.container, request)
 	if err != nil {
-		return startError(err)
+		return err
 	}
 	if o.detach {
 		_, err := cl.ExecStart(ctx, created.ID, client.ExecStartOptions{

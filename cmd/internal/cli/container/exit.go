@@ -5,6 +5,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/moby/client"
+
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
 
@@ -20,6 +22,9 @@ func startError(err error) error {
 	var coded *console.ExitError
 	if err == nil || errors.As(err, &coded) {
 		return err
+	}
+	if client.IsErrConnectionFailed(err) {
+		return console.Exit(exitDaemon, err) // its text speaks of the socket, not of the command
 	}
 	return console.Exit(startCode(err.Error()), err)
 }
