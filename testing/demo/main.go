@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,62 +15,21 @@ import (
 func main() {
 	lab.Reexec()
 	d := &demo{}
-	err := d.run()
-	d.cleanup()
-	if err = errors.Join(err, d.failure); err != nil {
+	if err := d.Run(d.walk); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 	fmt.Println("\nThe hosts are gone without a trace. That was minictl.")
 }
 
-// stopped ends the walk where the lab finds a fault: TB's Fatalf does not return.
-type stopped struct{ error }
-
-// demo is the lab's TB for a program.
+// demo logs nothing: the output is the tutorial's.
 type demo struct {
-	cleanups []func()
-	failure  error
-	h1, h2   *lab.Host
-	laptop   *lab.Host
+	lab.Program
+	h1, h2 *lab.Host
+	laptop *lab.Host
 }
 
-// Helper is for tests.
-func (d *demo) Helper() {}
-
-// Logf says nothing: the output is the tutorial's.
-func (d *demo) Logf(string, ...any) {}
-
-// Errorf remembers what went wrong.
-func (d *demo) Errorf(format string, a ...any) {
-	d.failure = errors.Join(d.failure, fmt.Errorf(format, a...))
-}
-
-// Fatalf ends the walk.
-func (d *demo) Fatalf(format string, a ...any) { panic(stopped{fmt.Errorf(format, a...)}) }
-
-// Failed tells whether something went wrong.
-func (d *demo) Failed() bool { return d.failure != nil }
-
-// Cleanup registers what ends the lab.
-func (d *demo) Cleanup(fn func()) { d.cleanups = append(d.cleanups, fn) }
-
-func (d *demo) cleanup() {
-	for i := len(d.cleanups) - 1; i >= 0; i-- {
-		d.cleanups[i]()
-	}
-}
-
-func (d *demo) run() (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			s, ok := r.(stopped)
-			if !ok {
-				panic(r)
-			}
-			err = s.error
-		}
-	}()
+func (d *demo) walk() error {
 	images, err := filepath.Abs("bin/images")
 	if err != nil {
 		return err

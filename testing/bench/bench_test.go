@@ -1,0 +1,84 @@
+package main
+
+import (
+	"math"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestSample(t *testing.T) {
+	for _, c := range []struct {
+		s      sample
+		median float64
+		spread string
+	}{
+		{nil, 0, ""},
+		{sample{7}, 7, ""},
+		{sample{9, 1}, 5, "1 to 9"},
+		{sample{3, 200.25, 1}, 3, "1 to 200.2"},
+	} {
+		if m, s := c.s.median(), c.s.spread("%.4g"); m != c.median || s != c.spread {
+			t.Errorf("%v: %v, %q, want %v, %q", c.s, m, s, c.median, c.spread)
+		}
+	}
+}
+
+func TestTableSaysWhetherTargetsAreMet(t *testing.T) {
+	var tab table
+	if got := tab.String(); got != "" {
+		t.Errorf("an empty table: %q", got)
+	}
+	tab.add(figure{what: "a", values: sample{300}, target: 300, docker: 668})
+	tab.add(figure{what: "b", values: sample{301}, target: 300})
+	tab.add(figure{what: "c", values: sample{50}, target: 50, more: true, format: "%.0f"})
+	tab.add(figure{what: "d", values: sample{49}, target: 50, more: true, format: "%.0f"})
+	tab.add(figure{what: "e", values: sample{2, 1}, format: "%.1f MB"})
+	lines := strings.Split(tab.String(), "\n")[2:]
+	for i, want := range []string{
+		"| a | **300 ms** |  | 1 | ≤ 300 ms: met | 668 ms |",
+		"| b | **301 ms** |  | 1 | ≤ 300 ms: **missed** |  |",
+		"| c | **50** |  | 1 | ≥ 50: met |  |",
+		"| d | **49** |  | 1 | ≥ 50: **missed** |  |",
+		"| e | **1.5 MB** | 1 to 2 | 2 |  |  |",
+	} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("got  %s\nwant %s", lines[i], want)
+		}
+	}
+}
+
+func TestParseRollup(t *testing.T) {
+	const text = "00400000-7ffd000 ---p 00000000 00:00 0 [rollup]\nRss:    2000 kB\nPss:  1 kB\nPrivate_Clean:  500 kB\nPrivate_Dirty:  250 kB\nAnonymous: 3 kB\n"
+	u, err := parseRollup(strings.NewReader(text))
+	if err != nil || math.Abs(u.Resident-2.048) > 1e-9 || math.Abs(u.Private-0.768) > 1e-9 {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	for _, bad := range []string{"", "Rss: 2000 kB\n", strings.Replace(text, "250", "many", 1)} {
+		if u, err := parseRollup(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q: %+v", bad, u)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for only, want := range map[string]string{"": "", "run,names": "", "run,walk": `no part "walk"`} {
+		b := &bench{n: 1}
+		if err := b.choose(only); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("-only %q: %v", only, err)
+		}
+	}
+	if err := new(bench).choose(""); err == nil {
+		t.Error("-n 0 is accepted")
+	}
+}
+
+func TestWeigh(t *testing.T) {
+	u, err := weigh(os.Getpid())
+	if err != nil || u.Resident < 1 || u.Private <= 0 || u.Private > u.Resident {
+		t.Errorf("this process: %+v, %v", u, err)
+	}
+	if _, err := weigh(1 << 30); err == nil {
+		t.Error("a process that is not there has a weight")
+	}
+}
