@@ -96,9 +96,7 @@ func reply(req *dns.Msg, rcode int, rrs []dns.RR) *dns.Msg {
 		// RFC 6891 section 6.1.1: whoever asks with EDNS0 is answered with it.
 		m.SetEdns0(maxUDP, opt.Do())
 		if opt.Version() != 0 {
-			m.Answer = nil
-			m.IsEdns0().SetExtendedRcode(dns.RcodeBadVers)
-			m.Rcode = dns.RcodeSuccess
+			m.Answer, m.Rcode = nil, dns.RcodeBadVers
 		}
 	}
 	return m
