@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,7 +18,7 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 )
 
-// host is a daemon's cluster in a test, on a free port of the loopback interface.
+// host is a daemon's cluster in a test, on an address of its own of the loopback interface.
 type host struct {
 	*Cluster
 	cfg  Config
@@ -112,14 +112,11 @@ func (h *host) alive() string {
 	return strings.Join(names, " ")
 }
 
+// freePort is the control port on one of the 16 million loopback addresses: a port number that was free a moment ago may
+// be taken, for TCP or UDP, by whatever else runs here.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(1 + rand.N(254)), byte(rand.N(256)), byte(1 + rand.N(254))}), ControlPort)
 }
 
 func testLog(t *testing.T, name string) *slog.Logger {

@@ -109,7 +109,7 @@ func TestDuplicateName(t *testing.T) {
 	a.init(t)
 	id := b.Self().ID
 	err := b.Join(t.Context(), b.options(a.token(t), a))
-	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "--node-name") || !strings.Contains(err.Error(), "127.0.0.1") {
+	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "--node-name") || !strings.Contains(err.Error(), a.addr.Addr().String()) {
 		t.Fatalf("err = %v", err)
 	}
 	if b.Clustered() || len(a.Members()) != 1 || b.Self().ID != id {
