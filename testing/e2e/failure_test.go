@@ -158,12 +158,12 @@ func TestRestart(t *testing.T) {
 		t.Run(end.name, func(t *testing.T) {
 			end.do()
 			// Without a daemon: the page is there, and so is the packet to the container on the other host.
-			wantMatch(t, "the page while the daemon is away", laptop.MustRun("busybox", "wget", "-T", "2", "-qO-", "http://192.168.66.11:8080/"), "It works!")
+			wantMatch(t, "the page while the daemon is away", fetch(t, laptop, "http://192.168.66.11:8080/"), "It works!")
 			h1.Daemon()
 			if got := strings.TrimSpace(h1.MustMinictl("inspect", "-f", "{{.State.Pid}}", "web1")); got != pid {
 				t.Errorf("web1 is process %s, was %s", got, pid)
 			}
-			wantMatch(t, "the page after", laptop.MustRun("busybox", "wget", "-T", "2", "-qO-", "http://192.168.66.11:8080/"), "It works!")
+			wantMatch(t, "the page after", fetch(t, laptop, "http://192.168.66.11:8080/"), "It works!")
 			l.Eventually(soon, func() error {
 				_, errOut, code := h1.Minictl("exec", "web1", "ping", "-c", "1", "-W", "1", "bbox2")
 				if code != 0 {

@@ -4,6 +4,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -118,3 +120,20 @@ func fails(t *testing.T, h *lab.Host, code int, pattern string, args ...string) 
 func errf(format string, a ...any) error { return fmt.Errorf(format, a...) }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// fetch gets a page as a program on the host would.
+func fetch(t *testing.T, h *lab.Host, url string) string {
+	t.Helper()
+	client := &http.Client{Timeout: soon, Transport: &http.Transport{DisableKeepAlives: true, DialContext: h.Dial}}
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Errorf("%s: %v", h.Name(), err)
+		return ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s %s: %s, %v", h.Name(), url, resp.Status, err)
+	}
+	return string(b)
+}

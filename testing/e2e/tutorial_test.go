@@ -1,11 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -75,31 +71,8 @@ func (w *walk) cluster() {
 			}
 		}
 	}
-	page := w.page(w.h1, "http://127.0.0.1:7947/")
+	page := fetch(t, w.h1, "http://127.0.0.1:7947/")
 	wantMatch(t, "the web page", page, `host2`)
-}
-
-// page fetches inside a host's network namespace.
-func (w *walk) page(h *lab.Host, url string) string {
-	w.t.Helper()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
-			err = h.Do(func() (err error) { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
-			return c, err
-		},
-	}}
-	resp, err := client.Get(url)
-	if err != nil {
-		w.t.Errorf("%s: %v", h.Name(), err)
-		return ""
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		w.t.Errorf("%s %s: %s, %v", h.Name(), url, resp.Status, err)
-	}
-	return string(b)
 }
 
 // inspected is what the tutorial reads of a network.
@@ -186,7 +159,7 @@ func (w *walk) publishedPort() {
 		h   *lab.Host
 		url string
 	}{{w.laptop, "http://192.168.66.11/"}, {w.h1, "http://192.168.66.11/"}, {w.h1, "http://127.0.0.1/"}} {
-		wantMatch(t, fmt.Sprintf("%s fetches %s", from.h.Name(), from.url), w.page(from.h, from.url), `It works!`)
+		wantMatch(t, fmt.Sprintf("%s fetches %s", from.h.Name(), from.url), fetch(t, from.h, from.url), `It works!`)
 	}
 	wantMatch(t, "the client's true address in httpd's log", w.logs("web1"), `(?m)^\[?(::ffff:)?`+strings.ReplaceAll(w.laptop.Addr().String(), ".", `\.`))
 	wantMatch(t, "ps", w.c.must(w.h1, "ps"), `0\.0\.0\.0:80->80/tcp`)

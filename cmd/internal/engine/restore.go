@@ -175,6 +175,10 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	b.task, b.gone = task, gone
 	b.mu.Unlock()
 	exit := task.Wait()
+	if st, err := task.Status(ctx); err == nil && st == "stopped" {
+		e.watch(b, task, exit, gone) // it ended while nobody watched: a fact before the first question is answered
+		return nil
+	}
 	e.spawn(func() { e.watch(b, task, exit, gone) })
 	return nil
 }
