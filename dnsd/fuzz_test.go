@@ -52,7 +52,8 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(packed(f, refuses(dns.RcodeRefused)(q, false)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := new(dns.Msg)
-		if m.Unpack(b) == nil && len(m.Question) > 0 {
+		// The library takes a question that ends early; a class of 0 is how it shows.
+		if m.Unpack(b) == nil && len(m.Question) > 0 && m.Question[0].Qclass != 0 {
 			q := new(dns.Msg)
 			q.Id, q.Question = m.Id, m.Question[:1]
 			if answers(b, q) != m.Response {
