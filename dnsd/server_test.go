@@ -381,11 +381,17 @@ func TestForgedAnswers(t *testing.T) {
 // A thousand queries that all wait at once are all answered.
 func TestThousandAtOnce(t *testing.T) {
 	const n = 1000
-	var waiting sync.WaitGroup
-	waiting.Add(n)
+	var arrived atomic.Int64
+	all := make(chan struct{})
 	up := upstream(t, func(req *dns.Msg, _ bool) *dns.Msg {
-		waiting.Done()
-		waiting.Wait()
+		if arrived.Add(1) == n {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(exchangeTimeout):
+			return nil
+		}
 		return says("198.51.100.1")(req, false)
 	})
 	s := NewServer(quiet())
@@ -395,7 +401,7 @@ func TestThousandAtOnce(t *testing.T) {
 	for i := range n {
 		wg.Go(func() {
 			raw, err := s.resolve(context.Background(), question(fmt.Sprintf("n%d.example.", i), dns.TypeA),
-				View{Upstreams: []netip.AddrPort{up}, Ndots: -1}, false)
+				View{Upstreams: []netip.AddrPort{up}, Ndots: -1}, true) // TCP: a burst of UDP may overrun the test's own server
 			m := new(dns.Msg)
 			if err != nil || m.Unpack(raw) != nil || show(m) != "198.51.100.1" {
 				failed.Add(1)
