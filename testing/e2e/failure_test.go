@@ -147,6 +147,7 @@ func TestRestart(t *testing.T) {
 	laptop := l.Client("laptop")
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	h1.MustMinictl("run", "-d", "--name", "web1", "-p", "8080:80", "--network", "ov_net1", "httpd")
+	awaitListener(t, l, h1, "web1", 80)
 	h1.MustMinictl("run", "-d", "--name", "count", "--network", "ov_net1", "busybox", "sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; usleep 10000; done")
 	h1.MustMinictl("run", "-d", "--name", "ends", "--network", "ov_net1", "busybox", "sh", "-c", "while [ ! -e /stop ]; do usleep 10000; done; exit 7")
 	h2.MustMinictl("run", "-d", "--name", "bbox2", "--network", "ov_net1", "busybox", "sleep", "600")

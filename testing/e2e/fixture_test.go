@@ -2,9 +2,11 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,7 +19,45 @@ import (
 	"github.com/minictl/minictl/testing/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == udpEcho {
+		fmt.Fprintln(os.Stderr, echo())
+		os.Exit(1)
+	}
+	lab.Main(m)
+}
+
+// udpEcho makes this test program, bound into a container, answer datagrams on port 53 with where they came from.
+const udpEcho = "udp-echo"
+
+func echo() error {
+	c, err := net.ListenPacket("udp", ":53")
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 100)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteTo(fmt.Appendf(nil, "%s from %s", buf[:n], from), from); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitListener waits until a container's process listens: run returns when it runs, which is a little earlier.
+func awaitListener(t *testing.T, l *lab.Lab, h *lab.Host, name string, port int) {
+	t.Helper()
+	l.Eventually(soon, func() error {
+		out := h.MustMinictl("exec", name, "netstat", "-lnt")
+		if !strings.Contains(out, fmt.Sprintf(":%d ", port)) {
+			return errf("%s does not listen yet: %s", name, out)
+		}
+		return nil
+	})
+}
 
 // soon bounds the waits for what other hosts learn by themselves.
 const soon = 10 * time.Second
@@ -136,4 +176,11 @@ func fetch(t *testing.T, h *lab.Host, url string) string {
 		t.Errorf("%s %s: %s, %v", h.Name(), url, resp.Status, err)
 	}
 	return string(b)
+}
+
+// deadline bounds one attempt to connect.
+func deadline() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	context.AfterFunc(ctx, cancel)
+	return ctx
 }

@@ -23,7 +23,7 @@ func TestTutorial(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
-			w := &walk{t: t, c: c, h1: start(t, l, "host1"), h2: start(t, l, "host2"), laptop: l.Client("laptop")}
+			w := &walk{t: t, l: l, c: c, h1: start(t, l, "host1"), h2: start(t, l, "host2"), laptop: l.Client("laptop")}
 			w.before = []lab.Snapshot{w.h1.Snapshot(), w.h2.Snapshot()}
 			w.cluster()
 			w.network()
@@ -39,6 +39,7 @@ func TestTutorial(t *testing.T) {
 
 type walk struct {
 	t              *testing.T
+	l              *lab.Lab
 	c              cli
 	h1, h2, laptop *lab.Host
 	before         []lab.Snapshot
@@ -155,6 +156,7 @@ func (w *walk) container() {
 func (w *walk) publishedPort() {
 	t := w.t
 	w.c.must(w.h1, "run", "-p", "80:80", "-d", "--network", "ov_net1", "--name", "web1", "httpd", "busybox", "httpd", "-f", "-vv", "-h", "/var/www")
+	awaitListener(t, w.l, w.h1, "web1", 80)
 	for _, from := range []struct {
 		h   *lab.Host
 		url string

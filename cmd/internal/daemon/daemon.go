@@ -102,6 +102,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.onClose(cl.Close)
 
 	fw := firewall.New(d.log)
+	d.onClose(func() error { fw.Close(); return nil })
 	resolver := dnsd.NewServer(d.log)
 	d.onClose(func() error { resolver.Close(); return nil })
 	e, err := engine.New(engine.Config{

@@ -76,6 +76,8 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err := e.restoreNetworks(); err != nil {
 		return err
 	}
+	// The rules of before go on serving until every port is stated again.
+	e.cfg.Firewall.Hold()
 	if err := e.adoptDataPath(ctx); err != nil {
 		return err
 	}
@@ -89,6 +91,9 @@ func (e *Engine) Restore(ctx context.Context) error {
 		e.restoreBox(ctx, b)
 	}
 	e.sweep(ctx)
+	if err := e.cfg.Firewall.Sync(ctx); err != nil {
+		return fmt.Errorf("write the firewall's rules: %w", err)
+	}
 	e.spawn(e.reconcileLoop)
 	return nil
 }

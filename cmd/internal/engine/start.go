@@ -45,6 +45,12 @@ func (e *Engine) ContainerStart(ctx context.Context, ref string) ([]string, erro
 	warnings, err := e.start(ctx, b)
 	if err != nil {
 		e.startFailed(b, err)
+		if b.specCopy().HostConfig.AutoRemove {
+			// docker's client waits for the removal of what --rm never started.
+			if rerr := e.remove(context.WithoutCancel(ctx), b); rerr != nil {
+				e.log.Error("remove container that did not start", "container", b.id, "err", rerr)
+			}
+		}
 		return nil, err
 	}
 	return warnings, nil
