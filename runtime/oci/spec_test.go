@@ -1,0 +1,197 @@
+package oci
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	units "github.com/docker/go-units"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/minictl/minictl/runtime/container"
+)
+
+func wish(c mobycontainer.Config, h mobycontainer.HostConfig) Wish {
+	if c.Cmd == nil {
+		c.Cmd = []string{"true"}
+	}
+	return Wish{
+		Spec: &container.Spec{ID: strings.Repeat("a", 64), Config: &c, HostConfig: &h}, Netns: "/run/ns/a", Home: "/root",
+		Host: Host{CgroupParent: "/minictl", Rlimits: map[string]specs.POSIXRlimit{"RLIMIT_NOFILE": {Type: "RLIMIT_NOFILE", Hard: 20000, Soft: 1024}}},
+	}
+}
+
+func namespaceTypes(s *specs.Spec) []specs.LinuxNamespaceType {
+	var out []specs.LinuxNamespaceType
+	for _, n := range s.Linux.Namespaces {
+		out = append(out, n.Type)
+	}
+	return out
+}
+
+func TestBuild(t *testing.T) {
+	s, warnings, err := Build(wish(mobycontainer.Config{Hostname: "web", Env: []string{"PATH=/x", "HOSTNAME=y"}}, mobycontainer.HostConfig{}))
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	if s.Hostname != "web" || s.Process.Cwd != "/" || s.Linux.CgroupsPath != "/minictl/"+strings.Repeat("a", 64) {
+		t.Errorf("%+v", s)
+	}
+	if want := []string{"PATH=/x", "HOSTNAME=y", "HOME=/root"}; !slices.Equal(s.Process.Env, want) {
+		t.Errorf("environment %q, want %q", s.Process.Env, want)
+	}
+	if got := namespaceTypes(s); !slices.Contains(got, specs.NetworkNamespace) || !slices.Contains(got, specs.PIDNamespace) || slices.Contains(got, specs.CgroupNamespace) {
+		t.Errorf("namespaces %v", got)
+	}
+	if s.Linux.Seccomp == nil || len(s.Linux.MaskedPaths) == 0 || !slices.Contains(s.Process.Capabilities.Bounding, "CAP_NET_RAW") ||
+		slices.Contains(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN") {
+		t.Error("not closed as docker closes")
+	}
+}
+
+func TestBuildOptions(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		c    mobycontainer.Config
+		h    mobycontainer.HostConfig
+		ok   func(*specs.Spec) bool
+	}{
+		{"terminal", mobycontainer.Config{Tty: true}, mobycontainer.HostConfig{}, func(s *specs.Spec) bool {
+			return s.Process.Terminal && slices.Contains(s.Process.Env, "TERM=xterm")
+		}},
+		{"read-only", mobycontainer.Config{}, mobycontainer.HostConfig{ReadonlyRootfs: true}, func(s *specs.Spec) bool { return s.Root.Readonly }},
+		{"host PID and IPC", mobycontainer.Config{}, mobycontainer.HostConfig{PidMode: "host", IpcMode: "host"}, func(s *specs.Spec) bool {
+			return !slices.Contains(namespaceTypes(s), specs.PIDNamespace) && !slices.Contains(namespaceTypes(s), specs.IPCNamespace)
+		}},
+		{"unconfined", mobycontainer.Config{}, mobycontainer.HostConfig{SecurityOpt: []string{"seccomp=unconfined"}}, func(s *specs.Spec) bool { return s.Linux.Seccomp == nil }},
+		{"no new privileges", mobycontainer.Config{}, mobycontainer.HostConfig{SecurityOpt: []string{"no-new-privileges"}}, func(s *specs.Spec) bool { return s.Process.NoNewPrivileges }},
+		{"cpus", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{NanoCPUs: 1.5e9}}, func(s *specs.Spec) bool {
+			return *s.Linux.Resources.CPU.Quota == 150000 && *s.Linux.Resources.CPU.Period == 100000
+		}},
+		{"memory means as much swap", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{Memory: 8 << 20}}, func(s *specs.Spec) bool {
+			return *s.Linux.Resources.Memory.Limit == 8<<20 && *s.Linux.Resources.Memory.Swap == 16<<20
+		}},
+		{"capabilities", mobycontainer.Config{}, mobycontainer.HostConfig{CapAdd: []string{"net_admin"}, CapDrop: []string{"CAP_NET_RAW"}}, func(s *specs.Spec) bool {
+			b := s.Process.Capabilities.Bounding
+			return slices.Contains(b, "CAP_NET_ADMIN") && !slices.Contains(b, "CAP_NET_RAW")
+		}},
+		{"no capabilities", mobycontainer.Config{}, mobycontainer.HostConfig{CapDrop: []string{"ALL"}}, func(s *specs.Spec) bool { return len(s.Process.Capabilities.Bounding) == 0 }},
+		{"shm size", mobycontainer.Config{}, mobycontainer.HostConfig{ShmSize: 1 << 20}, func(s *specs.Spec) bool {
+			return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
+				return m.Destination == "/dev/shm" && slices.Contains(m.Options, "size=1048576")
+			})
+		}},
+	} {
+		s, _, err := Build(wish(c.c, c.h))
+		if err != nil || !c.ok(s) {
+			t.Errorf("%s: %v %+v", c.name, err, s)
+		}
+	}
+}
+
+func TestClamps(t *testing.T) {
+	w := wish(mobycontainer.Config{}, mobycontainer.HostConfig{
+		CapAdd:    []string{"SYS_RESOURCE"},
+		Resources: mobycontainer.Resources{Ulimits: []*units.Ulimit{{Name: "nofile", Soft: 99999, Hard: 99999}}},
+	})
+	w.Host.Capabilities = []string{"CAP_CHOWN"}
+	s, warnings, err := Build(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Process.Rlimits; len(got) != 1 || got[0].Hard != 20000 || got[0].Soft != 20000 {
+		t.Errorf("limits %+v", got)
+	}
+	if got := s.Process.Capabilities.Bounding; !slices.Equal(got, []string{"CAP_CHOWN"}) {
+		t.Errorf("capabilities %v", got)
+	}
+	if text := strings.Join(warnings, "\n"); !strings.Contains(text, "CAP_SYS_RESOURCE") || !strings.Contains(text, "nofile=99999:99999") {
+		t.Errorf("warnings %q", warnings)
+	}
+	if _, _, err := Build(wish(mobycontainer.Config{}, mobycontainer.HostConfig{CapAdd: []string{"NOPE"}})); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("an unknown capability: %v", err)
+	}
+	w = wish(mobycontainer.Config{}, mobycontainer.HostConfig{})
+	w.Spec.Config.Cmd = nil
+	if _, _, err := Build(w); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no command: %v", err)
+	}
+}
+
+func TestBinds(t *testing.T) {
+	for _, c := range []struct {
+		v    string
+		want Bind
+		bad  string
+	}{
+		{v: "/a:/b", want: Bind{Source: "/a", Target: "/b", Propagation: "rprivate", Create: true}},
+		{v: "/a:/b:ro,rslave", want: Bind{Source: "/a", Target: "/b", Propagation: "rslave", Create: true, ReadOnly: true, Options: "ro,rslave"}},
+		{v: "/a:/b:nope", bad: "invalid mode"}, {v: "/a", bad: "SOURCE:TARGET"}, {v: "/a:", bad: "SOURCE:TARGET"}, {v: "/a:b", bad: "absolute"},
+		{v: "/a:/", bad: "can't be '/'"}, {v: "/a:/b:c:d", bad: "SOURCE:TARGET"},
+	} {
+		got, err := Binds(&mobycontainer.HostConfig{Binds: []string{c.v}})
+		if c.bad != "" {
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.bad) {
+				t.Errorf("%s: %v", c.v, err)
+			}
+			continue
+		}
+		if err != nil || len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s: %+v, %v", c.v, got, err)
+		}
+	}
+	twice := &mobycontainer.HostConfig{Binds: []string{"/a:/x"}, Mounts: []mount.Mount{{Type: mount.TypeBind, Source: "/b", Target: "/x/"}}}
+	if _, err := Binds(twice); err == nil || !strings.Contains(err.Error(), "duplicate mount point") {
+		t.Errorf("two mounts at one place: %v", err)
+	}
+}
+
+func FuzzBinds(f *testing.F) {
+	f.Add("/a:/b:ro")
+	f.Fuzz(func(t *testing.T, v string) {
+		got, err := Binds(&mobycontainer.HostConfig{Binds: []string{v}})
+		if err == nil && (len(got) != 1 || !strings.HasPrefix(got[0].Source, "/") || !strings.HasPrefix(got[0].Target, "/")) {
+			t.Errorf("%q: %+v", v, got)
+		}
+	})
+}
+
+func TestUser(t *testing.T) {
+	passwd := []byte("root:x:0:0:root:/root:/bin/sh\nwww:x:33:34:www:/var/www:/bin/sh\n")
+	group := []byte("root:x:0:\nextra:x:50:www\nops:x:60:\n")
+	for _, c := range []struct {
+		asked string
+		extra []string
+		want  specs.User
+		home  string
+		bad   bool
+	}{
+		{asked: "", want: specs.User{}, home: "/root"},
+		{asked: "www", want: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{50}}, home: "/var/www"},
+		{asked: "www:ops", want: specs.User{UID: 33, GID: 60}, home: "/var/www"},
+		{asked: "7:8", want: specs.User{UID: 7, GID: 8}, home: "/"},
+		{asked: "7", extra: []string{"ops", "70"}, want: specs.User{UID: 7, AdditionalGids: []uint32{60, 70}}, home: "/"},
+		{asked: "nobody-here", bad: true},
+	} {
+		got, home, err := User(c.asked, passwd, group, c.extra)
+		if c.bad {
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s: %v", c.asked, err)
+			}
+			continue
+		}
+		slices.Sort(got.AdditionalGids)
+		if err != nil || got.UID != c.want.UID || got.GID != c.want.GID || !slices.Equal(got.AdditionalGids, c.want.AdditionalGids) || home != c.home {
+			t.Errorf("%q: %+v home %s, %v", c.asked, got, home, err)
+		}
+	}
+}
+
+func TestCapabilityNames(t *testing.T) {
+	if got := CapabilityNames(1<<0 | 1<<13 | 1<<40); !slices.Equal(got, []string{"CAP_CHOWN", "CAP_NET_RAW", "CAP_CHECKPOINT_RESTORE"}) {
+		t.Errorf("%v", got)
+	}
+}
