@@ -37,15 +37,20 @@ type client struct {
 
 func newHub(raw bool) *hub { return &hub{raw: raw, clients: map[*client]struct{}{}} }
 
-// add attaches a client. When the output has already ended, it gets its end at once.
-func (h *hub) add(c *client) {
+// admit answers a client and attaches it, in one step: its first byte of output comes after the answer, and output made
+// after the answer is not lost. When the output has already ended, it gets its end at once.
+func (h *hub) admit(c *client, answer func() error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if err := answer(); err != nil {
+		return err
+	}
 	if h.ended {
 		c.finish()
-		return
+		return nil
 	}
 	h.clients[c] = struct{}{}
+	return nil
 }
 
 func (h *hub) remove(c *client) {

@@ -45,13 +45,12 @@ func (s *stdio) serve(c *net.UnixConn) {
 
 // attach is the container's stdio for one client until both directions end.
 func (s *stdio) attach(c *net.UnixConn, r wire.Request) {
-	if err := wire.Send(c, wire.Reply{}, nil); err != nil {
+	cl := &client{conn: c, stdout: r.Stdout, stderr: r.Stderr, gone: make(chan struct{})}
+	s.hub.sweep()
+	if err := s.hub.admit(cl, func() error { return wire.Send(c, wire.Reply{}, nil) }); err != nil {
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	cl := &client{conn: c, stdout: r.Stdout, stderr: r.Stderr, gone: make(chan struct{})}
-	s.hub.sweep()
-	s.hub.add(cl)
 	defer s.hub.remove(cl)
 
 	left := make(chan struct{})

@@ -66,7 +66,7 @@ func parseTime(s string) (time.Time, error) {
 	}
 	var nano int64
 	if frac != "" {
-		if nano, err = strconv.ParseInt((frac + "000000000")[:9], 10, 64); err != nil {
+		if nano, err = strconv.ParseInt((frac + "000000000")[:9], 10, 64); err != nil || nano < 0 {
 			return time.Time{}, fmt.Errorf("invalid time %q: want Unix seconds or RFC 3339: %w", s, errdefs.ErrInvalidArgument)
 		}
 	}

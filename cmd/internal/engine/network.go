@@ -420,6 +420,9 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	return nil
 }
 
+// short is how much of an identity people are shown.
+func short(id string) string { return id[:min(12, len(id))] }
+
 func activeEndpoints(n *Network, holders []string) error {
 	return forbidden("error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(holders, ", "))
 }
@@ -429,7 +432,7 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	defer e.netMu.Unlock()
 	var holders []string
 	for _, use := range e.localUses(n.ID) {
-		holders = append(holders, fmt.Sprintf("name:%q id:%q", use.name, use.endpoint.ID[:12]))
+		holders = append(holders, fmt.Sprintf("name:%q id:%q", use.name, short(use.endpoint.ID)))
 	}
 	if len(holders) > 0 {
 		return activeEndpoints(n, holders)
@@ -463,7 +466,7 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 		if len(held) > 0 {
 			var holders []string
 			for _, l := range held {
-				holders = append(holders, fmt.Sprintf("name:%q id:%q", l.Name, l.Endpoint[:12]))
+				holders = append(holders, fmt.Sprintf("name:%q id:%q", l.Name, short(l.Endpoint)))
 			}
 			slices.Sort(holders)
 			return activeEndpoints(n, holders)

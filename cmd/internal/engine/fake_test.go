@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
+)
+
+// fakeCluster is one host's part of a cluster whose decisions are kept in one store in memory.
+type fakeCluster struct {
+	st      store.Store
+	self    cluster.Node
+	records []cluster.Owned
+}
+
+func (c *fakeCluster) Init(context.Context, cluster.InitOptions) error { return nil }
+func (c *fakeCluster) Join(context.Context, cluster.JoinOptions) error { return nil }
+func (c *fakeCluster) Leave(context.Context, bool) error               { return nil }
+func (c *fakeCluster) Token(context.Context, bool) (string, time.Time, error) {
+	return "", time.Time{}, nil
+}
+func (c *fakeCluster) Clustered() bool                { return true }
+func (c *fakeCluster) ID() string                     { return "cluster" }
+func (c *fakeCluster) Epoch() string                  { return "1" }
+func (c *fakeCluster) Self() cluster.Node             { return c.self }
+func (c *fakeCluster) Members() []cluster.Member      { return nil }
+func (c *fakeCluster) Leader() (cluster.NodeID, bool) { return c.self.ID, true }
+func (c *fakeCluster) Store() store.Store             { return c.st }
+func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
+	return nil, nil
+}
+func (c *fakeCluster) Records(string) []cluster.Owned { return c.records }
+func (c *fakeCluster) Synced(context.Context) error   { return nil }
+
+// fakeOverlay accepts every network.
+type fakeOverlay struct{}
+
+func (fakeOverlay) Type() string                                    { return netdriver.TypeOverlay }
+func (fakeOverlay) Check(netdriver.Network) error                   { return nil }
+func (fakeOverlay) Ensure(context.Context, netdriver.Network) error { return nil }
+func (fakeOverlay) Remove(context.Context, netdriver.Network) error { return nil }
+func (fakeOverlay) Join(context.Context, netdriver.Network, netdriver.Endpoint, netdriver.Sandbox) (netdriver.Attachment, error) {
+	return netdriver.Attachment{}, nil
+}
+func (fakeOverlay) Leave(context.Context, netdriver.Network, netdriver.Endpoint) error { return nil }
+func (fakeOverlay) SetPeers(context.Context, netdriver.NetworkID, []netdriver.Peer) error {
+	return nil
+}
+func (fakeOverlay) SetDataPath(context.Context, netdriver.DataPath) error { return nil }
+
+// newHost is an engine that can decide on networks and addresses, and nothing else.
+func newHost(t *testing.T, st store.Store, name string) *Engine {
+	t.Helper()
+	e, err := New(Config{
+		Root: t.TempDir(), NodeName: name, GatewayBridge: "mini_gwbridge", Log: slog.New(slog.DiscardHandler), Overlay: fakeOverlay{},
+		Cluster: &fakeCluster{st: st, self: cluster.Node{ID: cluster.NodeID(name), Name: name}},
+		Routes:  func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// lan is a global network's subnet.
+func lan(t *testing.T, prefix string) []netdriver.Subnet {
+	t.Helper()
+	s, err := ipam.Validate(netdriver.Subnet{Prefix: netip.MustParsePrefix(prefix)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []netdriver.Subnet{s}
+}

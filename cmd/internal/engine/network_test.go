@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/cluster/store/memstore"
+)
+
+func TestPickNetwork(t *testing.T) {
+	all := []*Network{{ID: "abc1", Name: "net"}, {ID: "abd2", Name: "other"}, {ID: "fff3", Name: "abc1"}, {ID: "eee4", Name: "same"}, {ID: "eee5", Name: "same"}}
+	for ref, want := range map[string]string{"net": "abc1", "abc1": "abc1", "abd": "abd2", "fff3": "fff3", "other": "abd2"} {
+		if n, err := pickNetwork(all, ref); err != nil || n.ID != want {
+			t.Errorf("%s: %v, %v", ref, n, err)
+		}
+	}
+	for _, ref := range []string{"nope", ""} {
+		if _, err := pickNetwork(all, ref); !errdefs.IsNotFound(err) {
+			t.Errorf("%q: %v", ref, err)
+		}
+	}
+	for _, ref := range []string{"same", "ab", "eee"} {
+		if _, err := pickNetwork(all, ref); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q is ambiguous: %v", ref, err)
+		}
+	}
+}
+
+// TestCreateGlobal makes networks on five hosts at once: names, VNIs and subnets are unique and in order.
+func TestCreateGlobal(t *testing.T) {
+	st := memstore.New()
+	const hosts, each = 5, 6
+	var wg sync.WaitGroup
+	for h := range hosts {
+		e := newHost(t, st, fmt.Sprintf("host%d", h))
+		wg.Go(func() {
+			for i := range each {
+				req := network.CreateRequest{Name: fmt.Sprintf("n%d-%d", h, i), Driver: "overlay"}
+				if _, err := e.NetworkCreate(t.Context(), req); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	e := newHost(t, st, "reader")
+	all, _, err := e.globalNetworks(t.Context(), true)
+	if err != nil || len(all) != hosts*each {
+		t.Fatalf("%d networks, %v", len(all), err)
+	}
+	var vnis []uint32
+	var subnets []netip.Prefix
+	for _, n := range all {
+		vnis = append(vnis, n.VNI)
+		subnets = append(subnets, n.Subnets[0].Prefix)
+	}
+	slices.Sort(vnis)
+	slices.SortFunc(subnets, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	next := netip.MustParseAddr("10.0.0.0").As4()
+	for i := range all {
+		if vnis[i] != firstVNI+uint32(i) {
+			t.Errorf("VNI %d, want %d", vnis[i], firstVNI+i)
+		}
+		if next[2] == 2 {
+			next[2]++ // this host routes 10.0.2.0/24
+		}
+		if want := netip.PrefixFrom(netip.AddrFrom4(next), 24); subnets[i] != want {
+			t.Errorf("subnet %s, want %s", subnets[i], want)
+		}
+		next[2]++
+	}
+	if _, err := e.NetworkCreate(t.Context(), network.CreateRequest{Name: "n0-0", Driver: "overlay"}); !errdefs.IsConflict(err) {
+		t.Errorf("a name twice: %v", err)
+	}
+	overlap := network.CreateRequest{Name: "o", Driver: "overlay", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.0.0.128/25")}}}}
+	if _, err := e.NetworkCreate(t.Context(), overlap); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("an overlapping subnet: %v", err)
+	}
+}
+
+// TestTakeGlobal takes addresses on five hosts at once: the lowest ones, none twice, and a freed one again.
+func TestTakeGlobal(t *testing.T) {
+	st := memstore.New()
+	first := newHost(t, st, "first")
+	resp, err := first.NetworkCreate(t.Context(), network.CreateRequest{Name: "ov", Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hosts, each = 5, 20
+	var mu sync.Mutex
+	taken := map[netip.Addr]string{}
+	var wg sync.WaitGroup
+	for h := range hosts {
+		e := newHost(t, st, fmt.Sprintf("host%d", h))
+		wg.Go(func() {
+			n, err := e.findNetwork(t.Context(), resp.ID)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for i := range each {
+				l := lease{Node: e.cfg.NodeName, Endpoint: fmt.Sprintf("%d-%d", h, i), Name: "c"}
+				p, err := e.takeAddress(t.Context(), n, netip.Addr{}, l)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if other, twice := taken[p.Addr()]; twice {
+					t.Errorf("%s was given to %s and %s", p, other, l.Endpoint)
+				}
+				taken[p.Addr()] = l.Endpoint
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	a := netip.MustParseAddr("10.0.0.2")
+	for range hosts * each {
+		if _, ok := taken[a]; !ok {
+			t.Errorf("%s was left out", a)
+		}
+		a = a.Next()
+	}
+	n, err := first.findNetwork(t.Context(), "ov")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.NetworkRemove(t.Context(), "ov"); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("removed while in use: %v", err)
+	}
+	free := netip.MustParseAddr("10.0.0.9")
+	first.releaseAddress(t.Context(), n.ID, true, free, "somebody else")
+	if p, err := first.takeAddress(t.Context(), n, free, lease{}); err == nil {
+		t.Errorf("%s was given back by a stranger", p)
+	}
+	first.releaseAddress(t.Context(), n.ID, true, free, taken[free])
+	if p, err := first.takeAddress(t.Context(), n, netip.Addr{}, lease{Node: "first", Endpoint: "e", Container: "gone"}); err != nil || p.Addr() != free {
+		t.Errorf("took %s, %v; want %s", p, err, free)
+	}
+	// A lease of this host that no container stands behind is a crash's: it is found and given back.
+	if err := first.reconcileLeases(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := first.takeAddress(t.Context(), n, free, lease{Endpoint: "f"}); err != nil || p.Addr() != free {
+		t.Errorf("took %s, %v; want %s", p, err, free)
+	}
+}
+
+func TestExhausted(t *testing.T) {
+	e := newHost(t, memstore.New(), "host")
+	n := &Network{ID: "n", Name: "small", Scope: scopeLocal, Subnets: lan(t, "10.9.0.0/30")}
+	if p, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "a"}); err != nil || p.String() != "10.9.0.2/30" {
+		t.Fatalf("%s, %v", p, err)
+	}
+	if _, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "b"}); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("a full network: %v", err)
+	}
+	if _, err := e.takeAddress(t.Context(), n, netip.MustParseAddr("10.9.0.2"), lease{Endpoint: "b"}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a taken address: %v", err)
+	}
+	e.releaseAddress(t.Context(), n.ID, false, netip.MustParseAddr("10.9.0.2"), "a")
+	if _, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "b"}); err != nil {
+		t.Error(err)
+	}
+}
