@@ -23,6 +23,8 @@ func Command(version string) *cobra.Command {
 			"that work at once. Ending it leaves containers running; the next one takes them up again.",
 		Example: "  minictl daemon\n  minictl daemon --data-root /srv/minictl --debug",
 		Args:    cobra.NoArgs,
+
+		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cfg.Complete(); err != nil {
 				return err
