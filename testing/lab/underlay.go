@@ -64,7 +64,8 @@ func (u *underlay) plug(h *Host) error {
 	}
 	// No IPv6 address by itself: it would come up a second or two later, between one listing and the next.
 	up := fmt.Sprintf("link set lo up\nlink set eth0 addrgenmode none\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n", h.addr, Gateway)
-	return runIn(h.pid(), netOnly, up, "ip", "-batch", "-")
+	// A host is as most machines are, where br_netfilter is a module that nobody has loaded.
+	return errors.Join(runIn(h.pid(), netOnly, up, "ip", "-batch", "-"), within(h.pid(), netOnly, plainSwitch))
 }
 
 // Name makes the underlay's DNS server answer a name with an address; every other name does not exist (NXDOMAIN).
