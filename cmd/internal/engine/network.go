@@ -190,7 +190,7 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 		return nil, unsupported("minictl does not support --ingress: it publishes ports on the host that runs the container")
 	}
 	if n.Driver == netdriver.TypeOverlay {
-		n.Scope = scopeGlobal
+		n.Scope, n.Attachable = scopeGlobal, true // any container may join; there are no services to keep it for
 	}
 	return n, n.setIPAM(req.IPAM)
 }
