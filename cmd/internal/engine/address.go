@@ -186,7 +186,7 @@ func (e *Engine) dropLease(ctx context.Context, key, endpoint string) error {
 // reconcileLeases gives back this host's leases that no endpoint of its stands behind: what a crash or a missing leader
 // left over.
 func (e *Engine) reconcileLeases(ctx context.Context) error {
-	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, false)
+	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
 	if err != nil {
 		return err
 	}
@@ -224,21 +224,27 @@ func (e *Engine) hasEndpoint(containerID, endpoint string) bool {
 	return false
 }
 
-// reconcileEvery is how often left-over leases are looked for.
-const reconcileEvery = 30 * time.Second
+// How often left-over leases are looked for: soon again while nobody can decide, as after a start, else now and then.
+const (
+	reconcileSoon  = 500 * time.Millisecond
+	reconcileEvery = 30 * time.Second
+)
 
 func (e *Engine) reconcileLoop() {
-	t := time.NewTicker(reconcileEvery)
-	defer t.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		select {
-		case <-t.C:
-			if err := e.reconcileLeases(e.ctx); err != nil && e.ctx.Err() == nil {
-				e.log.Debug("leases stay as they are for now", "err", err)
-			}
+		case <-next.C:
 		case <-e.ctx.Done():
 			return
 		}
+		wait := reconcileEvery
+		if err := e.reconcileLeases(e.ctx); err != nil && e.ctx.Err() == nil {
+			e.log.Debug("leases stay as they are for now", "err", err)
+			wait = reconcileSoon
+		}
+		next.Reset(wait)
 	}
 }
 

@@ -268,9 +268,6 @@ func (e *Engine) sweep(ctx context.Context) {
 		}
 	}
 	e.sweepNetworks(ctx)
-	if err := e.reconcileLeases(ctx); err != nil {
-		e.log.Debug("leases stay as they are for now", "err", err)
-	}
 }
 
 // pruner is a driver that can tell its own kernel objects from others'.
