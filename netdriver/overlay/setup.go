@@ -269,13 +269,13 @@ func clearOut(file string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var all []int
 	for _, l := range links {
 		if l.Name != "lo" {
-			errs = append(errs, c.Delete(l.Index))
+			all = append(all, l.Index)
 		}
 	}
-	return errors.Join(append(errs, sandbox.Remove(file), sandbox.UnshareDir(filepath.Dir(file)))...)
+	return errors.Join(append([]error{c.DeleteAll(all...)}, sandbox.Remove(file), sandbox.UnshareDir(filepath.Dir(file)))...)
 }
 
 // The neighbour tables' limits that docker sets: a host with more than 1024 reachable containers would otherwise drop

@@ -33,7 +33,7 @@ func Main() {
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
 		InitFn:   newTaskService,
 	})
-	m := manager.NewShimManager("io.containerd.runc.v2")
+	m := tidyManager{manager.NewShimManager("io.containerd.runc.v2")}
 	if done, err := startLegacy(m, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

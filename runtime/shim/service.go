@@ -18,8 +18,9 @@ import (
 type service struct {
 	taskapi.TTRPCTaskService
 
-	mu    sync.Mutex
-	stdio *stdio // of the one container; nil when its stdout is not of our scheme
+	mu     sync.Mutex
+	stdio  *stdio // of the one container; nil when its stdout is not of our scheme
+	bundle string // its folder, containerd's
 }
 
 // RegisterTTRPC implements containerd's shim.TTRPCService.
@@ -63,7 +64,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		}
 	}
 	s.mu.Lock()
-	s.stdio = io
+	s.stdio, s.bundle = io, r.Bundle
 	s.mu.Unlock()
 	return resp, nil
 }
@@ -72,7 +73,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 // so before containerd's part closes the pipes with what is left in them.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	s.mu.Lock()
-	io := s.stdio
+	io, bundle := s.stdio, s.bundle
 	s.mu.Unlock()
 	if r.ExecID != "" || io == nil {
 		return s.TTRPCTaskService.Delete(ctx, r)
@@ -83,6 +84,10 @@ func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	resp, err := s.TTRPCTaskService.Delete(ctx, r)
 	if err == nil {
 		io.close()
+		// Without the note there is only more to do for containerd's clearing up.
+		if err := noteDeleted(bundle, resp); err != nil {
+			log.G(ctx).WithError(err).Warn("note deletion")
+		}
 	}
 	return resp, err
 }

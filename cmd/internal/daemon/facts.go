@@ -80,6 +80,9 @@ func (sandboxes) Create(ctx context.Context, path string) (netdriver.Sandbox, er
 // Remove removes one.
 func (sandboxes) Remove(path string) error { return sandbox.Remove(path) }
 
+// Unplug empties one.
+func (sandboxes) Unplug(path string) error { return sandbox.Unplug(path) }
+
 // List names those in a folder.
 func (sandboxes) List(dir string) ([]string, error) { return sandbox.List(dir) }
 

@@ -107,6 +107,7 @@ type Config struct {
 type Sandboxes interface {
 	Create(ctx context.Context, path string) (netdriver.Sandbox, error)
 	Remove(path string) error
+	Unplug(path string) error
 	List(dir string) ([]string, error)
 	// OpenResolver opens the embedded resolver's sockets inside the namespace and leads 127.0.0.11:53 to them.
 	OpenResolver(ctx context.Context, path string) (*ResolverSockets, error)

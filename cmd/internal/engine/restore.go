@@ -162,6 +162,7 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 		// The machine was rebooted, or the shim is gone: nobody can tell the exit code any more.
 		b.op.Lock()
 		defer b.op.Unlock()
+		e.leaveAll(ctx, b)
 		e.finished(ctx, b, ctrd.ExitStatus{Code: 255, At: time.Now()})
 		if b.specCopy().HostConfig.AutoRemove {
 			return e.remove(ctx, b)

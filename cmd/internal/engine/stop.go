@@ -36,6 +36,12 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	defer b.op.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), undoTimeout)
 	defer cancel()
+	// The process has ended, so its network can go while runc and the shim clear up: each takes about as long.
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		e.leaveAll(ctx, b)
+	}()
 	if d, err := task.Delete(ctx); err != nil {
 		if !errdefs.IsNotFound(err) {
 			e.log.Error("delete task", "container", b.id, "err", err)
@@ -43,6 +49,7 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	} else if st.Err != nil {
 		st = d
 	}
+	<-left
 	e.finished(ctx, b, st)
 	close(gone)
 	if b.specCopy().HostConfig.AutoRemove {
@@ -55,7 +62,6 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 // finished makes the end of a run a fact: network undone, status kept, waits answered. b.op must be held.
 func (e *Engine) finished(ctx context.Context, b *box, st ctrd.ExitStatus) {
 	e.dropExecs(b.id)
-	e.leaveAll(ctx, b)
 	at := st.At
 	if at.IsZero() {
 		at = time.Now()
@@ -83,6 +89,11 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	spec, status := b.specCopy(), b.statusCopy()
 	e.cfg.Resolver.Remove(b.id)
 	e.publish(ctx, nil, recordIDs(e.records(&spec, status.Endpoints)))
+	if len(status.Endpoints) > 1 {
+		if err := e.cfg.Sandboxes.Unplug(status.SandboxPath); err != nil {
+			e.log.Error("unplug container", "container", b.id, "err", err)
+		}
+	}
 	for _, ep := range status.Endpoints {
 		n := e.networkOf(ctx, ep)
 		e.driverLeave(ctx, n, ep)
