@@ -56,6 +56,8 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 func (e *Engine) finished(ctx context.Context, b *box, st ctrd.ExitStatus) {
 	e.dropExecs(b.id)
 	e.leaveAll(ctx, b)
+	spec := b.specCopy()
+	e.unmountVolumes(&spec)
 	at := st.At
 	if at.IsZero() {
 		at = time.Now()
@@ -240,8 +242,8 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref, sig string, timeout 
 	return nil
 }
 
-// ContainerRemove removes a container. When it returns, its name and addresses are free and nothing of it is left.
-func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, _ bool) error {
+// ContainerRemove removes a container, and its anonymous volumes if asked to. When it returns, its name and addresses are free and nothing of it is left.
+func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, volumes bool) error {
 	b, err := e.find(ref)
 	if err != nil {
 		return err
@@ -262,6 +264,9 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, _ bool)
 	if b.statusCopy().Running() {
 		return conflict("cannot remove container %q: it has been started meanwhile", "/"+b.specCopy().Name)
 	}
+	b.mu.Lock()
+	b.status.RemoveVolumes = volumes
+	b.mu.Unlock()
 	return e.remove(ctx, b)
 }
 
@@ -275,6 +280,8 @@ func (e *Engine) remove(ctx context.Context, b *box) error {
 	if err := os.RemoveAll(e.dir(b.id)); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	spec := b.specCopy()
+	e.dropVolumes(&spec, spec.HostConfig.AutoRemove || b.statusCopy().RemoveVolumes)
 	if err := e.state.delete("containers", b.id); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
