@@ -77,9 +77,8 @@ func (e *Engine) obtain(want volume.Volume, user string) (v *held, made bool, er
 			v.op.Lock() // nobody else knows it yet
 			t.byName[want.Name] = v
 		}
-		there := !v.gone
-		if user != "" && there {
-			v.users[user] = true
+		if user != "" {
+			v.users[user] = true // of no weight should it be gone
 		}
 		t.mu.Unlock()
 		if made {
@@ -88,9 +87,9 @@ func (e *Engine) obtain(want volume.Volume, user string) (v *held, made bool, er
 			return v, true, err
 		}
 		v.op.Lock() // whoever makes or removes it is done then
-		there = there && !v.gone
+		gone := v.gone
 		v.op.Unlock()
-		if there {
+		if !gone {
 			return v, false, nil
 		}
 	}
