@@ -33,6 +33,8 @@ type Spec struct {
 	// Networks are the wished endpoints by network name or ID, as the user wrote it. NetworkOrder gives their order.
 	Networks     map[string]*network.EndpointSettings `json:"networks,omitempty"`
 	NetworkOrder []string                             `json:"networkOrder,omitempty"`
+	// Mounts are the binds and volumes; every volume has its name.
+	Mounts []Mount `json:"mounts,omitempty"`
 }
 
 // Short is the ID as tables show it.
@@ -55,6 +57,8 @@ type Status struct {
 	FinishedAt time.Time                `json:"finishedAt,omitzero"`
 	// ManuallyStopped tells a user's stop from an exit.
 	ManuallyStopped bool `json:"manuallyStopped,omitempty"`
+	// RemoveVolumes says that the removal under way takes the anonymous volumes along.
+	RemoveVolumes bool `json:"removeVolumes,omitempty"`
 	// SandboxPath is the network namespace's file while one exists that this container owns.
 	SandboxPath string     `json:"sandboxPath,omitempty"`
 	Endpoints   []Endpoint `json:"endpoints,omitempty"`

@@ -24,7 +24,6 @@ func Unsupported(c *container.Config, h *container.HostConfig) []string {
 	add(!h.RestartPolicy.IsNone(), "--restart "+string(h.RestartPolicy.Name))
 	add(h.LogConfig.Type != "" && h.LogConfig.Type != "json-file" && h.LogConfig.Type != "none", "--log-driver "+h.LogConfig.Type)
 	add(len(h.LogConfig.Config) > 0, "--log-opt")
-	add(len(h.VolumesFrom) > 0, "--volumes-from")
 	add(h.VolumeDriver != "" && h.VolumeDriver != "local", "--volume-driver "+h.VolumeDriver)
 	add(h.CgroupnsMode.IsHost(), "--cgroupns host")
 	add(!h.IpcMode.IsEmpty() && !h.IpcMode.IsPrivate() && !h.IpcMode.IsShareable() && !h.IpcMode.IsHost(), "--ipc "+string(h.IpcMode))
@@ -50,11 +49,11 @@ func Unsupported(c *container.Config, h *container.HostConfig) []string {
 		add(name != "no-new-privileges" && o != "seccomp=unconfined" && o != "seccomp:unconfined" && name != "label" && o != "apparmor=unconfined", "--security-opt "+o)
 	}
 	for _, m := range h.Mounts {
-		add(m.Type != "bind" && m.Type != "tmpfs", "--mount type="+string(m.Type))
-	}
-	for _, b := range h.Binds {
-		src, _, _ := strings.Cut(b, ":")
-		add(!strings.HasPrefix(src, "/"), "named volume "+src)
+		add(m.Type != "bind" && m.Type != "tmpfs" && m.Type != "volume", "--mount type="+string(m.Type))
+		if o := m.VolumeOptions; o != nil {
+			add(o.Subpath != "", "--mount volume-subpath")
+			add(o.DriverConfig != nil && o.DriverConfig.Name != "" && o.DriverConfig.Name != "local", "--mount volume-driver")
+		}
 	}
 	return out
 }

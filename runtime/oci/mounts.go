@@ -7,100 +7,30 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/minictl/minictl/runtime/container"
 )
 
-// Bind is one host folder or file inside the container.
-type Bind struct {
-	Source, Target string
-	ReadOnly       bool
-	Propagation    string // rprivate and its kin
-	Options        string // as the user wrote them
-	// Create asks for a missing source to be made as a folder: docker's rule for -v, not for --mount.
-	Create bool
-}
-
-// Mount is the bind as the runtime wants it.
-func (b Bind) Mount() specs.Mount {
-	o := []string{"rbind", b.Propagation}
-	if b.ReadOnly {
+// Bind mounts a folder or file of the host, which a volume's is too.
+func Bind(m container.Mount, source string) specs.Mount {
+	propagation := m.Propagation
+	if propagation == "" {
+		propagation = "rprivate"
+	}
+	o := []string{"rbind", propagation}
+	if m.ReadOnly {
 		o = append(o, "ro")
 	}
-	return specs.Mount{Type: "bind", Source: b.Source, Destination: b.Target, Options: o}
+	return specs.Mount{Type: "bind", Source: source, Destination: m.Target, Options: o}
 }
 
-// Binds are the -v and --mount type=bind wishes.
-func Binds(h *mobycontainer.HostConfig) ([]Bind, error) {
-	var out []Bind
-	for _, v := range h.Binds {
-		b, err := parseBind(v)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b)
-	}
-	for _, m := range h.Mounts {
-		if m.Type != mount.TypeBind {
-			continue
-		}
-		b := Bind{Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly, Propagation: "rprivate"}
-		if o := m.BindOptions; o != nil {
-			b.Create = o.CreateMountpoint
-			if o.Propagation != "" {
-				b.Propagation = string(o.Propagation)
-			}
-		}
-		out = append(out, b)
-	}
-	seen := map[string]bool{}
-	for _, b := range out {
-		if err := checkBind(b, seen); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-func checkBind(b Bind, seen map[string]bool) error {
-	switch {
-	case !path.IsAbs(b.Source):
-		return fmt.Errorf("invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute: %w", b.Source, errdefs.ErrInvalidArgument)
-	case !path.IsAbs(b.Target):
-		return fmt.Errorf("invalid volume specification: '%s': mount path must be absolute: %w", b.Target, errdefs.ErrInvalidArgument)
-	case path.Clean(b.Target) == "/":
-		return fmt.Errorf("invalid volume specification: destination can't be '/': %w", errdefs.ErrInvalidArgument)
-	case seen[path.Clean(b.Target)]:
-		return fmt.Errorf("duplicate mount point: %s: %w", b.Target, errdefs.ErrInvalidArgument)
-	}
-	seen[path.Clean(b.Target)] = true
-	return nil
-}
-
-func parseBind(v string) (Bind, error) {
-	f := strings.Split(v, ":")
-	if len(f) < 2 || len(f) > 3 || f[0] == "" || f[1] == "" {
-		return Bind{}, fmt.Errorf("invalid volume specification: '%s': want SOURCE:TARGET[:OPTIONS]: %w", v, errdefs.ErrInvalidArgument)
-	}
-	b := Bind{Source: f[0], Target: f[1], Propagation: "rprivate", Create: true}
-	if len(f) == 2 {
-		return b, nil
-	}
-	b.Options = f[2]
-	for o := range strings.SplitSeq(f[2], ",") {
-		switch o {
-		case "ro", "readonly":
-			b.ReadOnly = true
-		case "rw", "z", "Z", "cached", "consistent", "delegated", "nocopy":
-		case "rprivate", "private", "rshared", "shared", "rslave", "slave":
-			b.Propagation = o
-		default:
-			return Bind{}, fmt.Errorf("invalid volume specification: '%s': invalid mode: %s: %w", v, o, errdefs.ErrInvalidArgument)
-		}
-	}
-	return b, nil
+// SortMounts puts outer folders before what is mounted inside them, and leaves the order alone otherwise.
+func SortMounts(mounts []specs.Mount) {
+	depth := func(m specs.Mount) int { return strings.Count(strings.TrimRight(path.Clean(m.Destination), "/"), "/") }
+	slices.SortStableFunc(mounts, func(a, b specs.Mount) int { return depth(a) - depth(b) })
 }
 
 // Tmpfs are the --tmpfs and --mount type=tmpfs wishes.

@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 	units "github.com/docker/go-units"
 	mobycontainer "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/minictl/minictl/runtime/container"
@@ -121,42 +120,22 @@ func TestClamps(t *testing.T) {
 	}
 }
 
-func TestBinds(t *testing.T) {
-	for _, c := range []struct {
-		v    string
-		want Bind
-		bad  string
-	}{
-		{v: "/a:/b", want: Bind{Source: "/a", Target: "/b", Propagation: "rprivate", Create: true}},
-		{v: "/a:/b:ro,rslave", want: Bind{Source: "/a", Target: "/b", Propagation: "rslave", Create: true, ReadOnly: true, Options: "ro,rslave"}},
-		{v: "/a:/b:nope", bad: "invalid mode"}, {v: "/a", bad: "SOURCE:TARGET"}, {v: "/a:", bad: "SOURCE:TARGET"}, {v: "/a:b", bad: "absolute"},
-		{v: "/a:/", bad: "can't be '/'"}, {v: "/a:/b:c:d", bad: "SOURCE:TARGET"},
-	} {
-		got, err := Binds(&mobycontainer.HostConfig{Binds: []string{c.v}})
-		if c.bad != "" {
-			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.bad) {
-				t.Errorf("%s: %v", c.v, err)
-			}
-			continue
-		}
-		if err != nil || len(got) != 1 || got[0] != c.want {
-			t.Errorf("%s: %+v, %v", c.v, got, err)
-		}
+func TestMountsAreSorted(t *testing.T) {
+	var mounts []specs.Mount
+	for _, target := range []string{"/a/b/c", "/b", "/a/b/", "/a", "/z/y", "/"} {
+		mounts = append(mounts, Bind(container.Mount{Target: target, ReadOnly: target == "/a", Propagation: map[string]string{"/b": "rslave"}[target]}, "/from"))
 	}
-	twice := &mobycontainer.HostConfig{Binds: []string{"/a:/x"}, Mounts: []mount.Mount{{Type: mount.TypeBind, Source: "/b", Target: "/x/"}}}
-	if _, err := Binds(twice); err == nil || !strings.Contains(err.Error(), "duplicate mount point") {
-		t.Errorf("two mounts at one place: %v", err)
+	SortMounts(mounts)
+	var got []string
+	for _, m := range mounts {
+		got = append(got, m.Source+" "+m.Destination+" "+strings.Join(m.Options, ","))
 	}
-}
-
-func FuzzBinds(f *testing.F) {
-	f.Add("/a:/b:ro")
-	f.Fuzz(func(t *testing.T, v string) {
-		got, err := Binds(&mobycontainer.HostConfig{Binds: []string{v}})
-		if err == nil && (len(got) != 1 || !strings.HasPrefix(got[0].Source, "/") || !strings.HasPrefix(got[0].Target, "/")) {
-			t.Errorf("%q: %+v", v, got)
-		}
-	})
+	want := []string{
+		"/from / rbind,rprivate", "/from /b rbind,rslave", "/from /a rbind,rprivate,ro", "/from /a/b/ rbind,rprivate", "/from /z/y rbind,rprivate", "/from /a/b/c rbind,rprivate",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("mounts %q", got)
+	}
 }
 
 func TestUser(t *testing.T) {

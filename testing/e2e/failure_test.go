@@ -115,18 +115,19 @@ func TestFailedSteps(t *testing.T) {
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	h1.MustMinictl("run", "--rm", "--network", "ov_net1", "busybox", "true") // the gateway bridge's record stays
 	before := []lab.Snapshot{h1.Snapshot(), h2.Snapshot()}
-	for _, step := range []string{"create-snapshot", "create-state", "sandbox", "task", "address", "join", "resolver", "publish", "start"} {
+	for _, step := range []string{"create-snapshot", "create-volumes", "create-state", "sandbox", "task", "address", "join", "resolver", "publish", "start"} {
 		t.Run(step, func(t *testing.T) {
 			if err := os.WriteFile(armed, []byte(step), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			fails(t, h1, 125, `failpoint `+step, "run", "-d", "--name", "victim", "-p", "8080:80", "--network", "ov_net1", "busybox", "sleep", "60")
+			fails(t, h1, 125, `failpoint `+step, "run", "-d", "--name", "victim", "-v", "/v", "-p", "8080:80", "--network", "ov_net1", "busybox", "sleep", "60")
 			if err := os.Remove(armed); err != nil {
 				t.Fatal(err)
 			}
 			if got := h1.MustMinictl("ps", "-aq"); got != "" {
 				t.Errorf("containers left: %s", got)
 			}
+			noVolumes(t, h1)
 			for i, h := range []*lab.Host{h1, h2} {
 				if diff := lab.Diff(before[i], h.Snapshot()); diff != "" {
 					t.Errorf("%s: left behind:\n%s", h.Name(), diff)

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 )
 
 // Filters is the Engine API's filters parameter: key to the set of its values.
@@ -83,6 +84,16 @@ type NetworkBackend interface {
 	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
 	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
 	NetworkPrune(ctx context.Context, f Filters) (network.PruneReport, error)
+}
+
+// VolumeBackend is what the volume routes need. Volumes are found by their whole name only.
+type VolumeBackend interface {
+	VolumeList(ctx context.Context, f Filters) ([]volume.Volume, error)
+	VolumeInspect(ctx context.Context, name string) (volume.Volume, error)
+	// VolumeCreate gives the volume of that name if there is one.
+	VolumeCreate(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
+	VolumeRemove(ctx context.Context, name string, force bool) error
+	VolumePrune(ctx context.Context, f Filters) (volume.PruneReport, error)
 }
 
 // ImageBackend is what the image routes need.

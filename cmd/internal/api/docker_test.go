@@ -110,6 +110,7 @@ func newToy() *toy {
 	e.addExec()
 	e.addNetworks()
 	e.addImages()
+	e.v.addVolumes()
 	e.s.info = system.Info{Name: "host1", OSType: "linux", ServerVersion: "0.1", Driver: "overlayfs",
 		Swarm: swarm.Info{LocalNodeState: "active", NodeID: "node1", ControlAvailable: true}}
 	e.cl.nodes = []swarm.Node{{
@@ -232,7 +233,14 @@ func TestDockerCommands(t *testing.T) {
 		{"pull busybox", "", 0, []string{"latest: Pulling from library/busybox", "Status: Downloaded newer image"}, ""},
 		{"pull half", "", 1, nil, "registry gone"},
 		{"run -d busybox", "", 0, []string{strings.Repeat("c", 64)}, ""},
-		{"volume ls", "", 1, nil, "volumes are not supported yet; use a bind mount"},
+		{"volume create data", "", 0, []string{"data\n"}, ""},
+		{"volume ls", "", 0, []string{"DRIVER    VOLUME NAME\nlocal     data\n"}, ""},
+		{"volume inspect data", "", 0, []string{`"Mountpoint": "/v/data/_data"`, `"Labels": null`, `"Options": null`, `"Scope": "local"`}, ""},
+		{"volume inspect nope", "", 1, []string{"[]"}, "get nope: no such volume"},
+		{"volume rm data", "", 1, nil, "remove data: volume is in use - [c1]"},
+		{"volume rm -f nope", "", 0, []string{"nope"}, ""},
+		{"volume prune -f", "", 0, []string{"Deleted Volumes:\nfffff\n\nTotal reclaimed space: 7B"}, ""},
+		{"volume prune -af", "", 0, []string{"Deleted Volumes:\ndata\n\nTotal reclaimed space: 7B"}, ""},
 		{"cp web:/x -", "", 1, nil, "copying files is not supported"},
 		{"swarm init", "", 0, []string{"Swarm initialized: current node (node1)", "docker swarm join --token TOKEN 192.168.66.11:7946"}, ""},
 		{"swarm join-token -q worker", "", 0, []string{"TOKEN"}, ""},

@@ -231,6 +231,7 @@ type fakes struct {
 	c   fakeContainer
 	e   fakeExec
 	n   fakeNetwork
+	v   fakeVolume
 	i   fakeImage
 	s   fakeSystem
 	cl  fakeCluster
@@ -240,7 +241,7 @@ type fakes struct {
 func (f *fakes) config(t testing.TB) Config {
 	return Config{
 		Log:       slog.New(slog.NewTextHandler(&lockedWriter{w: &f.log}, nil)),
-		Container: &f.c, Exec: &f.e, Network: &f.n, Image: &f.i, System: &f.s, Cluster: &f.cl,
+		Container: &f.c, Exec: &f.e, Network: &f.n, Volume: &f.v, Image: &f.i, System: &f.s, Cluster: &f.cl,
 	}
 }
 

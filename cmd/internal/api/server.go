@@ -19,6 +19,7 @@ type Config struct {
 	Container ContainerBackend
 	Exec      ExecBackend
 	Network   NetworkBackend
+	Volume    VolumeBackend
 	Image     ImageBackend
 	System    SystemBackend
 	Cluster   ClusterBackend

@@ -39,8 +39,7 @@ func unsupported() []route {
 		{"POST", "/auth", "checking a registry login is not supported; clients send their credentials with each pull"},
 		{"GET", "/distribution/{name...}/json", "asking a registry for a digest is not supported; use \"docker pull\" instead"},
 
-		{"GET", "/volumes", noVolume},
-		{anyMethod, "/volumes/{name...}", noVolume},
+		{"PUT", "/volumes/{name}", "changing a volume is not supported; only cluster volumes can be changed, and there are none"},
 
 		{"GET", "/swarm/unlockkey", noLock},
 		{"POST", "/swarm/unlock", noLock},
@@ -71,7 +70,6 @@ const (
 	noCheckpoint = "checkpoints are not supported"
 	noBuild      = "building is not supported; build the image elsewhere and use \"docker load\" or \"docker pull\" instead"
 	noSave       = "saving images is not supported; use \"docker pull\" on the other host instead"
-	noVolume     = "volumes are not supported yet; use a bind mount (-v /host/folder:/folder) instead"
 	noLock       = "locking the cluster is not supported"
 	noService    = "services are not supported; use \"docker run\" on each host instead"
 	noSecret     = "secrets and configs are not supported; use a bind mount instead"
@@ -85,6 +83,7 @@ func (s *server) table() []route {
 	t = append(t, s.containerRoutes()...)
 	t = append(t, s.execRoutes()...)
 	t = append(t, s.networkRoutes()...)
+	t = append(t, s.volumeRoutes()...)
 	t = append(t, s.imageRoutes()...)
 	t = append(t, s.clusterRoutes()...)
 	t = append(t, s.swarmRoutes()...)

@@ -26,6 +26,9 @@ func listings(t *testing.T) *clitest.Daemon {
 		{"Id":"3e0372add56d0000","Name":"none","Driver":"null","Scope":"local"}]`))
 	d.Handle("GET /images/json", clitest.JSON(200, fmt.Sprintf(`[{"Id":"sha256:0123456789abcdef0123","RepoTags":["busybox:latest"],
 		"RepoDigests":[],"Created":%d,"Size":4261550,"Containers":-1}]`, created)))
+	d.Handle("GET /volumes", clitest.JSON(200, `{"Volumes":[
+		{"Name":"data10","Driver":"local","Mountpoint":"/v/data10/_data","Scope":"local","Labels":{"b":"2","a":"1"}},
+		{"Name":"data2","Driver":"local","Mountpoint":"/v/data2/_data","Scope":"local"}],"Warnings":[]}`))
 	d.Handle("GET /cluster/status", clitest.JSON(200, `{"ClusterID":"c1","Epoch":"1.x","State":"cluster","Self":"n1","Leader":"n1",
 		"Summary":["2 hosts; host1 alone decides.","If host1 dies now, no network can be made until it is back."],
 		"Nodes":[{"ID":"n2","Name":"host2","Addr":"192.168.66.12:7946","DataPathAddr":"192.168.66.12","Role":"learner","Status":"Down","Endpoints":0},
@@ -51,6 +54,12 @@ bc794f4afe7a   host      host      local
 		{"network ls -q", "a72ce58f3bd2\nbc794f4afe7a\n3e0372add56d\n4c21b88438fb\n"},
 		{"network ls --no-trunc -q", "a72ce58f3bd20000\nbc794f4afe7a0000\n3e0372add56d0000\n4c21b88438fb0000\n"},
 		{"network ls --format table\t{{.Name}}\t{{.Internal}}", ""},
+		{"volume ls", `DRIVER    VOLUME NAME
+local     data2
+local     data10
+`},
+		{"volume ls -q", "data2\ndata10\n"},
+		{"volume ls --format {{.Name}}={{.Labels}}", "data2=\ndata10=a=1,b=2\n"},
 		{"images", `REPOSITORY   TAG       IMAGE ID       CREATED       SIZE
 busybox      latest    0123456789ab   3 hours ago   4.26MB
 `},

@@ -14,6 +14,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/network"
 	"github.com/minictl/minictl/cmd/internal/cli/node"
 	"github.com/minictl/minictl/cmd/internal/cli/system"
+	"github.com/minictl/minictl/cmd/internal/cli/volume"
 )
 
 // Streams are the process's standard streams; files that are terminals are used as such.
@@ -73,7 +74,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 		&cobra.Group{ID: groupNouns, Title: "Management Commands:"},
 		&cobra.Group{ID: groupRest, Title: "Commands:"})
 	addGroup(root, groupNouns, cluster.NewCommand(c), node.NewCommand(c), network.NewCommand(c),
-		container.NewCommand(c), image.NewCommand(c), system.NewCommand(c))
+		volume.NewCommand(c), container.NewCommand(c), image.NewCommand(c), system.NewCommand(c))
 	top := append(container.Commands(c), image.Commands(c)...)
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)

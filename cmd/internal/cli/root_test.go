@@ -137,6 +137,10 @@ func TestCompletion(t *testing.T) {
 		{"network connect ov_net1 b", "bbox1\n:4\n"},
 		{"node inspect s", "self\n:4\n"},
 		{"network create -d ov", ":4\n"},
+		{"volume rm data1", "data10\n:4\n"},
+		{"volume inspect data10 data", "data2\n:4\n"},
+		{"run -v data1", "data10\n:6\n"},
+		{"run -v data1:", ":4\n"},
 	} {
 		r := clitest.Run(t, d, append([]string{"__complete"}, strings.Fields(c.args)...)...)
 		if r.Code != 0 || !strings.HasSuffix(r.Out, c.want) {

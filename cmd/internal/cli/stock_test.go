@@ -87,6 +87,10 @@ func requests(t *testing.T, run func(host string), dir string) string {
 	d.Handle("GET /containers/json", clitest.JSON(200, `[]`))
 	d.Handle("GET /networks", clitest.JSON(200, `[]`))
 	d.Handle("GET /images/json", clitest.JSON(200, `[]`))
+	d.Handle("GET /volumes", clitest.JSON(200, `{"Volumes":[],"Warnings":[]}`))
+	d.Handle("POST /volumes/create", clitest.JSON(201, `{"Name":"data"}`))
+	d.Handle("POST /volumes/prune", clitest.JSON(200, `{"VolumesDeleted":[],"SpaceReclaimed":0}`))
+	d.Handle("DELETE /volumes/{id}", clitest.Empty(204))
 	run(d.Host)
 	var out []string
 	for _, r := range d.Log() {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
-	"github.com/minictl/minictl/runtime/oci"
 )
 
 // ContainerCreate makes a container that does not run yet.
@@ -43,12 +42,18 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 			u.run(ctx)
 		}
 	}()
+	if err := e.takeVolumes(&b.spec, &u); err != nil {
+		return resp, err
+	}
 	u.add(func(context.Context) { _ = os.RemoveAll(e.dir(b.id)) })
 	if err := os.MkdirAll(e.dir(b.id), 0o710); err != nil {
 		return resp, fmt.Errorf("make container's folder: %w", err)
 	}
 	u.add(func(ctx context.Context) { _ = e.rt.Remove(ctx, b.id) })
 	if err := errors.Join(step("create-snapshot"), e.rt.Create(ctx, b.id, img.ID, map[string]string{"minictl/name": spec.Name})); err != nil {
+		return resp, err
+	}
+	if err := errors.Join(step("create-volumes"), e.fillVolumes(ctx, &b.spec)); err != nil {
 		return resp, err
 	}
 	u.add(func(context.Context) { _ = e.state.delete("containers", b.id) })
@@ -67,9 +72,6 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	}
 	container.Merge(c, img.Config.Config)
 	if err := container.Validate(c, h); err != nil {
-		return nil, err
-	}
-	if _, err := oci.Binds(h); err != nil {
 		return nil, err
 	}
 	if len(c.Entrypoint)+len(c.Cmd) == 0 {
@@ -92,6 +94,9 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 		h.LogConfig.Type = "json-file"
 	}
 	if _, err := portRequests(s); err != nil {
+		return nil, err
+	}
+	if err := e.resolveMounts(s); err != nil {
 		return nil, err
 	}
 	return s, wishNetworks(s, req.NetworkingConfig)

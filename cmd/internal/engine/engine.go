@@ -124,6 +124,7 @@ type Engine struct {
 	events  *broker
 	zones   zoneCache
 	users   userCache
+	volumes *volumes
 	id      string
 
 	// ctx ends with the engine; what watches containers lives in it.
@@ -152,7 +153,7 @@ func New(cfg Config) (*Engine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		cfg: cfg, log: cfg.Log.With("component", "engine"), rt: cfg.Runtime, cl: cfg.Cluster, state: st,
-		drivers: map[string]netdriver.Driver{}, events: newBroker(),
+		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
 		ctx: ctx, stop: stop,
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
 		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},

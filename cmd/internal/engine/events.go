@@ -130,6 +130,7 @@ func matchEvent(f api.Filters, m events.Message) bool {
 		(len(f["event"]) == 0 || f["event"][string(m.Action)]) &&
 		(len(f["scope"]) == 0 || f["scope"][m.Scope]) &&
 		isA("container", events.ContainerEventType) && isA("network", events.NetworkEventType) &&
+		isA("volume", events.VolumeEventType) &&
 		(len(f["image"]) == 0 || f["image"][m.Actor.ID] || f["image"][name] || f["image"][m.Actor.Attributes["image"]]) &&
 		matchLabels(f["label"], m.Actor.Attributes)
 }

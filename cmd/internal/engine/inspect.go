@@ -10,12 +10,10 @@ import (
 	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/container"
-	"github.com/minictl/minictl/runtime/oci"
 )
 
 // ContainerInspect is everything about one container, in docker's form.
@@ -30,7 +28,7 @@ func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobyco
 		ID: s.ID, Created: s.Created.Format(time.RFC3339Nano), Path: args[0], Args: args[1:], Image: s.ImageID, Name: "/" + s.Name,
 		ResolvConfPath: filepath.Join(e.dir(s.ID), "resolv.conf"), HostnamePath: filepath.Join(e.dir(s.ID), "hostname"),
 		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logDir(s.ID), Driver: "overlayfs", Platform: s.Platform,
-		HostConfig: s.HostConfig, Config: s.Config, Mounts: mountPoints(&s), ExecIDs: e.execIDs(s.ID),
+		HostConfig: s.HostConfig, Config: s.Config, Mounts: e.mountPoints(&s), ExecIDs: e.execIDs(s.ID),
 		State: &mobycontainer.State{
 			Status: st.State, Running: st.Running(), Paused: st.State == mobycontainer.StatePaused, Dead: st.State == mobycontainer.StateDead,
 			OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt),
@@ -58,17 +56,6 @@ func (e *Engine) execIDs(containerID string) []string {
 		}
 	}
 	slices.Sort(out)
-	return out
-}
-
-func mountPoints(s *container.Spec) []mobycontainer.MountPoint {
-	out := []mobycontainer.MountPoint{}
-	binds, _ := oci.Binds(s.HostConfig) // checked at create
-	for _, b := range binds {
-		out = append(out, mobycontainer.MountPoint{
-			Type: mount.TypeBind, Source: b.Source, Destination: b.Target, Mode: b.Options, RW: !b.ReadOnly, Propagation: mount.Propagation(b.Propagation),
-		})
-	}
 	return out
 }
 
@@ -146,7 +133,7 @@ func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobyco
 		if !everything && !st.Running() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
 			continue
 		}
-		out = append(out, summary(&s, &st))
+		out = append(out, e.summary(&s, &st))
 		if o.Limit > 0 && len(out) == o.Limit {
 			break
 		}
@@ -215,7 +202,7 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 			return slices.ContainsFunc(st.Endpoints, func(ep container.Endpoint) bool { return ep.NetworkName == v || ep.NetworkID == v }) || s.Networks[v] != nil
 		}) &&
 		matchAny(f["volume"], func(v string) bool {
-			return slices.ContainsFunc(mountPoints(s), func(m mobycontainer.MountPoint) bool { return m.Source == v || m.Destination == v })
+			return slices.ContainsFunc(e.mountPoints(s), func(m mobycontainer.MountPoint) bool { return m.Name == v || m.Source == v || m.Destination == v })
 		}) &&
 		matchAny(f["publish"], func(v string) bool { return ports(v, published) }) &&
 		matchAny(f["expose"], func(v string) bool { return ports(v, exposed) }) &&
@@ -223,11 +210,11 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 		matchAny(f["is-task"], func(v string) bool { return v == "false" || v == "0" })
 }
 
-func summary(s *container.Spec, st *container.Status) mobycontainer.Summary {
+func (e *Engine) summary(s *container.Spec, st *container.Status) mobycontainer.Summary {
 	r := mobycontainer.Summary{
 		ID: s.ID, Names: []string{"/" + s.Name}, Image: s.Image, ImageID: s.ImageID, Command: strings.Join(s.Args(), " "),
 		Created: s.Created.Unix(), Labels: s.Config.Labels, State: st.State, Status: st.Text(time.Now()), Ports: []mobycontainer.PortSummary{},
-		NetworkSettings: &mobycontainer.NetworkSettingsSummary{Networks: endpointSettings(s, st)}, Mounts: mountPoints(s),
+		NetworkSettings: &mobycontainer.NetworkSettingsSummary{Networks: endpointSettings(s, st)}, Mounts: e.mountPoints(s),
 		Health: &mobycontainer.HealthSummary{Status: mobycontainer.NoHealthcheck},
 	}
 	r.HostConfig.NetworkMode = string(s.HostConfig.NetworkMode)

@@ -87,6 +87,9 @@ func (e *Engine) Restore(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := e.restoreVolumes(); err != nil {
+		return err
+	}
 	for _, b := range e.all() {
 		e.restoreBox(ctx, b)
 	}
@@ -94,6 +97,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err := e.cfg.Firewall.Sync(ctx); err != nil {
 		return fmt.Errorf("write the firewall's rules: %w", err)
 	}
+	e.sweepVolumes()
 	e.spawn(e.reconcileLoop)
 	return nil
 }
@@ -163,7 +167,7 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 		b.op.Lock()
 		defer b.op.Unlock()
 		e.leaveAll(ctx, b)
-		e.finished(ctx, b, ctrd.ExitStatus{Code: 255, At: time.Now()})
+		e.finished(b, ctrd.ExitStatus{Code: 255, At: time.Now()})
 		if b.specCopy().HostConfig.AutoRemove {
 			return e.remove(ctx, b)
 		}

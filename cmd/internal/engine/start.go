@@ -119,6 +119,10 @@ func (e *Engine) start(ctx context.Context, b *box) (_ []string, err error) {
 	if err := e.writeEtc(&r.spec, nil); err != nil {
 		return nil, err
 	}
+	r.undo.add(func(context.Context) { e.unmountVolumes(&r.spec) })
+	if err := e.mountVolumes(&r.spec); err != nil {
+		return nil, err
+	}
 	// runc's preparations and the network's take about as long as each other: side by side.
 	var g errgroup.Group
 	var netUndo undo
@@ -325,20 +329,10 @@ func (e *Engine) logDir(id string) string { return filepath.Join(e.dir(id), "log
 
 // ociSpec builds the container's runtime specification.
 func (e *Engine) ociSpec(ctx context.Context, s *container.Spec, netns string) (*specs.Spec, []string, error) {
-	binds, err := oci.Binds(s.HostConfig)
+	mounts, err := e.userMounts(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	mounts := e.etcFiles(s.ID)
-	for _, b := range binds {
-		if err := prepareBind(b); err != nil {
-			return nil, nil, err
-		}
-		// A bind of the user's own over one of the three files wins.
-		mounts = slices.DeleteFunc(mounts, func(m specs.Mount) bool { return m.Destination == filepath.Clean(b.Target) })
-		mounts = append(mounts, b.Mount())
-	}
-	mounts = append(mounts, oci.Tmpfs(s.HostConfig)...)
 	user, home, err := e.user(ctx, s)
 	if err != nil {
 		return nil, nil, err
@@ -347,7 +341,7 @@ func (e *Engine) ociSpec(ctx context.Context, s *container.Spec, netns string) (
 }
 
 // prepareBind makes a missing source folder for -v, as docker does, and refuses it for --mount.
-func prepareBind(b oci.Bind) error {
+func prepareBind(b container.Mount) error {
 	_, err := os.Stat(b.Source)
 	if errors.Is(err, fs.ErrNotExist) && b.Create {
 		err = os.MkdirAll(b.Source, 0o755)

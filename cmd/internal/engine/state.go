@@ -14,18 +14,20 @@ import (
 	"github.com/minictl/minictl/runtime/container"
 )
 
-// stateVersion is the schema's; a newer one is refused.
+// stateVersion is the schema's; an older one is brought up to it (migrate), a newer one is refused.
 //
 //	meta
-//	├── version     "1"
+//	├── version     "2"
 //	└── identity    this engine's ID, 64 hexadecimal digits
 //	containers
 //	└── <id>        JSON record{spec, status}
 //	networks
 //	└── <id>        JSON Network, local networks only
-const stateVersion = "1"
+//	volumes
+//	└── <name>      JSON volume.Volume, since version 2
+const stateVersion = "2"
 
-// state is this host's own memory: containers and local networks. What the cluster decides lives in the store.
+// state is this host's own memory: containers, local networks and volumes. What the cluster decides lives in the store.
 type state struct{ db *bolt.DB }
 
 type record struct {
@@ -45,7 +47,7 @@ func openState(path string) (*state, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range []string{"meta", "containers", "networks"} {
+		for _, b := range []string{"meta", "containers", "networks", "volumes"} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 				return err
 			}
@@ -60,7 +62,7 @@ func openState(path string) (*state, error) {
 		case stateVersion:
 			return nil
 		default:
-			return fmt.Errorf("schema version %s is newer than this minictl's %s: install the newer minictl again", v, stateVersion)
+			return migrate(tx, v)
 		}
 	})
 	if err != nil {

@@ -50,7 +50,7 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 		st = d
 	}
 	<-left
-	e.finished(ctx, b, st)
+	e.finished(b, st)
 	close(gone)
 	if b.specCopy().HostConfig.AutoRemove {
 		if err := e.remove(ctx, b); err != nil {
@@ -59,9 +59,12 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	}
 }
 
-// finished makes the end of a run a fact: network undone, status kept, waits answered. b.op must be held.
-func (e *Engine) finished(ctx context.Context, b *box, st ctrd.ExitStatus) {
+// finished makes the end of a run, whose network is undone already, a fact: status kept, waits answered. b.op must be
+// held.
+func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 	e.dropExecs(b.id)
+	spec := b.specCopy()
+	e.unmountVolumes(&spec)
 	at := st.At
 	if at.IsZero() {
 		at = time.Now()
@@ -251,8 +254,8 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref, sig string, timeout 
 	return nil
 }
 
-// ContainerRemove removes a container. When it returns, its name and addresses are free and nothing of it is left.
-func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, _ bool) error {
+// ContainerRemove removes a container, and its anonymous volumes if asked to. When it returns, its name and addresses are free and nothing of it is left.
+func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, volumes bool) error {
 	b, err := e.find(ref)
 	if err != nil {
 		return err
@@ -273,6 +276,9 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, _ bool)
 	if b.statusCopy().Running() {
 		return conflict("cannot remove container %q: it has been started meanwhile", "/"+b.specCopy().Name)
 	}
+	b.mu.Lock()
+	b.status.RemoveVolumes = volumes
+	b.mu.Unlock()
 	return e.remove(ctx, b)
 }
 
@@ -286,6 +292,8 @@ func (e *Engine) remove(ctx context.Context, b *box) error {
 	if err := os.RemoveAll(e.dir(b.id)); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	spec := b.specCopy()
+	e.dropVolumes(&spec, spec.HostConfig.AutoRemove || b.statusCopy().RemoveVolumes)
 	if err := e.state.delete("containers", b.id); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}

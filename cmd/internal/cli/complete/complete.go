@@ -1,4 +1,4 @@
-// Package complete offers live names (containers, networks, images, nodes) to the shell's completion.
+// Package complete offers live names (containers, networks, volumes, images, nodes) to the shell's completion.
 package complete
 
 import (
@@ -53,6 +53,33 @@ func Networks(c *console.Console) Func {
 		}
 		return out, err
 	})
+}
+
+// Volumes offers volume names.
+func Volumes(c *console.Console) Func {
+	return names(c, func(ctx context.Context, cl *client.Client) ([]string, error) {
+		res, err := cl.VolumeList(ctx, client.VolumeListOptions{})
+		var out []string
+		for _, v := range res.Items {
+			out = append(out, v.Name)
+		}
+		return out, err
+	})
+}
+
+// VolumeFlag offers what may stand before the first colon of -v: volume names, or, after a slash or a dot, files.
+func VolumeFlag(c *console.Console) Func {
+	list := Volumes(c)
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case strings.Contains(prefix, ":"):
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case strings.HasPrefix(prefix, "/") || strings.HasPrefix(prefix, "."):
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		found, directive := list(cmd, nil, prefix)
+		return found, directive | cobra.ShellCompDirectiveNoSpace // the target is to follow
+	}
 }
 
 // Images offers image references by name.

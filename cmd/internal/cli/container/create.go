@@ -82,6 +82,7 @@ func newCreateCommand(c *console.Console) *cobra.Command {
 func completeCreateFlags(c *console.Console, cmd *cobra.Command) {
 	for flag, f := range map[string]complete.Func{
 		"network":      complete.Networks(c),
+		"volume":       complete.VolumeFlag(c),
 		"volumes-from": complete.Containers(c, true),
 		"link":         complete.Containers(c, false),
 		"pull":         cobra.FixedCompletions([]string{pullAlways, pullMissing, pullNever}, cobra.ShellCompDirectiveNoFileComp),

@@ -18,6 +18,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/inspect"
 	"github.com/minictl/minictl/cmd/internal/cli/network"
 	"github.com/minictl/minictl/cmd/internal/cli/node"
+	"github.com/minictl/minictl/cmd/internal/cli/volume"
 )
 
 // kind is a sort of object and the way to find one.
@@ -33,7 +34,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:                   "inspect [OPTIONS] NAME|ID [NAME|ID...]",
-		Short:                 "Return low-level information on containers, images, networks and nodes",
+		Short:                 "Return low-level information on containers, images, networks, volumes and nodes",
 		Example:               "  minictl inspect bbox1\n  minictl inspect --type network -f '{{.Scope}}' ov_net1",
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Containers(c, true),
@@ -65,10 +66,7 @@ func kinds(ctx context.Context, cl *client.Client, size bool) []kind {
 		{"container", container.Getter(ctx, cl, size)},
 		{"image", image.Getter(ctx, cl, nil)},
 		{"network", network.Getter(ctx, cl, false)},
-		{"volume", func(ref string) (any, []byte, error) {
-			res, err := cl.VolumeInspect(ctx, ref, client.VolumeInspectOptions{})
-			return res.Volume, res.Raw, err
-		}},
+		{"volume", volume.Getter(ctx, cl)},
 		{"node", node.Getter(ctx, cl, clusterapi.New(cl))},
 	}
 }
@@ -89,7 +87,7 @@ func choose(all []kind, only string, given bool) ([]kind, error) {
 	return all[i : i+1], nil
 }
 
-// first tries the kinds in turn. What a daemon does not know at all (volumes, nodes of a single host) counts as not
+// first tries the kinds in turn. What a daemon does not know at all (nodes of a single host) counts as not
 // found, unless it was asked for by name.
 func first(kinds []kind, exact bool) inspect.Getter {
 	return func(ref string) (any, []byte, error) {
