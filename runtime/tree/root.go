@@ -187,3 +187,52 @@ func at(p string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", p, err)
 }
+
+// Mountpoint opens p for something to be mounted on, as a mere path. What is missing is made: folders, and at the end a
+// folder or an empty file.
+func (r *Root) Mountpoint(p string, folder bool) (*os.File, error) {
+	fd, err := r.open(p, unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) {
+		fd, err = r.make(p, folder)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}
+
+func (r *Root) make(p string, folder bool) (int, error) {
+	p = path.Clean("/" + p)
+	dir, err := r.folder("/", path.Dir(p)[1:])
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	if folder {
+		err = unix.Mkdirat(dir, path.Base(p), 0o755)
+	} else {
+		err = unix.Mknodat(dir, path.Base(p), unix.S_IFREG|0o644, 0)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, at(p, err)
+	}
+	return unix.Openat(dir, path.Base(p), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// folder opens the folder dir below top; missing ones below top are made.
+func (r *Root) folder(top, dir string) (int, error) {
+	fd, err := r.open(top+"/"+dir, unix.O_PATH|unix.O_DIRECTORY)
+	if !errors.Is(err, unix.ENOENT) || dir == "." || dir == "" {
+		return fd, err
+	}
+	above, err := r.folder(top, path.Dir(dir))
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(above)
+	if err := unix.Mkdirat(above, path.Base(dir), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, at(dir, err)
+	}
+	fd, err = unix.Openat(above, path.Base(dir), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return fd, at(dir, err)
+}

@@ -119,7 +119,7 @@ func (u *unpacker) entry(h *tar.Header, body io.Reader) error {
 	if name == "." { // the folder itself: only what is in it is asked for
 		return nil
 	}
-	dir, err := u.parent(path.Dir(name))
+	dir, err := u.root.folder(u.top, path.Dir(name))
 	if err != nil {
 		return err
 	}
@@ -139,23 +139,6 @@ func (u *unpacker) entry(h *tar.Header, body io.Reader) error {
 		u.folders = append(u.folders, h)
 	}
 	return nil
-}
-
-// parent opens an entry's folder; missing ones are made, as archives need not list them.
-func (u *unpacker) parent(dir string) (int, error) {
-	fd, err := u.root.open(u.top+"/"+dir, unix.O_PATH|unix.O_DIRECTORY)
-	if !errors.Is(err, unix.ENOENT) || dir == "." {
-		return fd, err
-	}
-	above, err := u.parent(path.Dir(dir))
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(above)
-	if err := unix.Mkdirat(above, path.Base(dir), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, at(dir, err)
-	}
-	return unix.Openat(above, path.Base(dir), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 // What clear found.
