@@ -222,5 +222,5 @@ func join(dir, base string) string {
 }
 
 // ArchiveName is the name that docker gives a path in its archive: the last part as it was asked for, so that a link's
-// own name is kept where it was followed.
-func ArchiveName(p string) string { return path.Base("/" + p) }
+// own name is kept where it was followed. p is clean, see Clean.
+func ArchiveName(p string) string { return path.Base(p) }

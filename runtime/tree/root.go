@@ -236,3 +236,16 @@ func (r *Root) folder(top, dir string) (int, error) {
 	fd, err = unix.Openat(above, path.Base(dir), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	return fd, at(dir, err)
 }
+
+// Clean gives a path as docker's clients mean it: absolute, without "..", which counts by the text and not by links, but
+// with the slash or the "/." at its end that tells a folder's content from the folder.
+func Clean(p string) string {
+	clean := path.Clean("/" + p)
+	switch {
+	case p == "." || strings.HasSuffix(p, "/."):
+		return strings.TrimSuffix(clean, "/") + "/."
+	case strings.HasSuffix(p, "/") && clean != "/":
+		return clean + "/"
+	}
+	return clean
+}

@@ -20,6 +20,9 @@ type Config struct {
 	Exec      ExecBackend
 	Network   NetworkBackend
 	Image     ImageBackend
+	Files     FileBackend
+	Registry  RegistryBackend
+	Disk      DiskBackend
 	System    SystemBackend
 	Cluster   ClusterBackend
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // ContainerInspect is everything about one container, in docker's form.
-func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobycontainer.InspectResponse, error) {
+func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (mobycontainer.InspectResponse, error) {
 	b, err := e.find(ref)
 	if err != nil {
 		return mobycontainer.InspectResponse{}, err
@@ -41,6 +41,10 @@ func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobyco
 	}
 	if st.SandboxPath != "" {
 		r.NetworkSettings.SandboxID = s.ID
+	}
+	if size {
+		own, whole := e.containerSizes(ctx, &s)
+		r.SizeRw, r.SizeRootFs = &own, &whole
 	}
 	return r, nil
 }
@@ -146,7 +150,11 @@ func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobyco
 		if !everything && !st.Running() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
 			continue
 		}
-		out = append(out, summary(&s, &st))
+		sum := summary(&s, &st)
+		if o.Size {
+			sum.SizeRw, sum.SizeRootFs = e.containerSizes(ctx, &s)
+		}
+		out = append(out, sum)
 		if o.Limit > 0 && len(out) == o.Limit {
 			break
 		}
