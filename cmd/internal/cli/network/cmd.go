@@ -2,11 +2,9 @@
 package network
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/opts"
@@ -128,7 +126,7 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !force && !confirm(c, "WARNING! This will remove all custom networks not used by at least one container.") {
+			if !force && !c.Confirm("WARNING! This will remove all custom networks not used by at least one container.") {
 				return nil
 			}
 			cl, err := c.Client()
@@ -160,12 +158,4 @@ func runPrune(ctx context.Context, cl pruneClient, out io.Writer, f client.Filte
 		}
 	}
 	return nil
-}
-
-// confirm asks; anything but y or yes is no, an end of input too.
-func confirm(c *console.Console, warning string) bool {
-	fmt.Fprintf(c.Out, "%s\nAre you sure you want to continue? [y/N] ", warning)
-	line, _ := bufio.NewReader(c.In).ReadString('\n')
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes"
 }
