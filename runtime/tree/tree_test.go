@@ -322,3 +322,57 @@ func TestUnpackOntoMountPoint(t *testing.T) {
 		t.Errorf("archive without the mount: %q", got)
 	}
 }
+
+func TestClean(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "/", "/": "/", ".": "/.", "/.": "/.", "a": "/a", "a/": "/a/", "/a/.": "/a/.", "a/../..": "/", "../x/./y//": "/x/y/", "..": "/", "/a/b/..": "/a",
+	} {
+		if got := Clean(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestRename(t *testing.T) {
+	for _, c := range []struct{ name, from, to, want string }{
+		{"src/", "src", "dst", "dst/"},
+		{"src/a/b", "src", "dst", "dst/a/b"},
+		{"srcs/a", "src", "dst", "srcs/a"},
+		{"./", ".", "dst", "dst/"},
+		{"./a", ".", "dst", "dst/a"},
+		{"/a/", "/", "dst", "dst/a/"},
+		{"../a", "src", "dst", "../a"},
+	} {
+		if got := renamed(c.name, c.from, c.to); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	in := archive(t, tar.Header{Name: "src/a", Typeflag: tar.TypeReg}, tar.Header{Name: "src/b", Linkname: "src/a", Typeflag: tar.TypeLink})
+	w := newWorld(t)
+	r := Rename(in, "src", "dst")
+	defer r.Close()
+	if err := w.root.Unpack(t.Context(), r, "/", UnpackOptions{NoChown: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := packed(t, w.root, "dst", PackOptions{Name: "dst"}); !slices.Equal(got, []string{"dst/ 5", "dst/a 0  new", "dst/b 1 dst/a"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMountpoint(t *testing.T) {
+	w := newWorld(t)
+	w.link("../../..", "up")
+	for p, folder := range map[string]bool{"/a/b/c": true, "/a/file": false, "up/x/y": true, "/dir/file": false} {
+		f, err := w.root.Mountpoint(p, folder)
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+			continue
+		}
+		st, err := f.Stat()
+		if err != nil || st.IsDir() != folder {
+			t.Errorf("%s: %v, %v", p, st, err)
+		}
+		f.Close()
+	}
+	w.unharmed()
+}

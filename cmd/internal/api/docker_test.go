@@ -233,7 +233,7 @@ func TestDockerCommands(t *testing.T) {
 		{"pull half", "", 1, nil, "registry gone"},
 		{"run -d busybox", "", 0, []string{strings.Repeat("c", 64)}, ""},
 		{"volume ls", "", 1, nil, "volumes are not supported yet; use a bind mount"},
-		{"cp web:/x -", "", 1, nil, "copying files is not supported"},
+		{"search busybox", "", 1, nil, "searching a registry is not supported"},
 		{"swarm init", "", 0, []string{"Swarm initialized: current node (node1)", "docker swarm join --token TOKEN 192.168.66.11:7946"}, ""},
 		{"swarm join-token -q worker", "", 0, []string{"TOKEN"}, ""},
 		{"node ls", "", 0, []string{"node1 *", "host1", "Ready", "Active", "Leader"}, ""},
