@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,13 +80,28 @@ func TestPushAndLogin(t *testing.T) {
 		})
 	}
 	t.Run("distribution", func(t *testing.T) {
-		resp, err := h.HTTP().Get("http://minictl/distribution/" + addr + "/team/minictl:1/json")
-		if err != nil {
-			t.Fatal(err)
+		ask := func(auth string) (status int, body string) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://minictl/distribution/"+addr+"/team/minictl:1/json", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-Registry-Auth", base64.URLEncoding.EncodeToString([]byte(auth)))
+			resp, err := h.HTTP().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp.StatusCode, string(b)
 		}
-		defer resp.Body.Close()
-		if resp.StatusCode != 401 && resp.StatusCode != 403 && resp.StatusCode != 500 {
-			t.Errorf("without credentials: %s", resp.Status)
+		if status, body := ask(`{"username":"joe","password":"secret"}`); status != 200 || !strings.Contains(body, `"architecture":"amd64"`) || !strings.Contains(body, `"digest":"sha256:`) {
+			t.Errorf("%d %s", status, body)
+		}
+		if status, body := ask(`{"username":"joe","password":"wrong"}`); status != 401 {
+			t.Errorf("wrong password: %d %s", status, body)
 		}
 	})
 	for _, q := range []struct{ what, pattern string }{{"search", "search"}, {"build", "buildx build -o type=docker"}} {
