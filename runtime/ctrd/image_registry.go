@@ -50,7 +50,7 @@ func registryHosts(host string, header http.Header, auth *rules.Auth) ([]docker.
 	client := &http.Client{Transport: transport}
 	h := docker.RegistryHost{
 		Client: client, Host: host, Scheme: "https", Path: "/v2",
-		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityPush,
 		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthHeader(header), docker.WithAuthCreds(credentials(auth))),
 	}
 	if host == "docker.io" {

@@ -55,6 +55,7 @@ type Runtime struct {
 	version     string
 
 	cgroups cgroups
+	serial  serials
 	mu      sync.Mutex
 	tasks   map[string]*Task // one live value per container, so that waits are shared
 

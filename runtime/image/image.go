@@ -34,6 +34,12 @@ type Image struct {
 	Labels map[string]string
 }
 
+// Layer is one layer of an image.
+type Layer struct {
+	Chain string // digest of the layer and all those below it: the same for images that share them
+	Size  int64  // what it takes on disk, in bytes
+}
+
 // Progress takes one line of a long operation's progress.
 type Progress interface {
 	// Status is a line such as ("Pulling fs layer", "4abcf2066143", 0, 0); bytes, total 0 means unknown.

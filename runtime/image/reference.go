@@ -119,3 +119,21 @@ func Find(all []Image, ref string) (img Image, byID bool, err error) {
 func isHex(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789abcdef") == ""
 }
+
+// Tags are the names that a reference without tag or digest stands for where a whole repository is meant, in docker's
+// short form; none for a reference that says more, or that names an image by ID.
+func Tags(all []Image, ref string) map[string]Image {
+	n, err := reference.ParseNormalizedNamed(ref)
+	if err != nil || !reference.IsNameOnly(n) {
+		return nil
+	}
+	out := map[string]Image{}
+	for _, i := range all {
+		for _, t := range i.RepoTags {
+			if repository(t) == reference.FamiliarName(n) {
+				out[t] = i
+			}
+		}
+	}
+	return out
+}

@@ -15,7 +15,7 @@ var engineRoutes = []struct {
 	want         int
 }{
 	{"HEAD", "/_ping", 0}, {"GET", "/_ping", 0}, {"GET", "/version", 0}, {"GET", "/info", 0}, {"GET", "/events", 0},
-	{"GET", "/system/df", 501},
+	{"GET", "/system/df", 0},
 	{"POST", "/images/create", 0}, {"POST", "/images/load", 0}, {"GET", "/images/json", 0},
 	{"GET", "/images/reg:5000/a/b:c/json", 0}, {"DELETE", "/images/reg:5000/a/b@sha256:00", 0}, {"POST", "/images/a/b/tag", 0},
 	{"POST", "/containers/create", 0}, {"GET", "/containers/json", 0}, {"GET", "/containers/x/json", 0},
@@ -23,8 +23,8 @@ var engineRoutes = []struct {
 	{"POST", "/containers/x/kill", 0}, {"POST", "/containers/x/rename", 0}, {"POST", "/containers/x/update", 501},
 	{"POST", "/containers/x/wait", 0}, {"POST", "/containers/x/attach", 0}, {"POST", "/containers/x/resize", 0},
 	{"GET", "/containers/x/logs", 0}, {"GET", "/containers/x/stats", 501}, {"GET", "/containers/x/top", 501},
-	{"DELETE", "/containers/x", 0}, {"GET", "/containers/x/archive", 501}, {"HEAD", "/containers/x/archive", 501},
-	{"PUT", "/containers/x/archive", 501}, {"POST", "/containers/x/exec", 0}, {"POST", "/exec/x/start", 0},
+	{"DELETE", "/containers/x", 0}, {"GET", "/containers/x/archive", 0}, {"HEAD", "/containers/x/archive", 0},
+	{"PUT", "/containers/x/archive", 0}, {"POST", "/containers/x/exec", 0}, {"POST", "/exec/x/start", 0},
 	{"POST", "/exec/x/resize", 0}, {"GET", "/exec/x/json", 0},
 	{"GET", "/networks", 0}, {"GET", "/networks/x", 0}, {"POST", "/networks/create", 0}, {"DELETE", "/networks/x", 0},
 	{"POST", "/networks/x/connect", 0}, {"POST", "/networks/x/disconnect", 0}, {"POST", "/networks/prune", 0},
@@ -32,13 +32,13 @@ var engineRoutes = []struct {
 	{"POST", "/swarm/init", 0}, {"POST", "/swarm/join", 0}, {"POST", "/swarm/leave", 0}, {"GET", "/swarm", 0},
 	{"POST", "/swarm/update", 501}, {"GET", "/nodes", 0}, {"GET", "/nodes/x", 0}, {"POST", "/nodes/x/update", 501},
 	{"DELETE", "/nodes/x", 501}, {"POST", "/containers/x/pause", 501}, {"POST", "/containers/x/unpause", 501},
-	{"POST", "/containers/prune", 501}, {"POST", "/volumes/prune", 0}, {"POST", "/images/prune", 501},
-	{"POST", "/build/prune", 501}, {"GET", "/images/a/b/history", 501}, {"GET", "/images/get", 501},
-	{"GET", "/images/a/b/get", 501}, {"POST", "/images/a/b/push", 501}, {"POST", "/auth", 501},
-	{"GET", "/containers/x/changes", 501}, {"GET", "/containers/x/export", 501}, {"POST", "/commit", 501},
+	{"POST", "/containers/prune", 0}, {"POST", "/volumes/prune", 0}, {"POST", "/images/prune", 0},
+	{"POST", "/build/prune", 0}, {"GET", "/images/a/b/history", 0}, {"GET", "/images/get", 0},
+	{"GET", "/images/a/b/get", 0}, {"POST", "/images/a/b/push", 0}, {"POST", "/auth", 0},
+	{"GET", "/containers/x/changes", 0}, {"GET", "/containers/x/export", 0}, {"POST", "/commit", 0},
 	{"GET", "/images/search", 501}, {"GET", "/swarm/unlockkey", 501}, {"POST", "/swarm/unlock", 501},
 	{"GET", "/tasks", 501}, {"GET", "/services", 501}, {"GET", "/plugins", 501},
-	{"GET", "/distribution/a/b/json", 501}, {"POST", "/build", 501}, {"POST", "/session", 501}, {"POST", "/grpc", 501},
+	{"GET", "/distribution/a/b/json", 0}, {"POST", "/build", 501}, {"POST", "/session", 501}, {"POST", "/grpc", 501},
 	{"GET", "/containers/x/attach/ws", 501},
 }
 

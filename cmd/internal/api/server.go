@@ -21,6 +21,9 @@ type Config struct {
 	Network   NetworkBackend
 	Volume    VolumeBackend
 	Image     ImageBackend
+	Files     FileBackend
+	Registry  RegistryBackend
+	Disk      DiskBackend
 	System    SystemBackend
 	Cluster   ClusterBackend
 }

@@ -7,37 +7,21 @@ import (
 // unsupported lists docker's routes that have no back end, each with a sentence: what it is, and what to use instead.
 func unsupported() []route {
 	rows := []struct{ method, pattern, text string }{
-		{"GET", "/system/df", "disk usage is not supported; use \"docker images\" and \"docker ps --size\" instead"},
-		{"GET", "/containers/{id}/archive", noCopy},
-		{"HEAD", "/containers/{id}/archive", noCopy},
-		{"PUT", "/containers/{id}/archive", noCopy},
 		{"POST", "/containers/{id}/update", "updating a container is not supported; remove and create it instead"},
 		{"GET", "/containers/{id}/stats", "container statistics are not supported; read the container's cgroup instead"},
 		{"GET", "/containers/{id}/top", "listing a container's processes is not supported; use \"docker exec CONTAINER ps\" instead"},
 		{"POST", "/containers/{id}/pause", "pausing is not supported; use \"docker kill --signal STOP\" instead"},
 		{"POST", "/containers/{id}/unpause", "unpausing is not supported; use \"docker kill --signal CONT\" instead"},
-		{"POST", "/containers/prune", "pruning containers is not supported; use \"docker rm\" instead"},
-		{"GET", "/containers/{id}/changes", "listing a container's file changes is not supported"},
-		{"GET", "/containers/{id}/export", "exporting is not supported; use \"docker exec CONTAINER tar -c /\" instead"},
 		{"GET", "/containers/{id}/attach/ws", "attaching by websocket is not supported; use POST /containers/{id}/attach instead"},
 		{anyMethod, "/containers/{id}/checkpoints", noCheckpoint},
 		{anyMethod, "/containers/{id}/checkpoints/{name...}", noCheckpoint},
-		{"POST", "/commit", "committing a container is not supported; build the image elsewhere and use \"docker load\" instead"},
 
 		{"POST", "/build", noBuild},
-		{"POST", "/build/prune", noBuild},
 		{"POST", "/build/cancel", noBuild},
 		{"POST", "/session", noBuild},
 		{"POST", "/grpc", noBuild},
-		{"POST", "/images/prune", "pruning images is not supported; use \"docker rmi\" instead"},
-		{"GET", "/images/get", noSave},
 		{"GET", "/images/search", "searching a registry is not supported; use the registry's web page instead"},
-		{"GET", "/images/{name...}/get", noSave},
-		{"GET", "/images/{name...}/history", "image history is not supported; use \"docker image inspect\" instead"},
 		{"GET", "/images/{name...}/attestations", "image attestations are not supported"},
-		{"POST", "/images/{name...}/push", "pushing is not supported; push from where the image was built instead"},
-		{"POST", "/auth", "checking a registry login is not supported; clients send their credentials with each pull"},
-		{"GET", "/distribution/{name...}/json", "asking a registry for a digest is not supported; use \"docker pull\" instead"},
 
 		{"PUT", "/volumes/{name}", "changing a volume is not supported; only cluster volumes can be changed, and there are none"},
 
@@ -66,10 +50,8 @@ func unsupported() []route {
 }
 
 const (
-	noCopy       = "copying files is not supported; use \"docker exec CONTAINER tar\" or a bind mount instead"
 	noCheckpoint = "checkpoints are not supported"
-	noBuild      = "building is not supported; build the image elsewhere and use \"docker load\" or \"docker pull\" instead"
-	noSave       = "saving images is not supported; use \"docker pull\" on the other host instead"
+	noBuild      = "building is not supported; build with \"docker buildx build -o type=docker . | minictl load\", or elsewhere and \"minictl pull\" the image"
 	noLock       = "locking the cluster is not supported"
 	noService    = "services are not supported; use \"docker run\" on each host instead"
 	noSecret     = "secrets and configs are not supported; use a bind mount instead"
@@ -80,10 +62,13 @@ const (
 func (s *server) table() []route {
 	var t []route
 	t = append(t, s.systemRoutes()...)
+	t = append(t, s.diskRoutes()...)
 	t = append(t, s.containerRoutes()...)
+	t = append(t, s.fileRoutes()...)
 	t = append(t, s.execRoutes()...)
 	t = append(t, s.networkRoutes()...)
 	t = append(t, s.volumeRoutes()...)
+	t = append(t, s.registryRoutes()...)
 	t = append(t, s.imageRoutes()...)
 	t = append(t, s.clusterRoutes()...)
 	t = append(t, s.swarmRoutes()...)

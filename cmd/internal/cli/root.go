@@ -4,6 +4,7 @@ package cli
 import (
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/image"
 	"github.com/minictl/minictl/cmd/internal/cli/network"
 	"github.com/minictl/minictl/cmd/internal/cli/node"
+	"github.com/minictl/minictl/cmd/internal/cli/registry"
 	"github.com/minictl/minictl/cmd/internal/cli/system"
 	"github.com/minictl/minictl/cmd/internal/cli/volume"
 )
@@ -75,7 +77,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 		&cobra.Group{ID: groupRest, Title: "Commands:"})
 	addGroup(root, groupNouns, cluster.NewCommand(c), node.NewCommand(c), network.NewCommand(c),
 		volume.NewCommand(c), container.NewCommand(c), image.NewCommand(c), system.NewCommand(c))
-	top := append(container.Commands(c), image.Commands(c)...)
+	top := slices.Concat(container.Commands(c), image.Commands(c), registry.Commands(c))
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)
 	}

@@ -127,7 +127,7 @@ func (d *daemon) build(ctx context.Context) error {
 
 func (d *daemon) serve(ctx context.Context) error {
 	e := d.engine
-	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, System: e, Cluster: e})
+	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, System: e, Cluster: e})
 	listeners, err := listen(d.cfg.Hosts, d.log)
 	if err != nil {
 		return err

@@ -52,6 +52,8 @@ type Runtime interface {
 	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
 	Tag(ctx context.Context, ref, target string) error
 	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []string) ([]image.Removed, error)
+	Files
+	Registry
 }
 
 // Cluster is this host's part in its cluster, which may be a cluster of one.

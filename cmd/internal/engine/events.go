@@ -162,3 +162,10 @@ func (e *Engine) imageEvent(ref, id string, action events.Action) {
 }
 
 func exitAttr(code int) []string { return []string{"exitCode", strconv.Itoa(code)} }
+
+// pruned says what a prune freed, in bytes.
+func (e *Engine) pruned(kind events.Type, reclaimed uint64) {
+	e.events.publish(events.Message{Type: kind, Action: events.ActionPrune, Actor: events.Actor{Attributes: map[string]string{
+		"reclaimed": strconv.FormatUint(reclaimed, 10),
+	}}})
+}

@@ -17,7 +17,7 @@ import (
 )
 
 // ContainerInspect is everything about one container, in docker's form.
-func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobycontainer.InspectResponse, error) {
+func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (mobycontainer.InspectResponse, error) {
 	b, err := e.find(ref)
 	if err != nil {
 		return mobycontainer.InspectResponse{}, err
@@ -39,6 +39,10 @@ func (e *Engine) ContainerInspect(_ context.Context, ref string, _ bool) (mobyco
 	}
 	if st.SandboxPath != "" {
 		r.NetworkSettings.SandboxID = s.ID
+	}
+	if size {
+		own, whole := e.containerSizes(ctx, &s)
+		r.SizeRw, r.SizeRootFs = &own, &whole
 	}
 	return r, nil
 }
@@ -133,7 +137,11 @@ func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobyco
 		if !everything && !st.Running() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
 			continue
 		}
-		out = append(out, e.summary(&s, &st))
+		sum := e.summary(&s, &st)
+		if o.Size {
+			sum.SizeRw, sum.SizeRootFs = e.containerSizes(ctx, &s)
+		}
+		out = append(out, sum)
 		if o.Limit > 0 && len(out) == o.Limit {
 			break
 		}

@@ -20,7 +20,7 @@ func NewCommand(c *console.Console) *cobra.Command {
 	ls.Use, ls.Aliases = "ls [OPTIONS]", []string{"list", "ps"}
 	rm := newRemoveCommand(c)
 	rm.Aliases = []string{"remove"}
-	cmd.AddCommand(ls, rm, newInspectCommand(c))
+	cmd.AddCommand(ls, rm, newInspectCommand(c), newPruneCommand(c))
 	return cmd
 }
 
@@ -29,6 +29,6 @@ func shared(c *console.Console) []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(c), newCreateCommand(c), newStartCommand(c), newStopCommand(c), newRestartCommand(c),
 		newKillCommand(c), newRenameCommand(c), newWaitCommand(c), newExecCommand(c), newAttachCommand(c),
-		newLogsCommand(c), newPortCommand(c),
+		newLogsCommand(c), newPortCommand(c), newCpCommand(c), newExportCommand(c), newDiffCommand(c), newCommitCommand(c),
 	}
 }

@@ -39,13 +39,13 @@ func NewCommand(c *console.Console) *cobra.Command {
 	ls.Aliases = []string{"list"}
 	rm := newRemoveCommand(c)
 	rm.Aliases = []string{"remove", "rmi"}
-	cmd.AddCommand(ls, rm, newInspectCommand(c))
+	cmd.AddCommand(ls, rm, newInspectCommand(c), newPruneCommand(c))
 	return cmd
 }
 
 // shared are spelled the same in both places. A command has one parent, so each place gets its own.
 func shared(c *console.Console) []*cobra.Command {
-	return []*cobra.Command{newPullCommand(c), newLoadCommand(c), newImportCommand(c), newTagCommand(c)}
+	return []*cobra.Command{newPullCommand(c), newLoadCommand(c), newImportCommand(c), newTagCommand(c), newPushCommand(c), newSaveCommand(c), newHistoryCommand(c)}
 }
 
 func newLoadCommand(c *console.Console) *cobra.Command {

@@ -1,0 +1,68 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/moby/moby/api/types/registry"
+)
+
+// registryRoutes give images away, and ask registries.
+func (s *server) registryRoutes() []route {
+	return []route{
+		{"GET", "/images/get", s.imagesSave},
+		{"GET", "/images/{name...}/get", s.imageSave},
+		{"POST", "/images/{name...}/push", s.imagePush},
+		{"POST", "/auth", s.registryLogin},
+		{"GET", "/distribution/{name...}/json", s.distributionInspect},
+	}
+}
+
+func (s *server) imagesSave(w http.ResponseWriter, c *call) error {
+	if len(c.query["names"]) == 0 {
+		return invalid("missing parameter: names")
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	return s.Registry.ImageSave(c.Context(), c.query["names"], w)
+}
+
+func (s *server) imageSave(w http.ResponseWriter, c *call) error {
+	w.Header().Set("Content-Type", "application/x-tar")
+	return s.Registry.ImageSave(c.Context(), []string{c.name}, w)
+}
+
+// imagePush ignores the body: once it held the credentials, now the header does.
+func (s *server) imagePush(w http.ResponseWriter, c *call) error {
+	tag := c.text("tag")
+	if _, err := joinTag(c.name, tag); err != nil {
+		return err
+	}
+	if c.text("platform") != "" {
+		return notImplemented("pushing one platform of several is not supported; images here have one")
+	}
+	p := newProgress(w)
+	return p.finish(s.Registry.ImagePush(c.Context(), c.name, tag, c.Header.Get(registry.AuthHeader), p))
+}
+
+func (s *server) registryLogin(w http.ResponseWriter, c *call) error {
+	var auth registry.AuthConfig
+	if err := c.body(w, &auth); err != nil {
+		return err
+	}
+	res, err := s.Registry.RegistryLogin(c.Context(), auth)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, res)
+}
+
+func (s *server) distributionInspect(w http.ResponseWriter, c *call) error {
+	if _, err := joinTag(c.name, ""); err != nil {
+		return err
+	}
+	res, err := s.Registry.DistributionInspect(c.Context(), c.name, c.Header.Get(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	res.Platforms = orEmpty(res.Platforms)
+	return writeJSON(w, http.StatusOK, res)
+}
