@@ -95,6 +95,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 		return fmt.Errorf("write the firewall's rules: %w", err)
 	}
 	e.spawn(e.reconcileLoop)
+	e.comeBackAll()
 	return nil
 }
 
@@ -179,6 +180,9 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	b.mu.Lock()
 	b.task, b.gone = task, gone
 	b.mu.Unlock()
+	if b.statusCopy().State == mobycontainer.StateRunning {
+		e.monitorHealth(b, task, false)
+	}
 	exit := task.Wait()
 	if st, err := task.Status(ctx); err == nil && st == "stopped" {
 		e.watch(b, task, exit, gone) // it ended while nobody watched: a fact before the first question is answered

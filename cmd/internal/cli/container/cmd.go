@@ -29,6 +29,7 @@ func shared(c *console.Console) []*cobra.Command {
 	return []*cobra.Command{
 		newRunCommand(c), newCreateCommand(c), newStartCommand(c), newStopCommand(c), newRestartCommand(c),
 		newKillCommand(c), newRenameCommand(c), newWaitCommand(c), newExecCommand(c), newAttachCommand(c),
-		newLogsCommand(c), newPortCommand(c),
+		newLogsCommand(c), newPortCommand(c), newPauseCommand(c), newUnpauseCommand(c), newTopCommand(c),
+		newStatsCommand(c), newUpdateCommand(c),
 	}
 }
