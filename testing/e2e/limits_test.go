@@ -131,6 +131,8 @@ func TestSharedNamespaces(t *testing.T) {
 	h.MustMinictl("exec", "donor", "sh", "-c", "echo shared > /dev/shm/note")
 	wantMatch(t, "pid", h.MustMinictl("run", "--rm", "--pid", "container:donor", "busybox", "ps"), `sleep 4321`)
 	wantMatch(t, "ipc", h.MustDocker("run", "--rm", "--ipc", "container:donor", "busybox", "sh", "-c", "cat /dev/shm/note; df -k /dev/shm"), `shared\n(.|\n)* 2048 `)
+	wantMatch(t, "exec", h.MustMinictl("exec", "donor", "grep", "CapEff", "/proc/self/status"), `00000000a80425fb`)
+	wantMatch(t, "exec --privileged", h.MustMinictl("exec", "--privileged", "donor", "grep", "CapEff", "/proc/self/status"), `000001f`)
 	h.KillDaemon()
 	h.Daemon()
 	wantMatch(t, "ipc after the daemon's restart", h.MustMinictl("run", "--rm", "--ipc", "container:donor", "busybox", "cat", "/dev/shm/note"), `shared`)
