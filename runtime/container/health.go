@@ -116,11 +116,11 @@ func validateHealth(h *container.HealthConfig) error {
 		value time.Duration
 	}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval}} {
 		if d.value != 0 && d.value < time.Millisecond {
-			return fmt.Errorf("%s in Healthcheck cannot be less than 1ms: %w", d.name, errdefs.ErrInvalidArgument)
+			return refused("%s in Healthcheck cannot be less than 1ms", d.name)
 		}
 	}
 	if h.Retries < 0 {
-		return fmt.Errorf("Retries in Healthcheck cannot be negative: %w", errdefs.ErrInvalidArgument)
+		return refused("Retries in Healthcheck cannot be negative")
 	}
 	if len(h.Test) == 0 || h.Test[0] == "NONE" {
 		return nil

@@ -11,6 +11,11 @@ import (
 // minMemory is docker's least memory limit in bytes: what runc itself needs to start a process.
 const minMemory = 6 << 20
 
+// refused words a refusal as docker does, capitals included: clients match on the text.
+func refused(format string, a ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, a...), errdefs.ErrInvalidArgument)
+}
+
 // ValidateResources refuses limits that contradict themselves, in docker's words. What depends on the machine, such as
 // the number of its CPUs, is the engine's to check.
 func ValidateResources(r *container.Resources) error {
@@ -29,11 +34,11 @@ func ValidateResources(r *container.Resources) error {
 		{r.CPUQuota > 0 && r.CPUQuota < 1000, "CPU cfs quota can not be less than 1ms (i.e. 1000)"},
 	} {
 		if c.bad {
-			return fmt.Errorf("%s: %w", c.text, errdefs.ErrInvalidArgument)
+			return refused("%s", c.text)
 		}
 	}
 	if s := r.MemorySwappiness; s != nil && (*s < -1 || *s > 100) {
-		return fmt.Errorf("Invalid value: %d, valid memory swappiness range is 0-100: %w", *s, errdefs.ErrInvalidArgument)
+		return refused("Invalid value: %d, valid memory swappiness range is 0-100", *s)
 	}
 	return nil
 }
@@ -89,7 +94,7 @@ func conflictingUpdate(now, change container.Resources) error {
 			"Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"},
 	} {
 		if c.bad {
-			return fmt.Errorf("%s: %w", c.text, errdefs.ErrInvalidArgument)
+			return refused("%s", c.text)
 		}
 	}
 	return nil
@@ -105,9 +110,9 @@ func validateModes(h *container.HostConfig) error {
 	case !h.CgroupnsMode.Valid():
 		return fmt.Errorf("invalid cgroup namespace mode: %s: %w", h.CgroupnsMode, errdefs.ErrInvalidArgument)
 	case h.ShmSize < 0:
-		return fmt.Errorf("SHM size can not be less than 0: %w", errdefs.ErrInvalidArgument)
+		return refused("SHM size can not be less than 0")
 	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
-		return fmt.Errorf("Invalid value %d, range for oom score adj is [-1000, 1000]: %w", h.OomScoreAdj, errdefs.ErrInvalidArgument)
+		return refused("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func TestRestartPolicyReboot(t *testing.T) {
 		t.Errorf("always is process %s, was %s", got, pid)
 	}
 	c.until(l, h, "always-stopped", "{{.State.Status}}", "running") // docker's rule: always means always
-	l.Eventually(soon, func() error { return hasFailed(c, h, 4) })   // its back-off went on
+	l.Eventually(soon, func() error { return hasFailed(c, h, 4) })  // its back-off went on
 	c.must(h, "rm", "-f", "fails")
 
 	h.Halt()

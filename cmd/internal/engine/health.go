@@ -194,7 +194,7 @@ func (e *Engine) runProbe(ctx context.Context, b *box, task *ctrd.Task, check *c
 		e.event(b, events.ActionExecDie, append(exitAttr(int(st.Code)), "execID", x.id)...)
 		return int(st.Code), nil
 	case <-timer.C:
-		err = fmt.Errorf("Health check exceeded timeout (%v)", check.Timeout)
+		err = unavailable("Health check exceeded timeout (%v)", check.Timeout)
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

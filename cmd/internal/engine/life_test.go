@@ -43,7 +43,7 @@ func TestComebackCalledOff(t *testing.T) {
 			"by a user":       func(c *comeback, _ context.CancelFunc) { c.callOff() },
 			"by another one":  func(c *comeback, _ context.CancelFunc) { c.arm(t.Context()) },
 			"by the daemon":   func(_ *comeback, stop context.CancelFunc) { stop() },
-			"while not ready": func(c *comeback, _ context.CancelFunc) { time.Sleep(time.Hour); synctest.Wait(); c.callOff() },
+			"while not ready": func(c *comeback, _ context.CancelFunc) { <-time.After(time.Hour); synctest.Wait(); c.callOff() },
 		} {
 			var c comeback
 			ctx, stop := context.WithCancel(t.Context())
@@ -77,7 +77,7 @@ func TestWatchHealth(t *testing.T) {
 				func(context.Context) mobycontainer.HealthcheckResult {
 					at = append(at, time.Since(began))
 					r := mobycontainer.HealthcheckResult{Start: time.Now(), ExitCode: 1}
-					time.Sleep(2 * time.Second)
+					<-time.After(2 * time.Second)
 					if len(at) == 3 {
 						r.ExitCode = 0
 					}
@@ -85,7 +85,7 @@ func TestWatchHealth(t *testing.T) {
 				},
 				func(r mobycontainer.HealthcheckResult) { h = k.Apply(h, r, began) })
 		}()
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute)
 		cancel()
 		<-done
 		want := []time.Duration{5 * time.Second, 12 * time.Second, 19 * time.Second, 51 * time.Second, 83 * time.Second, 115 * time.Second}

@@ -66,7 +66,7 @@ func (e *Engine) applyLimits(ctx context.Context, b *box, task *ctrd.Task, h *mo
 		if uerr := task.Update(context.WithoutCancel(ctx), oci.UpdatedResources(old)); uerr != nil {
 			e.log.Error("give a container its old limits again", "container", b.id, "err", uerr)
 		}
-		return fmt.Errorf("Cannot update container %s: %w", b.id, err)
+		return fmt.Errorf("cannot update container %s: %w", b.id, err)
 	}
 	return nil
 }
