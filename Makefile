@@ -9,7 +9,7 @@ export CGO_ENABLED := 0
 export PATH := $(CURDIR)/bin:$(PATH)
 TAGS        := no_rdt
 LDFLAGS     := -s -w
-SHIM        := runtime/shim/embedded/shim.gz
+EMBEDDED    := runtime/shim/embedded
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
@@ -17,14 +17,14 @@ BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 all: build unit ## build, vet, and the tests that need no root
 
-build: shim ## bin/minictl, one static binary with the shim inside
+build: shim ## bin/minictl, one static binary with the shim and the init inside
 	$(BUILD) -o bin/minictl ./cmd/minictl
 
-# The shim is compressed into the binary. It is written only when its content changes, so that go's cache holds.
+# Both are compressed into the binary. They are written only when their content changes, so that go's cache holds.
 shim:
-	@$(BUILD) -o bin/minictl-shim ./cmd/minictl-shim
-	@gzip -9nc bin/minictl-shim > $(SHIM).new
-	@cmp -s $(SHIM).new $(SHIM) && rm $(SHIM).new || mv $(SHIM).new $(SHIM)
+	@for p in shim init; do \
+	  $(BUILD) -o bin/minictl-$$p ./cmd/minictl-$$p && gzip -9nc bin/minictl-$$p > bin/$$p.gz || exit 1; \
+	  cmp -s bin/$$p.gz $(EMBEDDED)/$$p.gz && rm bin/$$p.gz || mv bin/$$p.gz $(EMBEDDED)/$$p.gz; done
 
 deps: ## install what minictl and its tests need from Debian's packages (runc is all that minictl itself needs)
 	@testing/deps.sh
@@ -67,7 +67,7 @@ fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go')
 
 clean: ## remove what was built
-	rm -rf bin $(SHIM)
+	rm -rf bin $(EMBEDDED)/*.gz
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -55,10 +55,14 @@ type Status struct {
 	Error      string                   `json:"error,omitempty"` // why the last start failed
 	StartedAt  time.Time                `json:"startedAt,omitzero"`
 	FinishedAt time.Time                `json:"finishedAt,omitzero"`
-	// ManuallyStopped tells a user's stop from an exit.
+	// ManuallyStopped tells a user's stop, or kill, from an exit.
 	ManuallyStopped bool `json:"manuallyStopped,omitempty"`
 	// RemoveVolumes says that the removal under way takes the anonymous volumes along.
 	RemoveVolumes bool `json:"removeVolumes,omitempty"`
+	// RestartCount is how often it was started by its restart policy since a user started it.
+	RestartCount int `json:"restartCount,omitempty"`
+	// Health is the health check's latest; nil without one.
+	Health *container.Health `json:"health,omitempty"`
 	// SandboxPath is the network namespace's file while one exists that this container owns.
 	SandboxPath string     `json:"sandboxPath,omitempty"`
 	Endpoints   []Endpoint `json:"endpoints,omitempty"`
@@ -68,6 +72,9 @@ type Status struct {
 func (s Status) Running() bool {
 	return s.State == container.StateRunning || s.State == container.StatePaused
 }
+
+// Active tells what docker calls running: there is a live process, or there will be one as soon as the back-off is over.
+func (s Status) Active() bool { return s.Running() || s.State == container.StateRestarting }
 
 // Endpoint is one made endpoint: what joins this container's sandbox to one network.
 type Endpoint struct {
@@ -178,7 +185,9 @@ func (s Status) Text(now time.Time) string {
 	case container.StatePaused:
 		return fmt.Sprintf("Up %s (Paused)", units.HumanDuration(now.Sub(s.StartedAt)))
 	case container.StateRunning:
-		return "Up " + units.HumanDuration(now.Sub(s.StartedAt))
+		return "Up " + units.HumanDuration(now.Sub(s.StartedAt)) + s.healthText()
+	case container.StateRestarting:
+		return fmt.Sprintf("Restarting (%d) %s ago", s.ExitCode, units.HumanDuration(now.Sub(s.FinishedAt)))
 	case container.StateRemoving:
 		return "Removal In Progress"
 	case container.StateDead:
@@ -189,4 +198,14 @@ func (s Status) Text(now time.Time) string {
 		}
 		return fmt.Sprintf("Exited (%d) %s ago", s.ExitCode, units.HumanDuration(now.Sub(s.FinishedAt)))
 	}
+}
+
+func (s Status) healthText() string {
+	switch {
+	case s.Health == nil:
+		return ""
+	case s.Health.Status == container.Starting:
+		return " (health: starting)"
+	}
+	return " (" + string(s.Health.Status) + ")"
 }

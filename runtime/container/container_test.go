@@ -61,7 +61,7 @@ func TestValidate(t *testing.T) {
 		{"long host name", mobycontainer.Config{Hostname: strings.Repeat("x", 65)}, mobycontainer.HostConfig{}, errdefs.IsInvalidArgument, "64"},
 		{"tiny memory", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{Memory: 1}}, errdefs.IsInvalidArgument, "6MB"},
 		{"memory", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{Memory: 6 << 20, MemorySwappiness: &swappy}}, nil, ""},
-		{"two ways to say cpus", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{NanoCPUs: 1, CPUQuota: 1}}, errdefs.IsInvalidArgument, "conflicting"},
+		{"two ways to say cpus", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{NanoCPUs: 1, CPUQuota: 1}}, errdefs.IsInvalidArgument, "Conflicting"},
 		{"bad variable", mobycontainer.Config{Env: []string{"=x"}}, mobycontainer.HostConfig{}, errdefs.IsInvalidArgument, "environment"},
 		{"links", mobycontainer.Config{}, mobycontainer.HostConfig{Links: []string{"a:b"}}, errdefs.IsNotImplemented, "--link"},
 		{"several at once", mobycontainer.Config{}, mobycontainer.HostConfig{StorageOpt: map[string]string{"size": "1"}, Links: []string{"a"}}, errdefs.IsNotImplemented, "--link, --storage-opt"},

@@ -20,27 +20,18 @@ func Unsupported(c *container.Config, h *container.HostConfig) []string {
 			out = append(out, flag)
 		}
 	}
-	add(c.Healthcheck != nil && !noHealthcheck(c.Healthcheck), "--health-cmd")
-	add(!h.RestartPolicy.IsNone(), "--restart "+string(h.RestartPolicy.Name))
 	add(h.LogConfig.Type != "" && h.LogConfig.Type != "json-file" && h.LogConfig.Type != "none", "--log-driver "+h.LogConfig.Type)
 	add(len(h.LogConfig.Config) > 0, "--log-opt")
 	add(h.VolumeDriver != "" && h.VolumeDriver != "local", "--volume-driver "+h.VolumeDriver)
-	add(h.CgroupnsMode.IsHost(), "--cgroupns host")
-	add(!h.IpcMode.IsEmpty() && !h.IpcMode.IsPrivate() && !h.IpcMode.IsShareable() && !h.IpcMode.IsHost(), "--ipc "+string(h.IpcMode))
-	add(h.PidMode.IsContainer(), "--pid "+string(h.PidMode))
 	add(h.Cgroup != "", "--cgroup "+string(h.Cgroup))
 	add(len(h.Links) > 0, "--link")
 	add(h.CgroupParent != "", "--cgroup-parent")
 	add(len(h.StorageOpt) > 0, "--storage-opt")
 	add(h.Runtime != "" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2", "--runtime "+h.Runtime)
-	add(h.Init != nil && *h.Init, "--init")
 	add(len(h.DeviceRequests) > 0, "--gpus")
-	add(len(h.Devices) > 0, "--device")
-	add(h.Privileged, "--privileged")
 	add(h.BlkioWeight != 0 || len(h.BlkioWeightDevice) > 0, "--blkio-weight")
 	add(len(h.BlkioDeviceReadBps)+len(h.BlkioDeviceWriteBps)+len(h.BlkioDeviceReadIOps)+len(h.BlkioDeviceWriteIOps) > 0, "--device-read-bps and its kin")
 	add(h.CPURealtimePeriod != 0 || h.CPURealtimeRuntime != 0, "--cpu-rt-runtime")
-	add(len(h.DeviceCgroupRules) > 0, "--device-cgroup-rule")
 	add(h.Isolation != "" && !h.Isolation.IsDefault(), "--isolation")
 	add(h.UsernsMode != "" && !h.UsernsMode.IsHost(), "--userns "+string(h.UsernsMode))
 	for _, o := range h.SecurityOpt {
@@ -58,10 +49,6 @@ func Unsupported(c *container.Config, h *container.HostConfig) []string {
 	return out
 }
 
-func noHealthcheck(h *container.HealthConfig) bool {
-	return len(h.Test) == 0 || (len(h.Test) == 1 && h.Test[0] == "NONE")
-}
-
 // Validate refuses what can never work, with docker's status.
 func Validate(c *container.Config, h *container.HostConfig) error {
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
@@ -76,11 +63,14 @@ func Validate(c *container.Config, h *container.HostConfig) error {
 	if len(c.Hostname) > 64 {
 		return fmt.Errorf("invalid hostname %q: longer than the kernel's 64 characters: %w", c.Hostname, errdefs.ErrInvalidArgument)
 	}
-	if h.Memory != 0 && h.Memory < 6<<20 {
-		return fmt.Errorf("minimum memory limit allowed is 6MB: %w", errdefs.ErrInvalidArgument)
+	if err := ValidateResources(&h.Resources); err != nil {
+		return err
 	}
-	if h.NanoCPUs > 0 && (h.CPUQuota > 0 || h.CPUPeriod > 0) {
-		return fmt.Errorf("conflicting options: Nano CPUs and CPU Period/Quota cannot both be set: %w", errdefs.ErrInvalidArgument)
+	if err := validateModes(h); err != nil {
+		return err
+	}
+	if err := validateHealth(c.Healthcheck); err != nil {
+		return err
 	}
 	if i := slices.IndexFunc(c.Env, func(kv string) bool { return kv == "" || strings.HasPrefix(kv, "=") }); i >= 0 {
 		return fmt.Errorf("invalid environment variable: %q: %w", c.Env[i], errdefs.ErrInvalidArgument)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/minictl/minictl/runtime/cgroup"
 )
 
 // cgroupRoot is where the hierarchies are mounted: v2 here, or v1 one below each name.
@@ -164,4 +166,9 @@ func oomCount(b []byte) bool {
 		}
 	}
 	return false
+}
+
+// Stats is what the container has used so far; ErrNotExist's class once its cgroup is gone.
+func (t *Task) Stats() (cgroup.Stats, error) {
+	return cgroup.Read(os.DirFS(cgroupRoot), t.cgroup)
 }

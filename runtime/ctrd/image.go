@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	rules "github.com/minictl/minictl/runtime/image"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -94,11 +95,13 @@ func (r *Runtime) describe(ctx context.Context, target ocispec.Descriptor) (rule
 	if err != nil {
 		return rules.Image{}, fmt.Errorf("read manifest %s: %w", target.Digest, err)
 	}
-	var c ocispec.Image
-	if err := readJSON(ctx, cs, m.Config, &c); err != nil {
+	var d dockerspec.DockerOCIImage
+	if err := readJSON(ctx, cs, m.Config, &d); err != nil {
 		return rules.Image{}, fmt.Errorf("read image configuration: %w", err)
 	}
-	img := rules.Image{ID: m.Config.Digest.String(), Config: c, Target: target.Digest, Labels: c.Config.Labels}
+	c := d.Image
+	c.Config = d.Config.ImageConfig
+	img := rules.Image{ID: m.Config.Digest.String(), Config: c, Docker: d.Config.DockerOCIImageConfigExt, Target: target.Digest, Labels: c.Config.Labels}
 	if c.Created != nil {
 		img.Created = *c.Created
 	}

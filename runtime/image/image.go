@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -28,6 +29,8 @@ type Image struct {
 	Size int64
 	// Config is the OCI image configuration: command, environment, exposed ports, labels, platform, history.
 	Config ocispec.Image
+	// Docker is what docker adds to that: the health check, the shell.
+	Docker dockerspec.DockerOCIImageConfigExt
 	// Target is the digest of its manifest.
 	Target digest.Digest
 	// Labels are the configuration's, never nil.

@@ -40,6 +40,17 @@ func resources(h *mobycontainer.HostConfig) *specs.LinuxResources {
 	return r
 }
 
+// UpdatedResources are the limits of a running container alone: its devices stay as they are.
+func UpdatedResources(h *mobycontainer.HostConfig) *specs.LinuxResources {
+	r := resources(h)
+	r.Devices = nil
+	if h.PidsLimit != nil && *h.PidsLimit <= 0 { // an absent limit would leave the old one in force
+		unlimited := int64(-1)
+		r.Pids = &specs.LinuxPids{Limit: &unlimited}
+	}
+	return r
+}
+
 func cpu(h *mobycontainer.HostConfig) *specs.LinuxCPU {
 	c := &specs.LinuxCPU{Cpus: h.CpusetCpus, Mems: h.CpusetMems}
 	if h.CPUShares > 0 {

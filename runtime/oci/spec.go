@@ -33,7 +33,13 @@ type Wish struct {
 	Home   string        // of that user; empty: no HOME is set
 	Netns  string        // network namespace file; empty: the host's
 	Mounts []specs.Mount // binds, in the order given
-	Host   Host
+	// Devices are the host's that it is given, on top of those every container has.
+	Devices []Device
+	PIDNS   string // another container's pid namespace file; empty: as the modes say
+	IPCNS   string // likewise
+	ShmDir  string // host folder that is its /dev/shm; empty: a tmpfs of its own
+	Init    string // host path of the init that runs the command; empty: the command is pid 1 itself
+	Host    Host
 }
 
 // Build makes the specification. Warnings tell what had to be clamped to what this machine can give.
@@ -54,6 +60,13 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if cwd == "" {
 		cwd = "/"
 	}
+	if w.Init != "" {
+		args = append([]string{initPath, "--"}, args...)
+	}
+	limits := resources(h)
+	if limits.Devices, err = deviceRules(limits.Devices, h, w.Devices); err != nil {
+		return nil, nil, err
+	}
 	s = &specs.Spec{
 		Version:  version,
 		Hostname: w.Spec.Hostname(),
@@ -72,8 +85,9 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: w.Host.CgroupParent + "/" + w.Spec.ID,
-			Namespaces:  namespaces(h, w.Netns, w.Host.CgroupV2),
-			Resources:   resources(h),
+			Namespaces:  namespaces(h, &w),
+			Resources:   limits,
+			Devices:     nodes(w.Devices),
 			Sysctl:      h.Sysctls,
 		},
 	}
@@ -86,7 +100,10 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if h.UTSMode.IsHost() {
 		s.Hostname = ""
 	}
-	s.Mounts = append(defaultMounts(h), w.Mounts...)
+	s.Mounts = append(defaultMounts(h, w.ShmDir), w.Mounts...)
+	if w.Init != "" {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: w.Init, Options: []string{"bind", "ro"}})
+	}
 	if err := security(s, h); err != nil {
 		return nil, nil, err
 	}
@@ -120,28 +137,31 @@ func SetEnv(env, asked []string) []string {
 	return env
 }
 
-func namespaces(h *mobycontainer.HostConfig, netns string, v2 bool) []specs.LinuxNamespace {
+func namespaces(h *mobycontainer.HostConfig, w *Wish) []specs.LinuxNamespace {
 	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	if !h.PidMode.IsHost() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace})
+		ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: w.PIDNS})
 	}
 	if !h.IpcMode.IsHost() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.IPCNamespace})
+		ns = append(ns, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: w.IPCNS})
 	}
 	if !h.UTSMode.IsHost() {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.UTSNamespace})
 	}
-	if netns != "" {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netns})
+	if w.Netns != "" {
+		ns = append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: w.Netns})
 	}
 	// docker's default: a cgroup namespace of its own on v2, the host's on v1.
-	if v2 || h.CgroupnsMode.IsPrivate() {
+	if h.CgroupnsMode.IsPrivate() || w.Host.CgroupV2 && !h.CgroupnsMode.IsHost() {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
 	return ns
 }
 
-func defaultMounts(h *mobycontainer.HostConfig) []specs.Mount {
+// initPath is where docker's containers have their init, and tools look for it.
+const initPath = "/sbin/docker-init"
+
+func defaultMounts(h *mobycontainer.HostConfig, shmDir string) []specs.Mount {
 	ro := "ro"
 	if h.Privileged {
 		ro = "rw"
@@ -159,8 +179,13 @@ func defaultMounts(h *mobycontainer.HostConfig) []specs.Mount {
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 	}
 	if h.IpcMode.IsHost() {
-		m = append(m, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm", Options: []string{"rbind", "rprivate"}})
-	} else {
+		shmDir = "/dev/shm"
+	}
+	switch {
+	case h.IpcMode.IsNone():
+	case shmDir != "":
+		m = append(m, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: shmDir, Options: []string{"rbind", "rprivate"}})
+	default:
 		m = append(m, specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", shm}})
 	}
 	return m
@@ -174,6 +199,8 @@ type ExecWish struct {
 	User      specs.User
 	Home      string
 	Host      Host
+	// Privileged gives the process all capabilities, whatever its container has.
+	Privileged bool
 }
 
 // Exec is that process with what it inherits from its container: environment, folder, capabilities, limits.
@@ -181,6 +208,9 @@ func Exec(s *container.Spec, w ExecWish) (*specs.Process, error) {
 	caps, err := capabilities(s.HostConfig)
 	if err != nil {
 		return nil, err
+	}
+	if w.Privileged {
+		caps = allCapabilities()
 	}
 	caps, _ = bound(caps, w.Host.Capabilities, s.HostConfig.Privileged)
 	limits, _ := rlimits(s.HostConfig, w.Host.Rlimits)

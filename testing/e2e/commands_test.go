@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(shared, "in"), []byte("from the host\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []cli{{"minictl", nil, (*lab.Host).Minictl}, {"docker", nil, (*lab.Host).Docker}} {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			for _, r := range []struct {
 				name string
@@ -100,7 +100,7 @@ func TestStreams(t *testing.T) {
 		t.Errorf("--tail 1 gave %q", got)
 	}
 	wantMatch(t, "--timestamps", h.MustMinictl("logs", "-t", "talk"), `(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z line 1$`)
-	for _, c := range []cli{{"minictl", nil, (*lab.Host).Minictl}, {"docker", nil, (*lab.Host).Docker}} {
+	for _, c := range clients() {
 		for _, x := range []struct {
 			code int
 			out  string

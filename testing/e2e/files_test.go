@@ -7,14 +7,6 @@ import (
 	"github.com/minictl/minictl/testing/lab"
 )
 
-// both are the two command lines that every feature of docker's is tried with.
-func both() []cli {
-	return []cli{
-		{"minictl", (*lab.Host).MustMinictl, (*lab.Host).Minictl},
-		{"docker", (*lab.Host).MustDocker, (*lab.Host).Docker},
-	}
-}
-
 // sh runs a line of shell on a host.
 func sh(h *lab.Host, line string) string { return h.MustRun("sh", "-ec", line) }
 
@@ -26,7 +18,7 @@ func TestCopy(t *testing.T) {
 	sh(h, `mkdir -p /run/src/sub /run/vol; echo one >/run/src/one; echo two >/run/src/sub/two; ln -s one /run/src/link; chmod 4755 /run/src/sub/two; echo secret >/run/secret`)
 	h.MustMinictl("run", "-d", "--name", "live", "-v", "/run/vol:/vol", "--user", "1000:2000", "busybox", "sleep", "600")
 	h.MustMinictl("create", "--name", "idle", "-v", "/run/vol:/vol", "--user", "1000:2000", "busybox", "sleep", "600")
-	for _, c := range both() {
+	for _, c := range clients() {
 		for _, box := range []string{"live", "idle"} {
 			t.Run(c.name+" "+box, func(t *testing.T) { copies(t, h, c, box) })
 		}
@@ -48,7 +40,7 @@ func TestCopy(t *testing.T) {
 	})
 	t.Run("links stay inside", func(t *testing.T) {
 		h.MustMinictl("exec", "-u", "0", "live", "sh", "-c", "ln -s /run/secret /tmp/out; ln -s ../../../../../run/secret /tmp/up; ln -s /proc/1/root /tmp/magic")
-		for _, c := range both() {
+		for _, c := range clients() {
 			for _, p := range []string{"/tmp/out", "/tmp/up", "/run/secret", "/../../run/secret", "/proc/self/root/run/secret", "/tmp/magic/run/secret"} {
 				if out, _, code := c.try(h, "cp", "-L", "live:"+p, "-"); code == 0 && strings.Contains(out, "secret\n") {
 					t.Errorf("%s: %s leads to the host's file", c.name, p)
@@ -156,7 +148,7 @@ func TestDiffExportCommit(t *testing.T) {
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()
-	for _, c := range both() {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			box, image := c.name+"box", "site:"+c.name
 			c.must(h, "run", "-d", "--name", box, "-e", "A=1", "--label", "l=1", "-v", "/run:/data/deep", "busybox", "sh", "-c", "sleep 600")

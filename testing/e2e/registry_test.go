@@ -42,7 +42,7 @@ func TestPushAndLogin(t *testing.T) {
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	addr := labRegistry(t, l, h)
-	for _, c := range both() {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			name := addr + "/team/" + c.name
 			c.must(h, "tag", "busybox", name+":1")
@@ -127,7 +127,7 @@ func TestSaveAndHistory(t *testing.T) {
 	h2 := l.Host("host2")
 	h2.Daemon()
 	shared := t.TempDir()
-	for _, c := range both() {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(shared, c.name+".tar")
 			c.must(h1, "tag", "busybox", "box:1")
@@ -187,7 +187,7 @@ func TestPrune(t *testing.T) {
 		return strings.Fields(sh(h, "du -sk /var/lib/minictl/containerd"))[0]
 	}
 	full := disk()
-	for _, c := range both() {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			c.must(h, "run", "--name", "old", "--label", "k=1", "busybox", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null")
 			c.must(h, "run", "-d", "--name", "up", "busybox", "sleep", "600")

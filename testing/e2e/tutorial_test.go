@@ -15,12 +15,17 @@ type cli struct {
 	try  func(h *lab.Host, args ...string) (string, string, int)
 }
 
-// TestTutorial walks the tutorial's steps 0 to 6, first with minictl, then with docker's own CLI at the same socket.
-func TestTutorial(t *testing.T) {
-	for _, c := range []cli{
+// clients are the two command lines that everything docker has is tried with.
+func clients() []cli {
+	return []cli{
 		{"minictl", (*lab.Host).MustMinictl, (*lab.Host).Minictl},
 		{"docker", (*lab.Host).MustDocker, (*lab.Host).Docker},
-	} {
+	}
+}
+
+// TestTutorial walks the tutorial's steps 0 to 6, first with minictl, then with docker's own CLI at the same socket.
+func TestTutorial(t *testing.T) {
+	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
 			w := &walk{t: t, l: l, c: c, h1: start(t, l, "host1"), h2: start(t, l, "host2"), laptop: l.Client("laptop")}

@@ -16,14 +16,6 @@ import (
 	"github.com/minictl/minictl/testing/lab"
 )
 
-// clients are the two command lines at the same socket.
-func clients() []cli {
-	return []cli{
-		{"minictl", (*lab.Host).MustMinictl, (*lab.Host).Minictl},
-		{"docker", (*lab.Host).MustDocker, (*lab.Host).Docker},
-	}
-}
-
 // volumeRoot is where volumes lie on a host.
 func volumeRoot(h *lab.Host) string { return h.Path("/var/lib/minictl/volumes") }
 

@@ -30,6 +30,13 @@ type ContainerBackend interface {
 	ContainerRename(ctx context.Context, ref, name string) error
 	// ContainerWait registers the wait before it returns; the channel gets exactly one answer.
 	ContainerWait(ctx context.Context, ref string, condition container.WaitCondition) (<-chan container.WaitResponse, error)
+	ContainerPause(ctx context.Context, ref string) error
+	ContainerUnpause(ctx context.Context, ref string) error
+	// ContainerTop lists processes; args are ps's.
+	ContainerTop(ctx context.Context, ref, args string) (container.TopResponse, error)
+	// ContainerStats calls send with one sample, or with one a second until ctx ends or send fails.
+	ContainerStats(ctx context.Context, ref string, stream, oneShot bool, send func(container.StatsResponse) error) error
+	ContainerUpdate(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error)
 	ContainerResize(ctx context.Context, ref string, height, width uint32) error
 	ContainerLogs(ctx context.Context, ref string, opts LogsOptions, w io.Writer) error
 	// ContainerTTY tells whether its output is one raw stream.

@@ -7,11 +7,6 @@ import (
 // unsupported lists docker's routes that have no back end, each with a sentence: what it is, and what to use instead.
 func unsupported() []route {
 	rows := []struct{ method, pattern, text string }{
-		{"POST", "/containers/{id}/update", "updating a container is not supported; remove and create it instead"},
-		{"GET", "/containers/{id}/stats", "container statistics are not supported; read the container's cgroup instead"},
-		{"GET", "/containers/{id}/top", "listing a container's processes is not supported; use \"docker exec CONTAINER ps\" instead"},
-		{"POST", "/containers/{id}/pause", "pausing is not supported; use \"docker kill --signal STOP\" instead"},
-		{"POST", "/containers/{id}/unpause", "unpausing is not supported; use \"docker kill --signal CONT\" instead"},
 		{"GET", "/containers/{id}/attach/ws", "attaching by websocket is not supported; use POST /containers/{id}/attach instead"},
 		{anyMethod, "/containers/{id}/checkpoints", noCheckpoint},
 		{anyMethod, "/containers/{id}/checkpoints/{name...}", noCheckpoint},

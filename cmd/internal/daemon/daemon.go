@@ -110,7 +110,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Debug: cfg.Debug, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Routes: routes, Sandboxes: sandboxes{},
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Init: embedded.UnpackInit, Routes: routes, Sandboxes: sandboxes{},
 	})
 	if err != nil {
 		return err

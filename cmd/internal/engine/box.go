@@ -30,6 +30,11 @@ type box struct {
 	late    []*lateStream // attached before start
 	removed bool
 	failed  []string // warnings of the last start
+	// stopping: docker stop ends this run, which is worth an event of its own.
+	stopping bool
+
+	comeback comeback
+	monitor  monitor
 }
 
 // wait is one client that waits for an exit.
@@ -49,7 +54,7 @@ func (b *box) statusCopy() container.Status {
 	defer b.mu.Unlock()
 	s := b.status
 	s.Endpoints = slices.Clone(s.Endpoints)
-	return s
+	return s // Health is replaced, never changed in place
 }
 
 // update changes the status and keeps it. A status that can't be kept is logged, not fatal: the kernel is the truth at
@@ -124,7 +129,7 @@ func (e *Engine) ContainerWait(_ context.Context, ref string, condition mobycont
 	answer := make(chan mobycontainer.WaitResponse, 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if condition == mobycontainer.WaitConditionNotRunning && !b.status.Running() && b.gone == nil {
+	if condition == mobycontainer.WaitConditionNotRunning && !b.status.Active() && b.gone == nil {
 		answer <- exitAnswer(&b.status)
 		return answer, nil
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
+	"github.com/minictl/minictl/runtime/oci"
 )
 
 // ContainerCreate makes a container that does not run yet.
@@ -71,7 +72,17 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 		h = &mobycontainer.HostConfig{}
 	}
 	container.Merge(c, img.Config.Config)
+	container.MergeHealth(c, img.Docker.Healthcheck)
+	if c.Shell == nil {
+		c.Shell = img.Docker.Shell
+	}
 	if err := container.Validate(c, h); err != nil {
+		return nil, err
+	}
+	if err := checkCPUs(&h.Resources); err != nil {
+		return nil, err
+	}
+	if err := oci.ValidateDevices(h); err != nil {
 		return nil, err
 	}
 	if len(c.Entrypoint)+len(c.Cmd) == 0 {
@@ -90,6 +101,7 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	if h.NetworkMode == "" || h.NetworkMode == "default" {
 		h.NetworkMode = network.NetworkBridge
 	}
+	container.FillResources(&h.Resources)
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = "json-file"
 	}

@@ -99,6 +99,8 @@ type Config struct {
 	Ports    *portmap.Allocator
 	Resolver *dnsd.Server
 	Host     oci.Host
+	// Init unpacks the init of --init below a folder, and gives its path.
+	Init func(dir string) (string, error)
 	// Routes are the prefixes this host routes elsewhere: address pools avoid them.
 	Routes func() ([]netip.Prefix, error)
 	// SandboxOf makes, removes and lists network namespaces.
@@ -133,6 +135,8 @@ type Engine struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+	// restored is closed when Restore is done: nothing starts by itself before that.
+	restored chan struct{}
 
 	mu       sync.RWMutex // guards the maps
 	boxes    map[string]*box
@@ -156,7 +160,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, log: cfg.Log.With("component", "engine"), rt: cfg.Runtime, cl: cfg.Cluster, state: st,
 		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
-		ctx: ctx, stop: stop,
+		ctx: ctx, stop: stop, restored: make(chan struct{}),
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
 		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},
 	}
@@ -175,6 +179,7 @@ func New(cfg Config) (*Engine, error) {
 func (e *Engine) Close() error {
 	e.stop()
 	e.wg.Wait()
+	e.keepHealth()
 	return e.state.Close()
 }
 

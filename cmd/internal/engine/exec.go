@@ -45,9 +45,6 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req mobycontainer.Exe
 	if len(req.Cmd) == 0 {
 		return "", invalid("no exec command specified")
 	}
-	if req.Privileged {
-		return "", unsupported("minictl does not support exec --privileged yet; leave it out")
-	}
 	switch st := b.statusCopy(); {
 	case st.State == mobycontainer.StatePaused:
 		return "", conflict("container %s is paused, unpause the container before exec", ref)
@@ -221,6 +218,7 @@ func (e *Engine) process(b *box, x *execution, req mobycontainer.ExecStartReques
 	}
 	p, err := oci.Exec(&spec, oci.ExecWish{
 		Args: x.req.Cmd, Env: x.req.Env, Cwd: x.req.WorkingDir, TTY: x.req.Tty, User: user, Home: home, Host: e.cfg.Host,
+		Privileged: x.req.Privileged,
 	})
 	if err != nil {
 		return nil, err

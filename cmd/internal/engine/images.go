@@ -79,7 +79,7 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 	r := mobyimage.InspectResponse{
 		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
-		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config},
+		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
 		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
 	}
 	for _, d := range i.Config.RootFS.DiffIDs {

@@ -29,8 +29,10 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 		ResolvConfPath: filepath.Join(e.dir(s.ID), "resolv.conf"), HostnamePath: filepath.Join(e.dir(s.ID), "hostname"),
 		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logDir(s.ID), Driver: "overlayfs", Platform: s.Platform,
 		HostConfig: s.HostConfig, Config: s.Config, Mounts: e.mountPoints(&s), ExecIDs: e.execIDs(s.ID),
+		RestartCount: st.RestartCount,
 		State: &mobycontainer.State{
-			Status: st.State, Running: st.Running(), Paused: st.State == mobycontainer.StatePaused, Dead: st.State == mobycontainer.StateDead,
+			Status: st.State, Running: st.Active(), Paused: st.State == mobycontainer.StatePaused,
+			Restarting: st.State == mobycontainer.StateRestarting, Health: st.Health, Dead: st.State == mobycontainer.StateDead,
 			OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt),
 		},
 		NetworkSettings: &mobycontainer.NetworkSettings{
@@ -126,6 +128,11 @@ func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobyco
 			return nil, invalid("invalid filter 'status=%s': %v", s, err)
 		}
 	}
+	for s := range f["health"] {
+		if err := mobycontainer.ValidateHealthStatus(mobycontainer.HealthStatus(s)); err != nil {
+			return nil, invalid("invalid filter 'health=%s': %v", s, err)
+		}
+	}
 	bounds, err := e.listBounds(f)
 	if err != nil {
 		return nil, err
@@ -134,7 +141,7 @@ func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobyco
 	for _, b := range e.all() {
 		s, st := b.specCopy(), b.statusCopy()
 		everything := o.All || o.Limit > 0 || len(f["status"]) > 0 || len(f["exited"]) > 0
-		if !everything && !st.Running() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
+		if !everything && !st.Active() || !bounds.contain(s.Created) || !e.matches(ctx, f, &s, &st) {
 			continue
 		}
 		sum := e.summary(&s, &st)
@@ -214,7 +221,7 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 		}) &&
 		matchAny(f["publish"], func(v string) bool { return ports(v, published) }) &&
 		matchAny(f["expose"], func(v string) bool { return ports(v, exposed) }) &&
-		matchAny(f["health"], func(v string) bool { return v == "none" }) &&
+		matchAny(f["health"], func(v string) bool { return v == string(healthSummary(st).Status) }) &&
 		matchAny(f["is-task"], func(v string) bool { return v == "false" || v == "0" })
 }
 
@@ -223,7 +230,7 @@ func (e *Engine) summary(s *container.Spec, st *container.Status) mobycontainer.
 		ID: s.ID, Names: []string{"/" + s.Name}, Image: s.Image, ImageID: s.ImageID, Command: strings.Join(s.Args(), " "),
 		Created: s.Created.Unix(), Labels: s.Config.Labels, State: st.State, Status: st.Text(time.Now()), Ports: []mobycontainer.PortSummary{},
 		NetworkSettings: &mobycontainer.NetworkSettingsSummary{Networks: endpointSettings(s, st)}, Mounts: e.mountPoints(s),
-		Health: &mobycontainer.HealthSummary{Status: mobycontainer.NoHealthcheck},
+		Health: healthSummary(st),
 	}
 	r.HostConfig.NetworkMode = string(s.HostConfig.NetworkMode)
 	if !st.Running() {

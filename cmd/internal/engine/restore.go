@@ -99,6 +99,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	}
 	e.sweepVolumes()
 	e.spawn(e.reconcileLoop)
+	e.comeBackAll()
 	return nil
 }
 
@@ -184,6 +185,9 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	b.mu.Lock()
 	b.task, b.gone = task, gone
 	b.mu.Unlock()
+	if b.statusCopy().State == mobycontainer.StateRunning {
+		e.monitorHealth(b, task, false)
+	}
 	exit := task.Wait()
 	if st, err := task.Status(ctx); err == nil && st == "stopped" {
 		e.watch(b, task, exit, gone) // it ended while nobody watched: a fact before the first question is answered

@@ -39,9 +39,11 @@ func (e *Engine) ContainerStart(ctx context.Context, ref string) ([]string, erro
 		return nil, notFound("No such container: %s", ref)
 	case b.statusCopy().State == mobycontainer.StatePaused:
 		return nil, conflict("cannot start a paused container, try unpause instead")
-	case b.statusCopy().Running():
+	case b.statusCopy().Active():
 		return nil, &classed{"Container already started", errdefs.ErrNotModified}
 	}
+	b.comeback.reset()
+	e.update(b, func(s *container.Status) { s.RestartCount = 0 })
 	warnings, err := e.start(ctx, b)
 	if err != nil {
 		e.startFailed(b, err)
@@ -181,6 +183,9 @@ func (r *run) makeSandbox(ctx context.Context) error {
 }
 
 func (r *run) makeTask(ctx context.Context) error {
+	if r.spec.HostConfig.IpcMode.IsShareable() {
+		r.undo.add(func(context.Context) { r.e.removeShm(r.b.id) })
+	}
 	spec, warnings, err := r.e.ociSpec(ctx, &r.spec, r.sandbox.Path)
 	if err != nil {
 		return err
@@ -314,6 +319,7 @@ func (e *Engine) started(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus) {
 		s.ExitCode, s.OOMKilled, s.FinishedAt = 0, false, time.Time{}
 	})
 	e.event(b, events.ActionStart)
+	e.monitorHealth(b, task, true)
 	e.spawn(func() { e.watch(b, task, exit, gone) })
 }
 
@@ -337,7 +343,11 @@ func (e *Engine) ociSpec(ctx context.Context, s *container.Spec, netns string) (
 	if err != nil {
 		return nil, nil, err
 	}
-	return oci.Build(oci.Wish{Spec: s, User: user, Home: home, Netns: netns, Mounts: mounts, Host: e.cfg.Host})
+	w := oci.Wish{Spec: s, User: user, Home: home, Netns: netns, Mounts: mounts, Host: e.cfg.Host}
+	if err := e.borrow(s, &w); err != nil {
+		return nil, nil, err
+	}
+	return oci.Build(w)
 }
 
 // prepareBind makes a missing source folder for -v, as docker does, and refuses it for --mount.

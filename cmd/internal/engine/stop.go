@@ -62,6 +62,7 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 // finished makes the end of a run, whose network is undone already, a fact: status kept, waits answered. b.op must be
 // held.
 func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
+	e.stopMonitor(b)
 	e.dropExecs(b.id)
 	spec := b.specCopy()
 	e.unmountVolumes(&spec)
@@ -69,20 +70,31 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 	if at.IsZero() {
 		at = time.Now()
 	}
+	end := b.statusCopy()
+	end.ExitCode, end.FinishedAt = int(st.Code), at.UTC()
+	again := e.again(b, &end)
 	e.update(b, func(s *container.Status) {
 		s.State, s.Pid, s.ExitCode, s.OOMKilled, s.FinishedAt = mobycontainer.StateExited, 0, int(st.Code), st.OOM, at.UTC()
 		s.SandboxPath, s.Endpoints = "", nil
+		if again {
+			s.State, s.RestartCount = mobycontainer.StateRestarting, s.RestartCount+1
+		}
 	})
 	b.mu.Lock()
 	b.task, b.gone = nil, nil
+	stopped := b.stopping
+	b.stopping = false
 	b.answerWaits(false)
 	b.mu.Unlock()
 	if st.OOM {
 		e.event(b, events.ActionOOM)
 	}
 	e.event(b, events.ActionDie, exitAttr(int(st.Code))...)
-	if b.statusCopy().ManuallyStopped {
+	if stopped {
 		e.event(b, events.ActionStop)
+	}
+	if again {
+		e.comeBack(b)
 	}
 }
 
@@ -109,6 +121,9 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 			e.log.Error("remove network namespace", "container", b.id, "err", err)
 		}
 	}
+	if spec.HostConfig.IpcMode.IsShareable() {
+		e.removeShm(b.id)
+	}
 	e.update(b, func(s *container.Status) { s.Endpoints = nil })
 	e.zones.drop(status.Endpoints)
 }
@@ -130,6 +145,9 @@ func (e *Engine) ContainerStop(ctx context.Context, ref, sig string, timeout *in
 	b, err := e.find(ref)
 	if err != nil {
 		return err
+	}
+	if e.callOff(b) {
+		return nil
 	}
 	if !b.statusCopy().Running() {
 		return &classed{"Container already stopped", errdefs.ErrNotModified}
@@ -156,10 +174,15 @@ func (e *Engine) halt(ctx context.Context, b *box, sig string, timeout *int) err
 	if timeout != nil {
 		wait = time.Duration(*timeout) * time.Second
 	}
+	b.mu.Lock()
+	b.stopping = b.task != nil
+	b.mu.Unlock()
 	e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
 	if err := e.signal(ctx, b, s); err != nil {
 		return err
 	}
+	// It may have ended by itself just before, and be about to start again.
+	defer e.callOff(b)
 	var limit <-chan time.Time
 	if wait >= 0 { // negative: for ever
 		limit = time.After(wait)
@@ -172,9 +195,11 @@ func (e *Engine) halt(ctx context.Context, b *box, sig string, timeout *int) err
 
 // kill ends the process and waits until that is cleaned up.
 func (e *Engine) kill(ctx context.Context, b *box) error {
+	e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
 	if err := e.signal(ctx, b, syscall.SIGKILL); err != nil {
 		return err
 	}
+	defer e.callOff(b) // see halt
 	ended, err := b.waitGone(ctx, time.After(killTimeout))
 	if err == nil && !ended {
 		err = fmt.Errorf("container %s did not end within %s of SIGKILL: its process hangs in the kernel", b.id[:12], killTimeout)
@@ -212,7 +237,18 @@ func (e *Engine) signal(ctx context.Context, b *box, s syscall.Signal) error {
 		return fmt.Errorf("cannot kill container: %s: %w", b.id[:12], err)
 	}
 	e.event(b, events.ActionKill, "signal", strconv.Itoa(int(s)))
+	if s == syscall.SIGKILL || s == stopSignal(b.specCopy().Config) {
+		e.thaw(ctx, b, task)
+	}
 	return nil
+}
+
+// stopSignal is the one that asks a container to end.
+func stopSignal(c *mobycontainer.Config) syscall.Signal {
+	if s, err := signal.ParseSignal(c.StopSignal); err == nil {
+		return s
+	}
+	return syscall.SIGTERM
 }
 
 // ContainerKill sends a signal, SIGKILL unless told otherwise.
@@ -227,11 +263,18 @@ func (e *Engine) ContainerKill(ctx context.Context, ref, sig string) error {
 			return invalid("%v", err)
 		}
 	}
+	if e.callOff(b) {
+		return nil
+	}
 	if !b.statusCopy().Running() {
 		return conflict("cannot kill container: %s: container %s is not running", ref, b.id)
 	}
 	if s == syscall.SIGKILL {
 		return e.kill(ctx, b)
+	}
+	// Docker takes every signal for a stop; but a policy that a HUP switches off restarts nothing after a reload.
+	if s == stopSignal(b.specCopy().Config) {
+		e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
 	}
 	return e.signal(ctx, b, s)
 }
@@ -242,7 +285,7 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref, sig string, timeout 
 	if err != nil {
 		return err
 	}
-	if b.statusCopy().Running() {
+	if !e.callOff(b) && b.statusCopy().Running() {
 		if err := e.halt(ctx, b, sig, timeout); err != nil {
 			return err
 		}
@@ -260,12 +303,14 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, volumes
 	if err != nil {
 		return err
 	}
-	if b.statusCopy().Running() {
+	if st := b.statusCopy(); st.Active() {
 		if !force {
-			return conflict("cannot remove container %q: container is running: stop the container before removing or force remove", "/"+b.specCopy().Name)
+			return conflict("cannot remove container %q: container is %s: stop the container before removing or force remove", "/"+b.specCopy().Name, st.State)
 		}
-		if err := e.kill(ctx, b); err != nil {
-			return err
+		if !e.callOff(b) && b.statusCopy().Running() {
+			if err := e.kill(ctx, b); err != nil {
+				return err
+			}
 		}
 	}
 	b.op.Lock()
@@ -273,7 +318,7 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, volumes
 	if b.removed {
 		return nil // --rm was faster
 	}
-	if b.statusCopy().Running() {
+	if b.statusCopy().Active() {
 		return conflict("cannot remove container %q: it has been started meanwhile", "/"+b.specCopy().Name)
 	}
 	b.mu.Lock()

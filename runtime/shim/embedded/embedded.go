@@ -1,4 +1,4 @@
-// Package embedded carries the compressed shim inside the daemon's binary.
+// Package embedded carries the compressed shim, and the init of --init, inside the daemon's binary.
 package embedded
 
 import (
@@ -14,10 +14,10 @@ import (
 	"path/filepath"
 )
 
-// The pattern also matches shim.txt, so that the package compiles before make has
-// built shim.gz.
+// The patterns also match the .txt files, so that the package compiles before make
+// has built the .gz ones.
 //
-//go:embed shim.*
+//go:embed shim.* init.*
 var files embed.FS
 
 // ErrMissing says that this binary was built without its shim.
@@ -26,41 +26,47 @@ var ErrMissing = errors.New("this binary was built without its shim: build it wi
 // Unpack writes the shim below dir and gives its path. The name is that of the
 // content: running containers keep the path of the shim they were started with
 // and need it to be deleted, so an upgrade must not overwrite it.
-func Unpack(dir string) (string, error) {
-	gz, err := files.ReadFile("shim.gz")
+func Unpack(dir string) (string, error) { return unpackFile("shim", dir, 0o700) }
+
+// UnpackInit writes the init below dir and gives its path. Containers' users run
+// it, so everybody may.
+func UnpackInit(dir string) (string, error) { return unpackFile("init", dir, 0o755) }
+
+func unpackFile(name, dir string, mode os.FileMode) (string, error) {
+	gz, err := files.ReadFile(name + ".gz")
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", ErrMissing
 	}
 	if err != nil {
 		return "", err
 	}
-	return unpack(gz, dir)
+	return unpack(gz, dir, name, mode)
 }
 
-func unpack(gz []byte, dir string) (string, error) {
-	path := filepath.Join(dir, fmt.Sprintf("minictl-shim-%.16x", sha256.Sum256(gz)))
+func unpack(gz []byte, dir, name string, mode os.FileMode) (string, error) {
+	path := filepath.Join(dir, fmt.Sprintf("minictl-%s-%.16x", name, sha256.Sum256(gz)))
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
 	z, err := gzip.NewReader(bytes.NewReader(gz))
 	if err != nil {
-		return "", fmt.Errorf("unpack shim: %w", err)
+		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("unpack shim: %w", err)
+		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
-	f, err := os.CreateTemp(dir, ".shim-")
+	f, err := os.CreateTemp(dir, ".new-")
 	if err != nil {
-		return "", fmt.Errorf("unpack shim: %w", err)
+		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	defer os.Remove(f.Name()) // gone already when all went well
 	_, err = io.Copy(f, z)
 	// Closed before the rename makes it visible: a file open for writing cannot be run.
-	if err = errors.Join(err, f.Chmod(0o700), f.Close()); err != nil {
-		return "", fmt.Errorf("unpack shim: %w", err)
+	if err = errors.Join(err, f.Chmod(mode), f.Close()); err != nil {
+		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		return "", fmt.Errorf("unpack shim: %w", err)
+		return "", fmt.Errorf("unpack %s: %w", name, err)
 	}
 	return path, nil
 }

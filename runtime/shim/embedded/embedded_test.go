@@ -14,7 +14,7 @@ func TestUnpack(t *testing.T) {
 	w.Write([]byte("#!/bin/sh\n"))
 	w.Close()
 	dir := t.TempDir()
-	path, err := unpack(gz.Bytes(), dir)
+	path, err := unpack(gz.Bytes(), dir, "shim", 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,13 +24,13 @@ func TestUnpack(t *testing.T) {
 	if fi, _ := os.Lstat(path); fi.Mode() != 0o700 {
 		t.Errorf("mode %v", fi.Mode())
 	}
-	if again, err := unpack(gz.Bytes(), dir); again != path || err != nil {
+	if again, err := unpack(gz.Bytes(), dir, "shim", 0o700); again != path || err != nil {
 		t.Errorf("again: %s, %v", again, err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("files %v", left)
 	}
-	if _, err := unpack([]byte("no gzip"), dir); err == nil {
+	if _, err := unpack([]byte("no gzip"), dir, "shim", 0o700); err == nil {
 		t.Error("rubbish unpacked")
 	}
 }

@@ -30,5 +30,6 @@ func shared(c *console.Console) []*cobra.Command {
 		newRunCommand(c), newCreateCommand(c), newStartCommand(c), newStopCommand(c), newRestartCommand(c),
 		newKillCommand(c), newRenameCommand(c), newWaitCommand(c), newExecCommand(c), newAttachCommand(c),
 		newLogsCommand(c), newPortCommand(c), newCpCommand(c), newExportCommand(c), newDiffCommand(c), newCommitCommand(c),
+		newPauseCommand(c), newUnpauseCommand(c), newTopCommand(c), newStatsCommand(c), newUpdateCommand(c),
 	}
 }
