@@ -56,6 +56,8 @@ type Cluster struct {
 	news    chan struct{} // closed at the next change of nodes
 	closed  bool
 
+	toldRoutes bool // see SetRoutes; guarded by mu
+
 	pub publisher
 
 	events  *events

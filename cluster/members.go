@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"maps"
@@ -59,7 +60,7 @@ func (c *Cluster) setNodes(pairs []store.Pair) {
 		next = maps.Clone(old)
 		maps.Copy(next, table)
 	}
-	if maps.Equal(old, next) {
+	if maps.EqualFunc(old, next, Node.equal) {
 		c.mu.Unlock()
 		return
 	}
@@ -191,20 +192,24 @@ func (c *Cluster) refreshSelf(ctx context.Context) {
 	c.mu.Lock()
 	now := describe(c.st.Self)
 	now.Version = c.cfg.Version
-	same := now == c.st.Self
+	same := now.equal(c.st.Self)
 	c.st.Self = now
 	c.mu.Unlock()
-	if same || ctx.Err() != nil {
-		return
+	if !same {
+		c.writeSelf(ctx, now)
 	}
-	for ctx.Err() == nil && c.Self().ID == now.ID {
+}
+
+// writeSelf replaces this host's node record, and tries until it has, or a newer one is to be written.
+func (c *Cluster) writeSelf(ctx context.Context, now Node) {
+	for ctx.Err() == nil && c.Self().equal(now) {
 		p, ok, err := store.Get(ctx, c.store, nodeKey(now.ID), true)
 		if err == nil && !ok {
 			return // it was removed from the cluster
 		}
 		if err == nil {
 			var b []byte
-			if b, err = json.Marshal(now); err == nil {
+			if b, err = json.Marshal(now); err == nil && !bytes.Equal(b, p.Value) {
 				_, err = c.store.Txn(ctx, store.Txn{
 					If:   []store.Cond{{Key: p.Key, Rev: p.Rev}},
 					Then: []store.Op{{Key: p.Key, Value: b}},

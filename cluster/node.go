@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -37,6 +39,15 @@ type Node struct {
 	Arch         string         `json:"arch,omitempty"`
 	CPUs         int            `json:"cpus,omitempty"`
 	Memory       int64          `json:"memory,omitempty"` // bytes
+	// Routes are the prefixes that this host routes elsewhere, sorted: no host may give them to a network's containers.
+	Routes []netip.Prefix `json:"routes,omitempty"`
+}
+
+// equal compares two records; the routes make a Node too big for ==.
+func (n Node) equal(o Node) bool {
+	routes := slices.Equal(n.Routes, o.Routes)
+	n.Routes, o.Routes = nil, nil
+	return routes && reflect.DeepEqual(n, o)
 }
 
 // Member is a node and how it is now, seen from this host.

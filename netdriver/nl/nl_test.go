@@ -1,11 +1,15 @@
 package nl_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -182,5 +186,39 @@ func TestSysctl(t *testing.T) {
 		if err := nl.RaiseSysctl(number, c.raise); err != nil || strings.TrimSpace(netdrivertest.MustRun(t, "", "cat /proc/sys/"+number)) != c.want {
 			t.Errorf("raise to %d: %v", c.raise, err)
 		}
+	}
+}
+
+func TestWatchRoutes(t *testing.T) {
+	netdrivertest.NewNS(t)
+	here := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+	netdrivertest.MustRun(t, "", "ip link add left type veth peer name right")
+	netdrivertest.MustRun(t, "", "ip link set right up")
+	netdrivertest.MustRun(t, "", "ip link set left up")
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan struct{}, 16), make(chan error, 1)
+	go func() {
+		ended <- nl.Enter(here, func() error { return nl.WatchRoutes(ctx, func() { told <- struct{}{} }) })
+	}()
+	// Whether the watch has begun cannot be seen: change until it tells.
+	var one bool
+	for i := 0; !one && i < 250; i++ {
+		netdrivertest.MustRun(t, "", fmt.Sprintf("ip route add 192.0.2.%d/32 dev left", i))
+		select {
+		case <-told:
+			one = true
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if !one {
+		select {
+		case <-told:
+		case <-time.After(5 * time.Second):
+			t.Error("nothing was told")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -1,7 +1,10 @@
 package nl
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -24,3 +27,34 @@ func (c *Conn) Routes() ([]netip.Prefix, error) {
 	}
 	return out, nil
 }
+
+// WatchRoutes calls changed after each change of an IPv4 route in the calling thread's namespace, until ctx ends. What
+// comes in bursts is told once.
+func WatchRoutes(ctx context.Context, changed func()) error {
+	updates := make(chan netlink.RouteUpdate, 64)
+	if err := netlink.RouteSubscribe(updates, ctx.Done()); err != nil {
+		return fmt.Errorf("watch routes: %w", err)
+	}
+	for {
+		select {
+		case _, ok := <-updates:
+			if !ok && ctx.Err() == nil {
+				return fmt.Errorf("watch routes: the kernel's news ended")
+			}
+		case <-ctx.Done():
+			return nil
+		}
+		over := time.After(burst)
+		for waiting := true; waiting; {
+			select {
+			case _, waiting = <-updates:
+			case <-over:
+				waiting = false
+			}
+		}
+		changed()
+	}
+}
+
+// burst is how long changes are gathered before they are told: an interface that comes up changes several routes.
+const burst = 200 * time.Millisecond

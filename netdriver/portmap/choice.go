@@ -48,6 +48,14 @@ func (a *Allocator) localRange(proto string) iter.Seq[uint16] {
 	return cycle(first, last, start, parseReserved(reservedText))
 }
 
+// recall takes a restored port of the local range for the one given last, unless a later one is.
+func (a *Allocator) recall(proto string, port uint16) {
+	rangeText, _ := os.ReadFile(localRangePath)
+	if first, last := parseRange(rangeText); first <= port && port <= last {
+		a.last[proto] = max(a.last[proto], port)
+	}
+}
+
 // cycle gives first to last once, beginning at start.
 func cycle(first, last, start uint16, skip func(uint16) bool) iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {

@@ -89,8 +89,22 @@ func (a *Allocator) Restore(owner string, ports []netdriver.PortMapping) error {
 			errs = append(errs, fmt.Errorf("hold port %s again: %w", show(m.HostIP, m.HostPort), err))
 		}
 		a.held[s] = append(a.held[s], claim{owner, m.HostIP, socks})
+		a.recall(m.Proto, m.HostPort)
 	}
 	return errors.Join(errs...)
+}
+
+// Rename gives an owner's ports to another name of it.
+func (a *Allocator) Rename(old, owner string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, claims := range a.held {
+		for i := range claims {
+			if claims[i].owner == old {
+				claims[i].owner = owner
+			}
+		}
+	}
 }
 
 // Release gives up every port of an owner.

@@ -223,6 +223,43 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+func TestRename(t *testing.T) {
+	netdrivertest.NewNS(t)
+	ctx := context.Background()
+	a := New()
+	for _, r := range []Request{request("tcp", "", 8080, 8080), request("udp", "127.0.0.1", 8080, 8080)} {
+		if _, err := a.Reserve(ctx, "old", []Request{r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Rename("old", "new")
+	a.Release("old")
+	if _, err := a.Reserve(ctx, "other", []Request{request("tcp", "", 8080, 8080)}); err == nil || !strings.Contains(err.Error(), "new holds it") {
+		t.Errorf("after the rename: %v", err)
+	}
+	a.Release("new")
+	if _, err := a.Reserve(ctx, "other", []Request{request("tcp", "", 8080, 8080), request("udp", "", 8080, 8080)}); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+	a.Release("other")
+}
+
+// A port of the local range that was restored counts as the one given last, so that it does not come again at once.
+func TestRestoredPortComesLast(t *testing.T) {
+	netdrivertest.NewNS(t)
+	setSysctl(t, "net/ipv4/ip_local_port_range", "40000	40009")
+	a := New()
+	if err := a.Restore("web", []netdriver.PortMapping{{Proto: "tcp", HostPort: 40003}, {Proto: "tcp", HostPort: 8080}}); err != nil {
+		t.Fatal(err)
+	}
+	a.Release("web")
+	got, err := a.Reserve(context.Background(), "next", []Request{request("tcp", "", 0, 0)})
+	if err != nil || got[0].HostPort != 40004 {
+		t.Errorf("next port: %+v, %v", got, err)
+	}
+	a.Release("next")
+}
+
 // Many at once get different ports, and cancelled ones none.
 func TestConcurrent(t *testing.T) {
 	netdrivertest.NewNS(t)

@@ -90,6 +90,7 @@ type Endpoint struct {
 	Default     bool          `json:"default,omitempty"` // its gateway is the sandbox's default route
 	Names       []string      `json:"names,omitempty"`   // DNS names, the first answers PTR
 	Ports       []PortMapping `json:"ports,omitempty"`
+	Sysctls     string        `json:"sysctls,omitempty"` // of its interface: net.X.Y.IFNAME.Z=value, with commas between
 }
 
 // HardwareAddr is the endpoint's MAC address; nil when it has none.

@@ -63,8 +63,8 @@ func TestValidate(t *testing.T) {
 		{"memory", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{Memory: 6 << 20, MemorySwappiness: &swappy}}, nil, ""},
 		{"two ways to say cpus", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{NanoCPUs: 1, CPUQuota: 1}}, errdefs.IsInvalidArgument, "Conflicting"},
 		{"bad variable", mobycontainer.Config{Env: []string{"=x"}}, mobycontainer.HostConfig{}, errdefs.IsInvalidArgument, "environment"},
-		{"links", mobycontainer.Config{}, mobycontainer.HostConfig{Links: []string{"a:b"}}, errdefs.IsNotImplemented, "--link"},
-		{"several at once", mobycontainer.Config{}, mobycontainer.HostConfig{StorageOpt: map[string]string{"size": "1"}, Links: []string{"a"}}, errdefs.IsNotImplemented, "--link, --storage-opt"},
+		{"links", mobycontainer.Config{}, mobycontainer.HostConfig{Links: []string{"a:b"}}, errdefs.IsNotImplemented, "--link on the default bridge"},
+		{"several at once", mobycontainer.Config{}, mobycontainer.HostConfig{StorageOpt: map[string]string{"size": "1"}, Links: []string{"a"}}, errdefs.IsNotImplemented, "--link on the default bridge, --storage-opt"},
 		{"image mounts", mobycontainer.Config{}, mobycontainer.HostConfig{Mounts: []mount.Mount{{Type: "image"}}}, errdefs.IsNotImplemented, "--mount type=image"},
 	} {
 		err := Validate(&c.c, &c.h)

@@ -24,7 +24,8 @@ func Unsupported(c *container.Config, h *container.HostConfig) []string {
 	add(len(h.LogConfig.Config) > 0, "--log-opt")
 	add(h.VolumeDriver != "" && h.VolumeDriver != "local", "--volume-driver "+h.VolumeDriver)
 	add(h.Cgroup != "", "--cgroup "+string(h.Cgroup))
-	add(len(h.Links) > 0, "--link")
+	// On user-defined networks docker's clients say it twice, and there the endpoint's is the one that counts.
+	add(len(h.Links) > 0 && (h.NetworkMode == "" || !h.NetworkMode.IsUserDefined()), "--link on the default bridge")
 	add(h.CgroupParent != "", "--cgroup-parent")
 	add(len(h.StorageOpt) > 0, "--storage-opt")
 	add(h.Runtime != "" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2", "--runtime "+h.Runtime)

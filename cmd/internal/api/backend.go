@@ -142,4 +142,5 @@ type ClusterBackend interface {
 	ClusterStatus(ctx context.Context) (ClusterStatus, error)
 	NodeList(ctx context.Context, f Filters) ([]swarm.Node, error)
 	NodeInspect(ctx context.Context, ref string) (swarm.Node, error)
+	NodeRemove(ctx context.Context, ref string, force bool) error
 }

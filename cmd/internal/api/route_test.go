@@ -31,7 +31,7 @@ var engineRoutes = []struct {
 	{"POST", "/volumes/create", 0}, {"GET", "/volumes", 0}, {"GET", "/volumes/x", 0}, {"DELETE", "/volumes/x", 0}, {"PUT", "/volumes/x", 501},
 	{"POST", "/swarm/init", 0}, {"POST", "/swarm/join", 0}, {"POST", "/swarm/leave", 0}, {"GET", "/swarm", 0},
 	{"POST", "/swarm/update", 501}, {"GET", "/nodes", 0}, {"GET", "/nodes/x", 0}, {"POST", "/nodes/x/update", 501},
-	{"DELETE", "/nodes/x", 501}, {"POST", "/containers/x/pause", 0}, {"POST", "/containers/x/unpause", 0},
+	{"DELETE", "/nodes/x", 0}, {"POST", "/containers/x/pause", 0}, {"POST", "/containers/x/unpause", 0},
 	{"POST", "/containers/prune", 0}, {"POST", "/volumes/prune", 0}, {"POST", "/images/prune", 0},
 	{"POST", "/build/prune", 0}, {"GET", "/images/a/b/history", 0}, {"GET", "/images/get", 0},
 	{"GET", "/images/a/b/get", 0}, {"POST", "/images/a/b/push", 0}, {"POST", "/auth", 0},

@@ -22,6 +22,7 @@ func (s *server) swarmRoutes() []route {
 		{"GET", "/swarm", s.swarmInspect},
 		{"GET", "/nodes", s.nodeList},
 		{"GET", "/nodes/{id}", s.nodeInspect},
+		{"DELETE", "/nodes/{id}", s.nodeRemove},
 	}
 }
 
@@ -165,6 +166,17 @@ func (s *server) nodeInspect(w http.ResponseWriter, c *call) error {
 		return swarmError(err)
 	}
 	return writeJSON(w, http.StatusOK, node)
+}
+
+// nodeRemove drops a host that is gone; docker answers 200 without a body.
+func (s *server) nodeRemove(w http.ResponseWriter, c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.NodeRemove(ctx, c.name, c.flag("force")); err != nil {
+		return swarmError(err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 // checkAvailability refuses pause and drain, which speak of services' tasks.

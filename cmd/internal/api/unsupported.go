@@ -23,7 +23,6 @@ func unsupported() []route {
 		{"GET", "/swarm/unlockkey", noLock},
 		{"POST", "/swarm/unlock", noLock},
 		{"POST", "/nodes/{id}/update", "changing a node is not supported; every node is a manager and active"},
-		{"DELETE", "/nodes/{id}", "removing a node from here is not supported; use \"minictl cluster leave\" on it instead"},
 		{anyMethod, "/services", noService},
 		{anyMethod, "/services/{name...}", noService},
 		{anyMethod, "/tasks", noService},

@@ -152,6 +152,17 @@ func TestNetworkCommands(t *testing.T) {
 		}
 	}
 
+	d.Handle("DELETE /nodes/host3", clitest.Empty(200))
+	if r := clitest.Run(t, d, "node", "rm", "-f", "host3"); r.Code != 0 || r.Out != "host3\n" {
+		t.Errorf("node rm: %+v", r)
+	}
+	if got := d.Find(t, "DELETE", "/nodes/host3").Query; got.Get("force") != "1" {
+		t.Errorf("node rm --force asks with %v", got)
+	}
+	if r := clitest.Run(t, d, "node", "rm", "nosuch"); r.Code != 1 {
+		t.Errorf("node rm: %+v", r)
+	}
+
 	d.Handle("POST /networks/ov_net1/connect", clitest.Empty(200))
 	d.Handle("POST /networks/ov_net1/disconnect", clitest.Empty(200))
 	if r := clitest.Run(t, d, "network", "connect", "--alias", "db", "--ip", "10.0.0.9", "ov_net1", "bbox1"); r.Code != 0 {

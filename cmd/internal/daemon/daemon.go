@@ -25,6 +25,7 @@ import (
 	"github.com/minictl/minictl/netdriver/bridge"
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/host"
+	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/none"
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/portmap"
@@ -110,7 +111,8 @@ func (d *daemon) build(ctx context.Context) error {
 		Debug: cfg.Debug, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Init: embedded.UnpackInit, Routes: routes, Sandboxes: sandboxes{},
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Init: embedded.UnpackInit, Routes: routes,
+		WatchRoutes: nl.WatchRoutes, Sandboxes: sandboxes{},
 	})
 	if err != nil {
 		return err

@@ -86,6 +86,11 @@ func (sandboxes) Unplug(path string) error { return sandbox.Unplug(path) }
 // List names those in a folder.
 func (sandboxes) List(dir string) ([]string, error) { return sandbox.List(dir) }
 
+// SetSysctl writes a setting of one.
+func (sandboxes) SetSysctl(path, key, value string) error {
+	return sandbox.Do(path, func() error { return nl.SetSysctl(key, value) })
+}
+
 // OpenResolver opens sockets on 127.0.0.11 inside the namespace, on ports of the kernel's choice (a container may want
 // port 53 for itself), and leads port 53 of that address to them.
 func (sandboxes) OpenResolver(ctx context.Context, path string) (*engine.ResolverSockets, error) {

@@ -18,9 +18,12 @@ import (
 // set is whatever has no key.
 type lease struct {
 	Node      string `json:"node"`
-	Endpoint  string `json:"endpoint"`
+	Endpoint  string `json:"endpoint"` // empty: kept for the container, which does not use it now
 	Container string `json:"container"`
 	Name      string `json:"name"`
+	Static    bool   `json:"static,omitempty"` // asked for by the user: the container's as long as there is the container
+
+	rev store.Revision // of the key
 }
 
 // addresses are the leases of a global network, as the cluster has decided them.
@@ -36,7 +39,7 @@ func (e *Engine) addresses(ctx context.Context, networkID string) (map[netip.Add
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", p.Key, err)
 		}
-		var l lease
+		l := lease{rev: p.Rev}
 		if err := json.Unmarshal(p.Value, &l); err != nil {
 			return nil, fmt.Errorf("read %s: %w", p.Key, err)
 		}
@@ -84,10 +87,10 @@ func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, e
 		e.leases[n.ID] = held
 	}
 	if asked.IsValid() {
-		if holder, ok := held[asked]; ok && holder != l.Endpoint {
-			return asked, forbidden("Address already in use: %s on network %s", asked, n.Name)
+		if holder, ok := held[asked]; ok && holder != l.Container {
+			return asked, addressInUse(asked, n, e.localHolder(holder), e.cfg.NodeName)
 		}
-		held[asked] = l.Endpoint
+		held[asked] = l.Container // not the endpoint's: it stays when that goes
 		return asked, nil
 	}
 	a, err := ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok })
@@ -111,15 +114,19 @@ func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l
 			return asked, e.explainStore(fmt.Errorf("take an address of network %s: %w", n.Name, err))
 		}
 		a := asked
+		var present store.Revision // 0: the key must not exist
 		if asked.IsValid() {
 			if h, ok := held[asked]; ok {
-				return asked, forbidden("Address already in use: %s on network %s is held by container %s on %s", asked, n.Name, h.Name, e.nodeName(h.Node))
+				if !h.Static || h.Container != l.Container {
+					return asked, addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
+				}
+				present = h.rev // kept for this container
 			}
 		} else if a, err = ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok }); err != nil {
 			return a, exhausted(n, len(held))
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
-			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: addressKey(n.ID, a)}},
+			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: addressKey(n.ID, a), Rev: present}},
 			Then: []store.Op{
 				{Key: addressKey(n.ID, a), Value: value}, {Key: keyUse + n.ID, Value: []byte(l.Endpoint)},
 			},
@@ -163,65 +170,46 @@ func (e *Engine) releaseAddress(ctx context.Context, networkID string, global bo
 	}
 }
 
-// dropLease deletes the key if it still is the endpoint's.
+// dropLease ends the endpoint's use of the key: the lease goes, unless it is the container's for its whole life.
 func (e *Engine) dropLease(ctx context.Context, key, endpoint string) error {
+	return e.changeLease(ctx, key, func(l lease) (lease, bool) {
+		mine := l.Endpoint == endpoint && endpoint != ""
+		l.Endpoint = ""
+		return l, mine
+	})
+}
+
+// changeLease replaces the lease under a key by what change makes of it; one that is neither used nor static is deleted.
+// Nothing happens if change says that it is not concerned.
+func (e *Engine) changeLease(ctx context.Context, key string, change func(lease) (lease, bool)) error {
 	pairs, _, err := e.cl.Store().Range(ctx, key, true)
 	if err != nil {
 		return err
 	}
 	for _, p := range pairs {
 		var l lease
-		if p.Key != key || json.Unmarshal(p.Value, &l) != nil || l.Endpoint != endpoint {
+		if p.Key != key || json.Unmarshal(p.Value, &l) != nil {
 			continue
 		}
-		_, err := e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: p.Rev}}, Then: []store.Op{{Key: key, Delete: true}}})
+		l, concerned := change(l)
+		if !concerned {
+			continue
+		}
+		op := store.Op{Key: key, Delete: true}
+		if l.Static || l.Endpoint != "" {
+			value, err := json.Marshal(l)
+			if err != nil {
+				return err
+			}
+			op = store.Op{Key: key, Value: value}
+		}
+		_, err := e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: p.Rev}}, Then: []store.Op{op}})
 		if errdefs.IsConflict(err) {
 			return nil // somebody else has dropped it, and perhaps taken it again
 		}
 		return err
 	}
 	return nil
-}
-
-// reconcileLeases gives back this host's leases that no endpoint of its stands behind: what a crash or a missing leader
-// left over.
-func (e *Engine) reconcileLeases(ctx context.Context) error {
-	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
-	if err != nil {
-		return err
-	}
-	self := string(e.cl.Self().ID)
-	for _, p := range pairs {
-		var l lease
-		if json.Unmarshal(p.Value, &l) != nil || l.Node != self || e.hasEndpoint(l.Container, l.Endpoint) {
-			continue
-		}
-		if err := e.dropLease(ctx, p.Key, l.Endpoint); err != nil {
-			return err
-		}
-		e.log.Info("gave back an address that nobody used", "endpoint", l.Endpoint, "key", p.Key)
-	}
-	return nil
-}
-
-// hasEndpoint tells whether a container here has the endpoint, or is in the middle of a step that may be making it.
-func (e *Engine) hasEndpoint(containerID, endpoint string) bool {
-	e.mu.RLock()
-	b := e.boxes[containerID]
-	e.mu.RUnlock()
-	if b == nil {
-		return false
-	}
-	if !b.op.TryLock() {
-		return true
-	}
-	defer b.op.Unlock()
-	for _, ep := range b.statusCopy().Endpoints {
-		if ep.ID == endpoint {
-			return true
-		}
-	}
-	return false
 }
 
 // How often left-over leases are looked for: soon again while nobody can decide, as after a start, else now and then.

@@ -74,6 +74,7 @@ func (e *Engine) adoptDataPath(ctx context.Context) error {
 	if err := e.cfg.Overlay.SetDataPath(ctx, d); err != nil {
 		return fmt.Errorf("set up the data path: %w", err)
 	}
+	e.tellRoutes() // Leave has forgotten them
 	return e.applyMembers(ctx)
 }
 
@@ -249,13 +250,18 @@ func (e *Engine) NodeList(_ context.Context, f api.Filters) ([]swarm.Node, error
 
 // NodeInspect finds one by ID, name, start of the ID, or self.
 func (e *Engine) NodeInspect(_ context.Context, ref string) (swarm.Node, error) {
-	if ref == "self" {
-		ref = string(e.cl.Self().ID)
+	m, err := e.member(ref)
+	if err != nil {
+		return swarm.Node{}, err
 	}
+	return swarmNode(m), nil
+}
+
+func pickMember(all []cluster.Member, ref string) (cluster.Member, error) {
 	var found []cluster.Member
-	for _, m := range e.cl.Members() {
+	for _, m := range all {
 		if string(m.ID) == ref || m.Name == ref {
-			return swarmNode(m), nil
+			return m, nil
 		}
 		if ref != "" && strings.HasPrefix(string(m.ID), ref) {
 			found = append(found, m)
@@ -263,11 +269,11 @@ func (e *Engine) NodeInspect(_ context.Context, ref string) (swarm.Node, error) 
 	}
 	switch len(found) {
 	case 1:
-		return swarmNode(found[0]), nil
+		return found[0], nil
 	case 0:
-		return swarm.Node{}, notFound("node %s not found", ref)
+		return cluster.Member{}, notFound("node %s not found", ref)
 	}
-	return swarm.Node{}, invalid("node %s is ambiguous (%d matches found)", ref, len(found))
+	return cluster.Member{}, invalid("node %s is ambiguous (%d matches found)", ref, len(found))
 }
 
 func swarmNode(m cluster.Member) swarm.Node {

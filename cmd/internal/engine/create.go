@@ -46,6 +46,11 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if err := e.takeVolumes(&b.spec, &u); err != nil {
 		return resp, err
 	}
+	for _, key := range b.spec.NetworkOrder {
+		if err := e.keepAddress(ctx, &b.spec, key, &u); err != nil {
+			return resp, err
+		}
+	}
 	u.add(func(context.Context) { _ = os.RemoveAll(e.dir(b.id)) })
 	if err := os.MkdirAll(e.dir(b.id), 0o710); err != nil {
 		return resp, fmt.Errorf("make container's folder: %w", err)
@@ -175,10 +180,15 @@ func checkEndpointWish(key string, s *network.EndpointSettings) error {
 	if predefined && len(s.Aliases) > 0 {
 		return invalid("network-scoped aliases are only supported for user-defined networks")
 	}
-	if len(s.Links) > 0 {
-		return unsupported("minictl does not support --link yet; containers of one network reach each other by name")
+	if predefined && len(s.Links) > 0 {
+		return invalid("links are only supported for user-defined networks")
 	}
-	return nil
+	for _, l := range s.Links {
+		if _, _, err := parseLink(l); err != nil {
+			return err
+		}
+	}
+	return checkDriverOpts(s.DriverOpts)
 }
 
 // claim makes the name and the ID the box's own, or says who holds the name.
@@ -235,6 +245,7 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) error {
 	b.spec.Name = name
 	b.mu.Unlock()
 	e.mu.Unlock()
+	e.cfg.Ports.Rename(old, name)
 	e.update(b, func(s *container.Status) {
 		for i := range s.Endpoints {
 			s.Endpoints[i].Names = endpointNames(&b.spec, b.spec.Networks[s.Endpoints[i].Key])

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
@@ -102,59 +102,6 @@ func portRequests(s *container.Spec) ([]portmap.Request, error) {
 	return out, nil
 }
 
-// joint is one endpoint to be made.
-type joint struct {
-	network *Network
-	key     string // of Spec.Networks; empty: the gateway bridge
-	set     *network.EndpointSettings
-	iface   string
-	gateway bool // it gives the default route
-	ports   []portmap.Request
-}
-
-// plan says which endpoints a container gets, in which order, and which of them gives the default route and the ports:
-// the first on a bridge, else one more on the gateway bridge.
-func (e *Engine) plan(ctx context.Context, spec *container.Spec) ([]joint, error) {
-	all, err := e.allNetworks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []joint
-	hasGateway, outside := false, false
-	for i, key := range spec.NetworkOrder {
-		n, err := pickNetwork(all, key)
-		if err != nil {
-			return nil, err
-		}
-		if n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull {
-			return nil, invalid("container cannot be connected to %s network together with others", n.Name)
-		}
-		j := joint{network: n, key: key, set: spec.Networks[key], iface: fmt.Sprintf("eth%d", i)}
-		if n.Driver == netdriver.TypeBridge && !n.Internal && !hasGateway {
-			j.gateway, hasGateway = true, true
-		}
-		outside = outside || !n.Internal
-		out = append(out, j)
-	}
-	if len(out) > 0 && outside && !hasGateway {
-		gw, err := e.gatewayNetwork(ctx, all)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, joint{network: gw, iface: fmt.Sprintf("eth%d", len(out)), gateway: true})
-	}
-	ports, err := portRequests(spec)
-	if err != nil {
-		return nil, err
-	}
-	for i := range out {
-		if out[i].gateway {
-			out[i].ports = ports
-		}
-	}
-	return out, nil
-}
-
 // gatewayNetwork is the bridge through which containers on overlays reach the outside; made with the first of them.
 func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network) (*Network, error) {
 	e.netMu.Lock()
@@ -188,6 +135,22 @@ func (e *Engine) lazy(n *Network) bool {
 
 // join makes one endpoint. What it made is in u.
 func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netdriver.Sandbox, j joint, u *undo) (container.Endpoint, error) {
+	ep, err := e.allot(ctx, b, spec, j, u)
+	if err != nil {
+		return ep, err
+	}
+	if ep.Ports, err = e.reservePorts(ctx, spec, ep, j.ports, u); err != nil {
+		return ep, err
+	}
+	if err := e.plug(ctx, j.network, ep, sb, u); err != nil {
+		return ep, err
+	}
+	e.networkEvent(j.network, events.ActionConnect, "container", b.id)
+	return ep, nil
+}
+
+// allot decides everything about an endpoint but its ports, before anything of it is made. The address it takes is in u.
+func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j joint, u *undo) (container.Endpoint, error) {
 	n := j.network
 	ep := container.Endpoint{
 		ID: newID(), NetworkID: n.ID, NetworkName: n.Name, Driver: n.Driver, Key: j.key, Interface: j.iface, Default: j.gateway,
@@ -195,14 +158,14 @@ func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netd
 	if j.key != "" {
 		ep.Names = endpointNames(spec, j.set)
 	}
-	var asked netip.Addr
-	if j.set != nil && j.set.IPAMConfig != nil {
-		asked = j.set.IPAMConfig.IPv4Address
+	if j.set != nil {
+		ep.Sysctls = j.set.DriverOpts[optionSysctls]
 	}
 	if err := step("address"); err != nil {
 		return ep, err
 	}
-	addr, err := e.takeAddress(ctx, n, asked, lease{Node: string(e.cl.Self().ID), Endpoint: ep.ID, Container: b.id, Name: spec.Name})
+	asked := staticAddress(j.set)
+	addr, err := e.takeAddress(ctx, n, asked, e.leaseFor(b.id, spec.Name, ep.ID, asked.IsValid()))
 	if err != nil {
 		return ep, err
 	}
@@ -211,24 +174,35 @@ func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netd
 	if j.set != nil && len(j.set.MacAddress) > 0 {
 		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
 	}
-	if len(n.Subnets) > 0 && n.Driver == netdriver.TypeBridge {
+	if len(n.Subnets) > 0 && j.leadsOutside() {
 		ep.Gateway = n.Subnets[0].Gateway
 	}
-	if len(j.ports) > 0 {
-		mappings, err := e.cfg.Ports.Reserve(ctx, spec.Name, j.ports)
-		if err != nil {
-			return ep, fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", spec.Name, ep.ID, err)
-		}
-		u.add(func(context.Context) { e.cfg.Ports.Release(spec.Name) })
-		for _, m := range mappings {
-			ep.Ports = append(ep.Ports, container.PortMapping(m))
-		}
-	}
-	if err := errors.Join(step("join"), e.driverJoin(ctx, n, ep, sb, u)); err != nil {
-		return ep, fmt.Errorf("join network %s: %w", n.Name, err)
-	}
-	e.networkEvent(n, events.ActionConnect, "container", b.id)
 	return ep, nil
+}
+
+// reservePorts takes the host's ports for an endpoint.
+func (e *Engine) reservePorts(ctx context.Context, spec *container.Spec, ep container.Endpoint, reqs []portmap.Request, u *undo) ([]container.PortMapping, error) {
+	if len(reqs) == 0 {
+		return nil, nil
+	}
+	mappings, err := e.cfg.Ports.Reserve(ctx, spec.Name, reqs)
+	if err != nil {
+		return nil, fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", spec.Name, ep.ID, err)
+	}
+	u.add(func(context.Context) { e.cfg.Ports.Release(spec.Name) })
+	var out []container.PortMapping
+	for _, m := range mappings {
+		out = append(out, container.PortMapping(m))
+	}
+	return out, nil
+}
+
+// plug makes an endpoint in the kernel, with the interface's settings that the user wished.
+func (e *Engine) plug(ctx context.Context, n *Network, ep container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+	if err := errors.Join(step("join"), e.driverJoin(ctx, n, ep, sb, u)); err != nil {
+		return fmt.Errorf("join network %s: %w", n.Name, err)
+	}
+	return nil
 }
 
 // driverJoin makes the endpoint in the kernel. A lazy network's link comes with its first endpoint here and goes with its
@@ -245,6 +219,9 @@ func (e *Engine) driverJoin(ctx context.Context, n *Network, ep container.Endpoi
 	}
 	d := e.drivers[n.Driver]
 	if _, err := d.Join(ctx, n.wish(), wishEndpoint(ep), sb); err != nil {
+		return err
+	}
+	if err := e.setSysctls(ep, sb); err != nil {
 		return err
 	}
 	if ps, ok := d.(netdriver.PeerSetter); ok {
@@ -269,6 +246,29 @@ func (e *Engine) driverLeave(ctx context.Context, n *Network, ep container.Endpo
 	if err := d.Remove(ctx, n.wish()); err != nil {
 		e.log.Error("remove network's kernel objects", "network", n.Name, "err", err)
 	}
+}
+
+// setSysctls sets what the user wished for the endpoint's interface.
+func (e *Engine) setSysctls(ep container.Endpoint, sb netdriver.Sandbox) error {
+	if ep.Sysctls == "" {
+		return nil
+	}
+	keys, values, err := endpointSysctls(ep.Sysctls)
+	if err != nil {
+		return err
+	}
+	for i, key := range keys {
+		path := strings.ReplaceAll(key, ".", "/")
+		path = strings.Replace(path, "/IFNAME/", "/"+ep.Interface+"/", 1)
+		err := e.cfg.Sandboxes.SetSysctl(sb.Path, path, values[i])
+		if errdefs.IsNotFound(err) {
+			return invalid("invalid %s %q: the kernel has no such setting", optionSysctls, key)
+		}
+		if err != nil {
+			return fmt.Errorf("set %s=%s on %s: %w", key, values[i], ep.Interface, err)
+		}
+	}
+	return nil
 }
 
 func wishEndpoint(ep container.Endpoint) netdriver.Endpoint {

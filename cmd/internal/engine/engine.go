@@ -71,6 +71,9 @@ type Cluster interface {
 	Store() store.Store
 	Publish(ctx context.Context, put []cluster.Record, del []string) (missing []string, err error)
 	Records(network string) []cluster.Owned
+	OwnRecords() []cluster.Record
+	SetRoutes(routes []netip.Prefix)
+	Remove(ctx context.Context, node string) error
 	Synced(ctx context.Context) error
 }
 
@@ -103,6 +106,8 @@ type Config struct {
 	Init func(dir string) (string, error)
 	// Routes are the prefixes this host routes elsewhere: address pools avoid them.
 	Routes func() ([]netip.Prefix, error)
+	// WatchRoutes tells of changes of Routes until ctx ends.
+	WatchRoutes func(ctx context.Context, changed func()) error
 	// SandboxOf makes, removes and lists network namespaces.
 	Sandboxes Sandboxes
 }
@@ -113,6 +118,8 @@ type Sandboxes interface {
 	Remove(path string) error
 	Unplug(path string) error
 	List(dir string) ([]string, error)
+	// SetSysctl writes a setting of the namespace, such as net/ipv4/conf/eth0/log_martians.
+	SetSysctl(path, key, value string) error
 	// OpenResolver opens the embedded resolver's sockets inside the namespace and leads 127.0.0.11:53 to them.
 	OpenResolver(ctx context.Context, path string) (*ResolverSockets, error)
 }

@@ -36,8 +36,11 @@ func (c *fakeCluster) Store() store.Store             { return c.st }
 func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
 	return nil, nil
 }
-func (c *fakeCluster) Records(string) []cluster.Owned { return c.records }
-func (c *fakeCluster) Synced(context.Context) error   { return nil }
+func (c *fakeCluster) OwnRecords() []cluster.Record         { return nil }
+func (c *fakeCluster) SetRoutes([]netip.Prefix)             {}
+func (c *fakeCluster) Remove(context.Context, string) error { return nil }
+func (c *fakeCluster) Records(string) []cluster.Owned       { return c.records }
+func (c *fakeCluster) Synced(context.Context) error         { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -78,16 +78,39 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 		}
 		fmt.Fprintf(&w, "%s\t%s\n", ip, name)
 	}
+	for _, ep := range endpoints {
+		w.WriteString(hostsLine(spec, ep))
+	}
+	return w.Bytes(), nil
+}
+
+// hostsLine is what an endpoint adds to /etc/hosts; nothing for one on the gateway bridge.
+func hostsLine(spec *container.Spec, ep container.Endpoint) string {
+	if ep.Key == "" || !ep.Address.IsValid() {
+		return ""
+	}
 	names := spec.Hostname()
 	if d := spec.Config.Domainname; d != "" {
 		names = spec.Hostname() + "." + d + " " + names
 	}
-	for _, ep := range endpoints {
-		if ep.Key != "" && ep.Address.IsValid() {
-			fmt.Fprintf(&w, "%s\t%s\n", ep.Address.Addr(), names)
+	return fmt.Sprintf("%s\t%s\n", ep.Address.Addr(), names)
+}
+
+// editLines takes lines out of a file and adds others at its end.
+func editLines(old []byte, drop map[string]bool, add []string) []byte {
+	var w bytes.Buffer
+	for line := range bytes.Lines(old) {
+		if !drop[string(line)] {
+			w.Write(line)
 		}
 	}
-	return w.Bytes(), nil
+	if b := w.Bytes(); len(b) > 0 && b[len(b)-1] != '\n' {
+		w.WriteByte('\n')
+	}
+	for _, line := range add {
+		w.WriteString(line)
+	}
+	return w.Bytes()
 }
 
 // gatewayAddress is what host-gateway means: the host as the default bridge's containers see it.

@@ -106,9 +106,7 @@ func endpointSettings(s *container.Spec, st *container.Status) map[string]*netwo
 		}
 		c.NetworkID, c.EndpointID, c.IPAddress, c.IPPrefixLen = ep.NetworkID, ep.ID, ep.Address.Addr(), ep.Address.Bits()
 		c.MacAddress = network.HardwareAddr(ep.HardwareAddr())
-		if ep.Default {
-			c.Gateway = ep.Gateway
-		}
+		c.Gateway = ep.Gateway
 		if ep.Key != ep.NetworkName { // given by ID: shown by name
 			delete(out, ep.Key)
 			out[ep.NetworkName] = c

@@ -16,7 +16,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/minictl/minictl/cluster/store"
-	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
 )
@@ -107,12 +106,12 @@ func (e *Engine) globalNetworks(ctx context.Context, fresh bool) ([]*Network, st
 }
 
 // findNetwork resolves what a user calls a network: full ID, name, or an unambiguous start of the ID.
-func (e *Engine) findNetwork(ctx context.Context, ref string) (*Network, error) {
-	all, err := e.allNetworks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return pickNetwork(all, ref)
+func (e *Engine) findNetwork(ctx context.Context, ref string) (n *Network, err error) {
+	err = e.withNetworks(ctx, func(all []*Network) (err error) {
+		n, err = pickNetwork(all, ref)
+		return err
+	})
+	return n, err
 }
 
 func pickNetwork(all []*Network, ref string) (*Network, error) {
@@ -226,7 +225,7 @@ func (n *Network) setIPAM(i *network.IPAM) error {
 }
 
 // choosePool gives the network its subnet: the one asked for if it overlaps no other network, else the next default one
-// that overlaps neither a network nor a route of this host.
+// that overlaps neither a network nor a route of any host.
 func (e *Engine) choosePool(n *Network, others []*Network, blocks []ipam.Block) error {
 	var taken []netip.Prefix
 	for _, o := range others {
@@ -240,9 +239,9 @@ func (e *Engine) choosePool(n *Network, others []*Network, blocks []ipam.Block) 
 	if len(n.Subnets) == 1 {
 		return nil
 	}
-	routes, err := e.cfg.Routes()
+	routes, err := e.clusterRoutes()
 	if err != nil {
-		return fmt.Errorf("list this host's routes: %w", err)
+		return err
 	}
 	p, err := ipam.NextPool(blocks, append(taken, routes...))
 	if err != nil {
@@ -446,6 +445,7 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.networks, n.ID)
+	delete(e.leases, n.ID) // what is left is kept for containers that do not run
 	return nil
 }
 
@@ -463,20 +463,20 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
 		}
-		if len(held) > 0 {
-			var holders []string
-			for _, l := range held {
-				holders = append(holders, fmt.Sprintf("name:%q id:%q", l.Name, short(l.Endpoint)))
+		var holders []string
+		ops := []store.Op{{Key: keyNetwork + n.ID, Delete: true}, {Key: use.Key, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)}}
+		for a, l := range held {
+			if l.Endpoint == "" { // kept for a container that does not run: no reason to keep the network
+				ops = append(ops, store.Op{Key: addressKey(n.ID, a), Delete: true})
+				continue
 			}
+			holders = append(holders, fmt.Sprintf("name:%q id:%q", e.holderName(n.ID, l), short(l.Endpoint)))
+		}
+		if len(holders) > 0 {
 			slices.Sort(holders)
 			return activeEndpoints(n, holders)
 		}
-		_, err = e.cl.Store().Txn(ctx, store.Txn{
-			If: []store.Cond{use},
-			Then: []store.Op{
-				{Key: keyNetwork + n.ID, Delete: true}, {Key: use.Key, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)},
-			},
-		})
+		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{use}, Then: ops})
 		if errdefs.IsConflict(err) {
 			continue // a container has taken an address meanwhile: look again
 		}
@@ -486,50 +486,4 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 		return e.synced(ctx)
 	}
 	return unavailable("remove network %s: it keeps being used; try again", n.Name)
-}
-
-// NetworkPrune removes the networks that nobody uses, docker's filters applied.
-func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.PruneReport, error) {
-	if err := known(f, "label", "label!", "until"); err != nil {
-		return network.PruneReport{}, err
-	}
-	all, err := e.allNetworks(ctx)
-	if err != nil {
-		return network.PruneReport{}, err
-	}
-	report := network.PruneReport{NetworksDeleted: []string{}}
-	for _, n := range all {
-		if n.predefined() || n.Name == e.cfg.GatewayBridge || !matchLabels(f["label"], n.Labels) ||
-			len(f["label!"]) > 0 && matchLabels(f["label!"], n.Labels) || len(f["until"]) > 0 && !olderThan(f["until"], n.Created) {
-			continue
-		}
-		if err := e.NetworkRemove(ctx, n.ID); err == nil {
-			report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
-		} else if !errdefs.IsPermissionDenied(err) {
-			return report, err
-		}
-	}
-	return report, nil
-}
-
-func olderThan(until map[string]bool, created time.Time) bool {
-	for u := range until {
-		if d, err := time.ParseDuration(u); err == nil {
-			return created.Before(time.Now().Add(-d))
-		}
-		if t, err := parseTime(u); err == nil {
-			return created.Before(t)
-		}
-	}
-	return false
-}
-
-// NetworkConnect is refused by name until networks can be joined live.
-func (e *Engine) NetworkConnect(context.Context, string, network.ConnectRequest) error {
-	return unsupported("minictl does not support network connect yet; give every --network to run or create")
-}
-
-// NetworkDisconnect is refused by name until networks can be left live.
-func (e *Engine) NetworkDisconnect(context.Context, string, network.DisconnectRequest) error {
-	return unsupported("minictl does not support network disconnect yet; remove the container and run it again without the network")
 }

@@ -90,6 +90,8 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err := e.restoreVolumes(); err != nil {
 		return err
 	}
+	e.awaitNetworks(ctx)
+	e.restoreAddresses(ctx)
 	for _, b := range e.all() {
 		e.restoreBox(ctx, b)
 	}
@@ -98,7 +100,9 @@ func (e *Engine) Restore(ctx context.Context) error {
 		return fmt.Errorf("write the firewall's rules: %w", err)
 	}
 	e.sweepVolumes()
+	e.withdrawRecords(ctx)
 	e.spawn(e.reconcileLoop)
+	e.spawn(e.followRoutes)
 	e.comeBackAll()
 	return nil
 }
@@ -185,6 +189,9 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	b.mu.Lock()
 	b.task, b.gone = task, gone
 	b.mu.Unlock()
+	if err := e.finishReshape(ctx, b); err != nil {
+		e.log.Error("finish a change of a container's networks", "container", b.id, "err", err)
+	}
 	if b.statusCopy().State == mobycontainer.StateRunning {
 		e.monitorHealth(b, task, false)
 	}
@@ -211,7 +218,9 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 			if e.leases[n.ID] == nil {
 				e.leases[n.ID] = map[netip.Addr]string{}
 			}
-			e.leases[n.ID][ep.Address.Addr()] = ep.ID
+			if e.leases[n.ID][ep.Address.Addr()] != b.id { // the container's own for its life
+				e.leases[n.ID][ep.Address.Addr()] = ep.ID
+			}
 		}
 		var held []netdriver.PortMapping
 		for _, p := range ep.Ports {

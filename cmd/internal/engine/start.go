@@ -111,7 +111,7 @@ func (e *Engine) start(ctx context.Context, b *box) (_ []string, err error) {
 			r.undo.run(ctx)
 		}
 	}()
-	joints, err := e.plan(ctx, &r.spec)
+	joints, err := e.plan(ctx, &r.spec, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -342,6 +342,7 @@ func (e *Engine) remove(ctx context.Context, b *box) error {
 	if err := e.state.delete("containers", b.id); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	e.freeAddresses(ctx, &spec)
 	e.forget(b)
 	e.event(b, events.ActionDestroy)
 	b.mu.Lock()

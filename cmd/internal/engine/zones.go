@@ -50,6 +50,16 @@ func (e *Engine) zone(ep container.Endpoint) *dnsd.Zone {
 	if zone, ok := z.zones[ep.NetworkID]; ok {
 		return zone
 	}
+	zone := dnsd.NewZone(ep.NetworkName, e.hostsOf(ep))
+	if z.zones == nil {
+		z.zones = map[string]*dnsd.Zone{}
+	}
+	z.zones[ep.NetworkID] = zone
+	return zone
+}
+
+// hostsOf are a network's endpoints with their names: on every live host, or on this one for a local network.
+func (e *Engine) hostsOf(ep container.Endpoint) []dnsd.Host {
 	var hosts []dnsd.Host
 	if ep.Driver == "overlay" {
 		for _, r := range e.cl.Records(ep.NetworkID) {
@@ -62,12 +72,7 @@ func (e *Engine) zone(ep container.Endpoint) *dnsd.Zone {
 			hosts = append(hosts, dnsd.Host{Names: u.endpoint.Names, Addrs: []netip.Addr{u.endpoint.Address.Addr()}})
 		}
 	}
-	zone := dnsd.NewZone(ep.NetworkName, hosts)
-	if z.zones == nil {
-		z.zones = map[string]*dnsd.Zone{}
-	}
-	z.zones[ep.NetworkID] = zone
-	return zone
+	return hosts
 }
 
 // hostConf is the host's resolv.conf, read again when the file changes.
@@ -93,6 +98,11 @@ func (e *Engine) viewer(b *box) func() dnsd.View { return func() dnsd.View { ret
 func (e *Engine) view(b *box) dnsd.View {
 	spec, status := b.specCopy(), b.statusCopy()
 	v := dnsd.View{Internal: true}
+	for _, ep := range status.Endpoints { // links win over the names that all share
+		if set := spec.Networks[ep.Key]; set != nil && len(set.Links) > 0 {
+			v.Zones = append(v.Zones, e.linkZone(ep, set.Links))
+		}
+	}
 	for _, ep := range status.Endpoints {
 		if ep.Key != "" {
 			v.Zones = append(v.Zones, e.zone(ep))

@@ -1,4 +1,4 @@
-// Package node has the commands about the cluster's hosts: ls and inspect.
+// Package node has the commands about the cluster's hosts: ls, inspect and rm.
 package node
 
 import (
@@ -22,8 +22,8 @@ import (
 
 // NewCommand gives minictl node.
 func NewCommand(c *console.Console) *cobra.Command {
-	cmd := &cobra.Command{Use: "node COMMAND", Short: "Show the cluster's hosts", Example: "  minictl node ls"}
-	cmd.AddCommand(newListCommand(c), newInspectCommand(c))
+	cmd := &cobra.Command{Use: "node COMMAND", Short: "Manage the cluster's hosts", Example: "  minictl node ls\n  minictl node rm host3"}
+	cmd.AddCommand(newListCommand(c), newInspectCommand(c), newRemoveCommand(c))
 	return cmd
 }
 
@@ -45,6 +45,33 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	return cmd
+}
+
+func newRemoveCommand(c *console.Console) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:     "rm [OPTIONS] NODE [NODE...]",
+		Aliases: []string{"remove"},
+		Short:   "Remove one or more hosts that are gone for good from the cluster",
+		Long: "Remove one or more hosts that are gone for good from the cluster: their addresses are free again, their\n" +
+			"containers' names are forgotten. A host that is alive leaves by itself: minictl cluster leave, on it.",
+		Example:               "  minictl node rm host3",
+		Args:                  console.AtLeast(1),
+		ValidArgsFunction:     complete.Nodes(c),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			cl, err := c.Client()
+			if err != nil {
+				return err
+			}
+			return c.EachError(refs, "remove nodes", func(ref string) error {
+				_, err := cl.NodeRemove(cmd.Context(), ref, client.NodeRemoveOptions{Force: force})
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Accepted as docker's; a host that is alive is not removed all the same")
 	return cmd
 }
 

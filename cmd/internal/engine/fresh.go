@@ -1,0 +1,72 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/netdriver"
+)
+
+// freshTimeout bounds how long a look-up waits for what the cluster has decided and this host has not heard yet.
+const freshTimeout = time.Second
+
+// freshPoll is how often a replica that lags is looked at meanwhile.
+const freshPoll = 5 * time.Millisecond
+
+// withNetworks calls look with all networks. If it misses one it is called again with those that whoever decides knows:
+// a daemon that has just been started may lag behind what it had itself decided a moment before.
+func (e *Engine) withNetworks(ctx context.Context, look func(all []*Network) error) error {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return err
+	}
+	missing := look(all)
+	if !errdefs.IsNotFound(missing) || !e.refresh(ctx) {
+		return missing
+	}
+	if all, err = e.allNetworks(ctx); err != nil {
+		return err
+	}
+	return look(all)
+}
+
+// refresh waits until this host knows all networks that are decided; false if nobody can tell in time.
+func (e *Engine) refresh(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
+	defer cancel()
+	_, rev, err := e.globalNetworks(ctx, true)
+	for err == nil {
+		var have store.Revision
+		if _, have, err = e.globalNetworks(ctx, false); err == nil && have >= rev {
+			return true
+		}
+		select {
+		case <-time.After(freshPoll):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
+}
+
+// awaitNetworks waits, when the daemon starts, for the networks that its running containers are on: without them their
+// endpoints could not be repaired.
+func (e *Engine) awaitNetworks(ctx context.Context) {
+	all, err := e.allNetworks(ctx)
+	if err != nil {
+		return
+	}
+	for _, b := range e.all() {
+		for _, ep := range b.statusCopy().Endpoints {
+			known := slices.ContainsFunc(all, func(n *Network) bool { return n.ID == ep.NetworkID })
+			if ep.Driver == netdriver.TypeOverlay && !known {
+				e.refresh(ctx)
+				return
+			}
+		}
+	}
+}

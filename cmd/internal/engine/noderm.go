@@ -1,0 +1,29 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/minictl/minictl/cluster"
+)
+
+// NodeRemove drops a host that is gone for good: its record, its addresses, its endpoints and its vote. One that is alive
+// is refused, forced or not: it would go on, and its containers would use addresses that are given to others.
+func (e *Engine) NodeRemove(ctx context.Context, ref string, _ bool) error {
+	m, err := e.member(ref)
+	if err != nil {
+		return err
+	}
+	if err := e.cl.Remove(ctx, cmp.Or(m.Name, string(m.ID))); err != nil {
+		return e.explainStore(err)
+	}
+	return e.synced(ctx)
+}
+
+// member finds a host by ID, name, start of the ID, or self.
+func (e *Engine) member(ref string) (cluster.Member, error) {
+	if ref == "self" {
+		ref = string(e.cl.Self().ID)
+	}
+	return pickMember(e.cl.Members(), ref)
+}

@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// joint is one endpoint as it should be.
+type joint struct {
+	network *Network
+	key     string // of Spec.Networks; empty: the gateway bridge
+	set     *network.EndpointSettings
+	iface   string
+	gateway bool // it gives the default route
+	ports   []portmap.Request
+}
+
+// plan says which endpoints a container should have, in which order, and which of them gives the default route and the
+// ports. have are those it has already: their interfaces keep their names.
+func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []container.Endpoint) ([]joint, error) {
+	var all []*Network
+	err := e.withNetworks(ctx, func(known []*Network) error {
+		for _, key := range spec.NetworkOrder {
+			if _, err := pickNetwork(known, key); err != nil {
+				return err
+			}
+		}
+		all = known
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []joint
+	for _, key := range spec.NetworkOrder {
+		n, err := pickNetwork(all, key)
+		if err != nil {
+			return nil, err
+		}
+		if n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull {
+			return nil, invalid("container cannot be connected to %s network together with others", n.Name)
+		}
+		out = append(out, joint{network: n, key: key, set: spec.Networks[key]})
+	}
+	if needsGatewayBridge(out) {
+		gw, err := e.gatewayNetwork(ctx, all)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, joint{network: gw})
+	}
+	ports, err := portRequests(spec)
+	if err != nil {
+		return nil, err
+	}
+	if i := gatewayOf(out); i >= 0 {
+		out[i].gateway, out[i].ports = true, ports
+	}
+	return out, nameInterfaces(out, have)
+}
+
+// leadsOutside tells whether a network's endpoints can give a default route.
+func (j *joint) leadsOutside() bool {
+	return j.network.Driver == netdriver.TypeBridge && !j.network.Internal
+}
+
+// needsGatewayBridge tells whether the container may reach the outside and none of its networks leads there. One on
+// internal networks alone may not.
+func needsGatewayBridge(joints []joint) bool {
+	outside := false
+	for i := range joints {
+		if joints[i].leadsOutside() {
+			return false
+		}
+		outside = outside || !joints[i].network.Internal
+	}
+	return outside
+}
+
+// gatewayOf chooses who gives the default route, docker's rule: the highest priority, then the first name. -1: nobody.
+func gatewayOf(joints []joint) int {
+	best := -1
+	for i := range joints {
+		if joints[i].leadsOutside() && (best < 0 || before(&joints[i], &joints[best])) {
+			best = i
+		}
+	}
+	return best
+}
+
+func before(a, b *joint) bool {
+	if d := cmp.Compare(priority(b), priority(a)); d != 0 {
+		return d < 0
+	}
+	return a.network.Name < b.network.Name
+}
+
+func priority(j *joint) int {
+	if j.set == nil {
+		return 0
+	}
+	return j.set.GwPriority
+}
+
+// Options of endpoints that docker's drivers know.
+const (
+	optionIfname  = "com.docker.network.endpoint.ifname"
+	optionSysctls = "com.docker.network.endpoint.sysctls"
+)
+
+// nameInterfaces gives each joint its interface: the one it has, the one asked for, else the lowest unused ethN.
+func nameInterfaces(joints []joint, have []container.Endpoint) error {
+	used := map[string]string{} // interface -> network
+	for _, ep := range have {   // also of endpoints that are about to go: they go last
+		used[ep.Interface] = ep.NetworkName
+	}
+	for i := range joints {
+		j := &joints[i]
+		for _, ep := range have {
+			if ep.NetworkID == j.network.ID && (ep.Key == "") == (j.key == "") {
+				j.iface = ep.Interface
+			}
+		}
+		if j.iface != "" || j.set == nil || j.set.DriverOpts[optionIfname] == "" {
+			continue
+		}
+		j.iface = j.set.DriverOpts[optionIfname]
+		if other, taken := used[j.iface]; taken {
+			return conflict("interface name %s of network %s is in use on network %s: give another %s", j.iface, j.network.Name, other, optionIfname)
+		}
+		used[j.iface] = j.network.Name
+	}
+	next := 0
+	for i := range joints {
+		for j := &joints[i]; j.iface == ""; next++ {
+			if name := fmt.Sprintf("eth%d", next); used[name] == "" {
+				j.iface = name
+				used[name] = j.network.Name
+			}
+		}
+	}
+	return nil
+}
+
+// maxInterface is the longest name of an interface, in bytes (IFNAMSIZ less the zero).
+const maxInterface = 15
+
+func checkInterfaceName(s string) error {
+	if s == "" || len(s) > maxInterface || s == "." || s == ".." || s == "lo" || strings.ContainsAny(s, "/: \t\r\n%") {
+		return invalid("invalid %s %q: it must be an interface name of at most %d characters without slash, colon and space", optionIfname, s, maxInterface)
+	}
+	return nil
+}
+
+// endpointSysctls reads settings such as net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2. IFNAME
+// stands for the endpoint's interface, whatever it is called: nothing else of the container can be set here.
+func endpointSysctls(s string) (keys, values []string, err error) {
+	for setting := range strings.SplitSeq(s, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(setting), "=")
+		parts := strings.Split(key, ".")
+		if !ok || len(parts) != 5 || parts[0] != "net" || parts[3] != "IFNAME" && parts[3] != "ifname" || strings.ContainsAny(key, "/ ") || parts[1] == "" || parts[2] == "" || parts[4] == "" {
+			return nil, nil, invalid("invalid %s %q: settings must have the form net.X.Y.IFNAME.Z=value", optionSysctls, setting)
+		}
+		parts[3] = "IFNAME" // docker's client gives it in small letters
+		keys, values = append(keys, strings.Join(parts, ".")), append(values, value)
+	}
+	return keys, values, nil
+}
+
+// checkDriverOpts refuses bad values of the options that endpoints know; others are a driver's, or nobody's, as with
+// docker.
+func checkDriverOpts(o map[string]string) error {
+	if name, ok := o[optionIfname]; ok {
+		if err := checkInterfaceName(name); err != nil {
+			return err
+		}
+	}
+	if s, ok := o[optionSysctls]; ok {
+		if _, _, err := endpointSysctls(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+
+	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// staticAddress is the address a user asked for, if any.
+func staticAddress(set *network.EndpointSettings) netip.Addr {
+	if set == nil || set.IPAMConfig == nil {
+		return netip.Addr{}
+	}
+	return set.IPAMConfig.IPv4Address
+}
+
+func (e *Engine) leaseFor(containerID, name, endpoint string, static bool) lease {
+	return lease{Node: string(e.cl.Self().ID), Endpoint: endpoint, Container: containerID, Name: name, Static: static}
+}
+
+func addressInUse(a netip.Addr, n *Network, holder, node string) error {
+	return forbidden("Address already in use: %s on network %s is held by container %s on %s", a, n.Name, holder, node)
+}
+
+// holderName is what the holder of a lease is called now: it may have been renamed since it took the address.
+func (e *Engine) holderName(networkID string, l lease) string {
+	for _, r := range e.cl.Records(networkID) {
+		if r.Container == l.Container {
+			return r.Name
+		}
+	}
+	if b, err := e.find(l.Container); err == nil {
+		return b.specCopy().Name
+	}
+	return l.Name
+}
+
+// localHolder names the container behind a local network's lease: a container's ID if the address is its own for its
+// life, else an endpoint's. e.mu must be held.
+func (e *Engine) localHolder(holder string) string {
+	for id, b := range e.boxes {
+		if id == holder {
+			return b.specCopy().Name
+		}
+		for _, ep := range b.statusCopy().Endpoints {
+			if ep.ID == holder {
+				return b.specCopy().Name
+			}
+		}
+	}
+	return holder
+}
+
+// keepAddress reserves the address that the user asked for on a network, for the container's whole life: from now on
+// nobody gets it, whether the container runs or not. One on a network that does not exist yet is taken when it starts.
+func (e *Engine) keepAddress(ctx context.Context, spec *container.Spec, key string, u *undo) error {
+	a := staticAddress(spec.Networks[key])
+	if !a.IsValid() {
+		return nil
+	}
+	n, err := e.findNetwork(ctx, key)
+	if errdefs.IsNotFound(err) {
+		return nil // docker tells of an unknown network at the start
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := e.takeAddress(ctx, n, a, e.leaseFor(spec.ID, spec.Name, "", true)); err != nil {
+		return err
+	}
+	u.add(func(ctx context.Context) { e.freeAddress(ctx, n, a, spec.ID) })
+	return nil
+}
+
+// freeAddress ends what keepAddress began.
+func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, containerID string) {
+	if !n.global() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.leases[n.ID][a] == containerID {
+			delete(e.leases[n.ID], a)
+		}
+		return
+	}
+	err := e.changeLease(ctx, addressKey(n.ID, a), func(l lease) (lease, bool) {
+		mine := l.Container == containerID
+		l.Static, l.Endpoint = false, ""
+		return l, mine
+	})
+	if err != nil {
+		e.log.Warn("address is given back later", "network", n.ID, "container", containerID, "err", err)
+	}
+}
+
+// freeAddresses gives back what a container kept for its life, with its end.
+func (e *Engine) freeAddresses(ctx context.Context, spec *container.Spec) {
+	for key, set := range spec.Networks {
+		a := staticAddress(set)
+		if !a.IsValid() {
+			continue
+		}
+		if n, err := e.findNetwork(ctx, key); err == nil {
+			e.freeAddress(ctx, n, a, spec.ID)
+		}
+	}
+}
+
+// restoreAddresses keeps the static addresses of local networks again; the cluster's are in its store.
+func (e *Engine) restoreAddresses(ctx context.Context) {
+	for _, b := range e.all() {
+		spec := b.specCopy()
+		for key, set := range spec.Networks {
+			a := staticAddress(set)
+			n, err := e.findNetwork(ctx, key)
+			if !a.IsValid() || err != nil || n.global() || len(n.Subnets) == 0 || ipam.Check(n.Subnets[0], a) != nil {
+				continue
+			}
+			if _, err := e.takeLocal(n, a, e.leaseFor(b.id, spec.Name, "", true)); err != nil {
+				e.log.Error("keep a container's address", "container", b.id, "err", err)
+			}
+		}
+	}
+}
+
+// reconcileLeases gives back this host's leases that no container of its stands behind: what a crash or a missing leader
+// left over.
+func (e *Engine) reconcileLeases(ctx context.Context) error {
+	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
+	if err != nil {
+		return err
+	}
+	all, _, err := e.globalNetworks(ctx, true)
+	if err != nil {
+		return err
+	}
+	self := string(e.cl.Self().ID)
+	for _, p := range pairs {
+		var l lease
+		if json.Unmarshal(p.Value, &l) != nil || l.Node != self {
+			continue
+		}
+		want, busy := e.wantsLease(all, p.Key, l)
+		if busy || want == l {
+			continue
+		}
+		err := e.changeLease(ctx, p.Key, func(now lease) (lease, bool) { return want, now == l })
+		if err != nil {
+			return err
+		}
+		e.log.Info("gave back an address that nobody used", "container", l.Container, "endpoint", l.Endpoint, "key", p.Key)
+	}
+	return nil
+}
+
+// wantsLease is the lease as its container would have it now. busy: the container is in the middle of a step that may be
+// changing it.
+func (e *Engine) wantsLease(all []*Network, key string, l lease) (want lease, busy bool) {
+	e.mu.RLock()
+	b := e.boxes[l.Container]
+	e.mu.RUnlock()
+	want = l
+	if b == nil {
+		want.Endpoint, want.Static = "", false
+		return want, false
+	}
+	if !b.op.TryLock() {
+		return want, true
+	}
+	defer b.op.Unlock()
+	used, kept := false, false
+	for _, ep := range b.statusCopy().Endpoints {
+		used = used || ep.ID == l.Endpoint
+	}
+	for wished, set := range b.specCopy().Networks {
+		n, err := pickNetwork(all, wished)
+		kept = kept || err == nil && staticAddress(set).IsValid() && addressKey(n.ID, staticAddress(set)) == key
+	}
+	if !used {
+		want.Endpoint = ""
+	}
+	want.Static = kept
+	return want, false
+}
