@@ -13,6 +13,7 @@ import (
 
 // TestRun is run's flags, its streams and its exit codes, by both command lines.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()
@@ -69,6 +70,7 @@ func TestRun(t *testing.T) {
 
 // TestStreams is standard input, terminals, attach, logs and exec.
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	bin, err := lab.Binary()
@@ -136,6 +138,7 @@ func TestStreams(t *testing.T) {
 
 // TestFormats is one answer in every form that docker gives it.
 func TestFormats(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	id := strings.TrimSpace(h.MustMinictl("run", "-d", "--name", "one", "--label", "a=b", "busybox", "sleep", "600"))
@@ -168,6 +171,7 @@ func TestFormats(t *testing.T) {
 
 // TestImages is import, tag, rmi and what docker says about them.
 func TestImages(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("tag", "busybox", "mine/box:1")

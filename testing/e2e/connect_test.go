@@ -100,6 +100,7 @@ func wantDefault(t *testing.T, h *lab.Host, name, want string) {
 // TestConnect attaches and detaches running containers: interfaces, routes, published ports, /etc/hosts, names on both
 // hosts, events; over a restart of the daemon as well; nothing is left behind.
 func TestConnect(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -230,6 +231,7 @@ func wantEvents(t *testing.T, out, id string, want ...string) {
 
 // TestConnectStopped changes the wish of a container that does not run; the start fulfils it.
 func TestConnectStopped(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)

@@ -15,6 +15,7 @@ import (
 // TestSeveralNetworks gives one run several networks: the order, who gives the default route, the old flags for the first
 // of them, the options of endpoints.
 func TestSeveralNetworks(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -59,6 +60,7 @@ func TestSeveralNetworks(t *testing.T) {
 // TestLinks gives one container names of its own for another: on both hosts, before the shared ones, following the other
 // container.
 func TestLinks(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -89,6 +91,7 @@ func TestLinks(t *testing.T) {
 // TestStaticAddress keeps what a user asked for as long as there is the container, in the whole cluster, over restarts;
 // who wants it too is told who has it.
 func TestStaticAddress(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -151,6 +154,7 @@ func TestStaticAddress(t *testing.T) {
 // TestLeftovers starts a daemon on what one that died half way left: a disconnect not carried out, a record that nothing
 // stands behind.
 func TestLeftovers(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -261,6 +265,7 @@ func field(r map[string]any, name string) string {
 
 // TestNodeRemove drops a host that is gone for good, with its names and addresses, and not one that is alive.
 func TestNodeRemove(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -319,6 +324,7 @@ func TestNodeRemove(t *testing.T) {
 
 // TestRoutesOfEveryHost chooses no subnet that some host routes elsewhere, also one that has changed a moment ago.
 func TestRoutesOfEveryHost(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1 := start(t, l, "host1")
 	h2 := l.Host("host2")

@@ -12,6 +12,7 @@ import (
 
 // TestBadInput gives one line that says what, why and what to type instead, docker's exit code, and leaves nothing behind.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -65,6 +66,7 @@ func joinArgs(t *testing.T, h *lab.Host) []string {
 
 // TestNoDaemon names the socket and the command that helps.
 func TestNoDaemon(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := l.Host("host1")
 	fails(t, h, 1, `unix:///run/minictl/minictl\.sock.*minictl daemon`, "ps")
@@ -73,6 +75,7 @@ func TestNoDaemon(t *testing.T) {
 
 // TestJoinRefused is what the cluster says to those it does not take.
 func TestJoinRefused(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2, h3 := start(t, l, "host1"), start(t, l, "host2"), start(t, l, "host3", "--node-name", "host1")
 	join(t, h1, h2)
@@ -143,6 +146,7 @@ func TestFailedSteps(t *testing.T) {
 
 // TestRestart ends the daemon every way there is: containers, names, ports and logs go on.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	laptop := l.Client("laptop")
@@ -209,6 +213,7 @@ func TestRestart(t *testing.T) {
 
 // TestSecondDaemon is refused by a sentence that names the first.
 func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := l.Host("host1")
 	h.Daemon()

@@ -12,6 +12,7 @@ func sh(h *lab.Host, line string) string { return h.MustRun("sh", "-ec", line) }
 
 // TestCopy moves files in and out of running and stopped containers, with both command lines.
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()
@@ -145,6 +146,7 @@ func copies(t *testing.T, h *lab.Host, c cli, box string) {
 
 // TestDiffExportCommit looks at what a container changed, takes it out whole, and makes an image of it.
 func TestDiffExportCommit(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()

@@ -18,6 +18,7 @@ import (
 
 // TestHealth: a check's verdict is where docker's users look for it, and outlives the daemon.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -93,6 +94,7 @@ func health(t *testing.T, h *lab.Host, name string) container.Health {
 
 // TestHealthOfImage: an image's HEALTHCHECK holds, piece by piece, unless it is overridden or switched off.
 func TestHealthOfImage(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("load", "-q", "-i", checkedImage(t))

@@ -11,6 +11,7 @@ import (
 
 // TestLimits: each limit holds inside the container, not only in inspect.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()
@@ -104,6 +105,7 @@ func TestLimits(t *testing.T) {
 
 // TestInit: the little pid 1 passes signals on and reaps orphans, also for a user who may not read root's files.
 func TestInit(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("run", "-d", "--init", "-u", "nobody", "--name", "reaped", "busybox", "sh", "-c",
@@ -124,6 +126,7 @@ func TestInit(t *testing.T) {
 
 // TestSharedNamespaces: pid and ipc of another container.
 func TestSharedNamespaces(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	before := h.Snapshot()

@@ -12,6 +12,7 @@ import (
 
 // TestPause: a paused container does nothing, also over a restart of the daemon, and can be stopped.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -73,6 +74,7 @@ func TestPause(t *testing.T) {
 
 // TestTopAndStats looks at a running container from outside.
 func TestTopAndStats(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -132,6 +134,7 @@ func TestTopAndStats(t *testing.T) {
 
 // TestUpdate: new limits hold at once, outlive the container's and the daemon's restart, and are all or nothing.
 func TestUpdate(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)

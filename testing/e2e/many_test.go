@@ -12,6 +12,7 @@ import (
 // TestManyAtOnce starts containers on two hosts at the same time: no address twice, every name everywhere, and nothing
 // left when they are removed at the same time.
 func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")

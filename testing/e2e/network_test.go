@@ -13,6 +13,7 @@ import (
 
 // TestNames is what the resolver answers in a container: every name of an endpoint, on every host.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
 	l.Name("outside.example", netip.MustParseAddr("192.168.66.1"))
@@ -50,6 +51,7 @@ func TestNames(t *testing.T) {
 
 // TestPorts is -p in its forms.
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	laptop := l.Client("laptop")

@@ -12,6 +12,7 @@ import (
 
 // TestPortsAgain is what becomes of published ports over stops, starts, renames, moves and restarts of the daemon.
 func TestPortsAgain(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -84,6 +85,7 @@ func TestPortsAgain(t *testing.T) {
 // TestUDPStreams wants a UDP stream that goes on to reach the container that has the port now, not the one that had it
 // when the kernel saw its first packet.
 func TestUDPStreams(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	laptop := l.Client("laptop")

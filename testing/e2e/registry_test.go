@@ -39,6 +39,7 @@ func labRegistry(t *testing.T, l *lab.Lab, h *lab.Host) (addr string) {
 
 // TestPushAndLogin sends an image to a registry that wants a password, and gets it back under its digest.
 func TestPushAndLogin(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	addr := labRegistry(t, l, h)
@@ -122,6 +123,7 @@ func TestPushAndLogin(t *testing.T) {
 
 // TestSaveAndHistory carries images from one host to another in an archive that holds both formats.
 func TestSaveAndHistory(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h1 := start(t, l, "host1")
 	h2 := l.Host("host2")
@@ -181,6 +183,7 @@ func TestSaveAndHistory(t *testing.T) {
 
 // TestPrune frees what nobody uses, and says how much that was.
 func TestPrune(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	disk := func() string {

@@ -30,6 +30,7 @@ func happened(h *lab.Host, name string) string {
 
 // TestRestartPolicy: what ends starts again as its policy says, and stays away when a user says so.
 func TestRestartPolicy(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
@@ -104,6 +105,7 @@ func TestRestartPolicy(t *testing.T) {
 
 // TestRestartPolicyReboot: the daemon's end changes nothing; after the machine's, what is to run runs again.
 func TestRestartPolicyReboot(t *testing.T) {
+	t.Parallel()
 	c := clients()[0]
 	l := lab.New(t)
 	h := start(t, l, "host1")

@@ -25,6 +25,7 @@ func clients() []cli {
 
 // TestTutorial walks the tutorial's steps 0 to 6, first with minictl, then with docker's own CLI at the same socket.
 func TestTutorial(t *testing.T) {
+	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)

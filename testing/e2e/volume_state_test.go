@@ -11,6 +11,7 @@ import (
 
 // TestVolumeOptions are the volumes that are mounted while they are used: a tmpfs and a folder of the host's.
 func TestVolumeOptions(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	volumeImage(t, h)
@@ -68,6 +69,7 @@ func wantNoVolumeMounts(t *testing.T, h *lab.Host) {
 
 // TestVolumeRestart ends the daemon both ways: data, records, who uses what, and a removal that was cut off.
 func TestVolumeRestart(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	volumeImage(t, h)
@@ -121,6 +123,7 @@ func TestVolumeRestart(t *testing.T) {
 
 // TestVolumeRefused gives one line that says what and why, and leaves neither container nor volume.
 func TestVolumeRefused(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("run", "--rm", "busybox", "true")

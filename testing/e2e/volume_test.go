@@ -68,6 +68,7 @@ func mountsOf(t *testing.T, c cli, h *lab.Host, ref string) map[string]inspected
 // TestVolumes walks a named volume's life with both clients: made, shared, listed, refused while used, removed with its
 // bytes, and told about by events.
 func TestVolumes(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("run", "--rm", "busybox", "true")
@@ -239,6 +240,7 @@ func volumeImage(t *testing.T, h *lab.Host) {
 
 // TestVolumeContent is what a new volume begins with, and who gets an anonymous one and loses it.
 func TestVolumeContent(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	volumeImage(t, h)
