@@ -54,10 +54,11 @@ type Runtime struct {
 	server      *embedded
 	version     string
 
-	cgroups cgroups
-	serial  serials
-	mu      sync.Mutex
-	tasks   map[string]*Task // one live value per container, so that waits are shared
+	cgroups   cgroups
+	inherited inherited
+	serial    serials
+	mu        sync.Mutex
+	tasks     map[string]*Task // one live value per container, so that waits are shared
 
 	// life ends with Close; waits are the goroutines that wait for exits.
 	life  context.Context
@@ -109,6 +110,9 @@ func (r *Runtime) open(ctx context.Context) (err error) {
 		return fmt.Errorf("reach containerd: %w", err)
 	}
 	r.snapshotter = r.pickSnapshotter(ctx)
+	if err := r.inherit(ctx); err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
 	if err := r.sweep(ctx); err != nil {
 		r.log.Warn("left-over layers not removed", "err", err)
 	}

@@ -114,6 +114,10 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 		}
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("remove container: %w", err)
+	default:
+		if err := r.settle(ctx, id); err != nil {
+			return fmt.Errorf("remove container: %w", err)
+		}
 	}
 	ctx = r.ctx(ctx)
 	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {

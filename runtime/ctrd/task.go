@@ -59,6 +59,9 @@ type Task struct {
 // for Start. The spec is the container's from then on.
 func (r *Runtime) NewTask(ctx context.Context, id string, o TaskOptions) (*Task, error) {
 	ctx = r.ctx(ctx)
+	if err := r.settle(ctx, id); err != nil {
+		return nil, err
+	}
 	spec := withNetns(o.Spec, o.Netns)
 	c, err := r.client.LoadContainer(ctx, id)
 	if err != nil {

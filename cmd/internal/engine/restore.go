@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -154,14 +155,19 @@ func (e *Engine) restoreBox(ctx context.Context, b *box) {
 		if err := e.restoreRunning(ctx, b); err != nil {
 			e.log.Error("take up a running container", "container", b.id, "err", err)
 		}
-	case len(st.Endpoints) > 0 || st.SandboxPath != "": // a start that the earlier daemon did not live to finish
+	default: // perhaps a start that the earlier daemon did not live to finish
 		b.op.Lock()
 		defer b.op.Unlock()
 		if task, err := e.rt.LoadTask(ctx, b.id); err == nil {
-			_, _ = task.Delete(ctx)
+			_ = task.Kill(ctx, syscall.SIGKILL, true)
+			if _, err := task.Delete(ctx); err != nil {
+				e.log.Error("delete the task of an unfinished start", "container", b.id, "err", err)
+			}
 		}
-		e.leaveAll(ctx, b)
-		e.update(b, func(s *container.Status) { s.SandboxPath, s.Endpoints = "", nil })
+		if len(st.Endpoints) > 0 || st.SandboxPath != "" {
+			e.leaveAll(ctx, b)
+			e.update(b, func(s *container.Status) { s.SandboxPath, s.Endpoints = "", nil })
+		}
 	}
 }
 
