@@ -219,11 +219,14 @@ func summarize(clustered bool, self cluster.Node, members []cluster.Member) []st
 		}
 	}
 	out := []string{fmt.Sprintf("%d hosts; %s decides on networks and addresses.", len(members), strings.Join(voters, ", "))}
-	if len(members) == 1 {
+	switch majority := len(voters)/2 + 1; {
+	case len(members) == 1:
 		out[0] = fmt.Sprintf("One host, %s. minictl cluster token prints what the next one has to type.", self.Name)
-	}
-	if len(voters) == 1 && len(members) > 1 {
+	case len(voters) == 1:
 		out = append(out, fmt.Sprintf("If %s dies, containers on the other hosts go on and reach each other; none can be started on an overlay until it is back.", voters[0]))
+	case len(voters) > 1:
+		out[0] = fmt.Sprintf("%d hosts; %s decide together on networks and addresses: %d of them must be up.", len(members), strings.Join(voters, ", "), majority)
+		out = append(out, fmt.Sprintf("Any %d of them may die; with more gone, containers go on, and none can be started on an overlay.", len(voters)-majority))
 	}
 	if len(down) > 0 {
 		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(down, ", ")))
