@@ -16,7 +16,7 @@ import (
 // of them, the options of endpoints.
 func TestSeveralNetworks(t *testing.T) {
 	t.Parallel()
-	for _, c := range clients() {
+	for _, c := range recentClients(t) {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
 			h := start(t, l, "host1")
@@ -266,7 +266,7 @@ func field(r map[string]any, name string) string {
 // TestNodeRemove drops a host that is gone for good, with its names and addresses, and not one that is alive.
 func TestNodeRemove(t *testing.T) {
 	t.Parallel()
-	for _, c := range clients() {
+	for _, c := range recentClients(t) {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
 			h1, h2 := pair(t, l)

@@ -31,7 +31,7 @@ func happened(h *lab.Host, name string) string {
 // TestRestartPolicy: what ends starts again as its policy says, and stays away when a user says so.
 func TestRestartPolicy(t *testing.T) {
 	t.Parallel()
-	for _, c := range clients() {
+	for _, c := range recentClients(t) {
 		t.Run(c.name, func(t *testing.T) {
 			l := lab.New(t)
 			h := start(t, l, "host1")

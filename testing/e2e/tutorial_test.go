@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -21,6 +22,27 @@ func clients() []cli {
 		{"minictl", (*lab.Host).MustMinictl, (*lab.Host).Minictl},
 		{"docker", (*lab.Host).MustDocker, (*lab.Host).Docker},
 	}
+}
+
+// recentDocker is the docker CLI's major version whose flags and words the tests of newer features go by.
+const recentDocker = 25
+
+// recentClients are clients, without a docker CLI that is too old for the feature: Debian 12's is of 2022.
+func recentClients(t *testing.T) []cli {
+	t.Helper()
+	out, err := exec.Command("docker", "--version").Output()
+	if err != nil {
+		t.Fatalf("no docker CLI: run make deps: %v", err)
+	}
+	var major int
+	if _, err := fmt.Sscanf(string(out), "Docker version %d.", &major); err != nil {
+		t.Fatalf("docker --version: %q: %v", out, err)
+	}
+	if major < recentDocker {
+		t.Logf("%s is too old for this feature: only minictl is tried", strings.TrimSpace(string(out)))
+		return clients()[:1]
+	}
+	return clients()
 }
 
 // TestTutorial walks the tutorial's steps 0 to 6, first with minictl, then with docker's own CLI at the same socket.

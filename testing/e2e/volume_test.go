@@ -73,7 +73,7 @@ func TestVolumes(t *testing.T) {
 	h := start(t, l, "host1")
 	h.MustMinictl("run", "--rm", "busybox", "true")
 	before := h.Snapshot()
-	for _, c := range clients() {
+	for _, c := range recentClients(t) {
 		t.Run(c.name, func(t *testing.T) {
 			began := strconv.FormatInt(time.Now().Unix(), 10)
 			if got := strings.TrimSpace(c.must(h, "volume", "create", "--label", "tier=gold", "data")); got != "data" {
@@ -295,7 +295,7 @@ inner`, bake.Epoch().Unix())
 	})
 	h.MustMinictl("volume", "prune", "-a", "-f")
 	noVolumes(t, h)
-	for _, c := range clients() {
+	for _, c := range recentClients(t) {
 		t.Run("anonymous "+c.name, func(t *testing.T) { anonymous(t, c, h) })
 		t.Run("volumes-from "+c.name, func(t *testing.T) { volumesFrom(t, c, h) })
 	}
