@@ -8,8 +8,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,7 +85,7 @@ func furnish(c hostConf) error {
 	if err := unix.Sethostname([]byte(c.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	steps := []func(hostConf) error{privateMounts, mountSystem, mountState, mountEtc, leafCgroup, shareMounts}
+	steps := []func(hostConf) error{privateMounts, dropForeign, mountSystem, mountState, mountEtc, leafCgroup, shareMounts}
 	for _, s := range steps {
 		if err := s(c); err != nil {
 			return err
@@ -93,6 +95,24 @@ func furnish(c hostConf) error {
 }
 
 func privateMounts(hostConf) error { return mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+
+// dropForeign lets go of this namespace's copies of what other programs on the machine have mounted for a while, such as
+// other tests' network namespaces and layers: they would vanish from the host's listing whenever those programs end.
+func dropForeign(hostConf) error {
+	mounts, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		passing := i.FSType == "nsfs" || (i.FSType == "overlay" || i.FSType == "tmpfs") && strings.HasPrefix(i.Mountpoint, "/tmp/")
+		return !passing, false
+	})
+	if err != nil {
+		return fmt.Errorf("list mounts: %w", err)
+	}
+	for _, m := range slices.Backward(mounts) { // what is mounted inside goes first
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+		}
+	}
+	return nil
+}
 
 // shareMounts makes the root shared among the host's own processes, as systemd does and container engines expect.
 func shareMounts(hostConf) error { return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") }
