@@ -6,6 +6,9 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -158,39 +161,87 @@ func (r *reader) close() {
 	}
 }
 
-// openNewer opens the files of a log that are newer than cur (nil: all), oldest
-// first. It opens from the newest on, so that a rotation meanwhile can show a
-// file twice, which is noticed, but hide none.
+// A rotation renames file by file, which a reader may walk into: it looks again, this often and after this long. A gap
+// that stays is a crash's, and is passed over.
+const (
+	lookAgain = 300
+	lookPause = time.Millisecond
+)
+
+// openNewer opens the files of a log that are newer than cur (nil: all), oldest first, as they are between two rotations.
 func openNewer(dir string, cur *cursor) ([]*cursor, error) {
-	var (
-		found []*cursor
-		err   error
-	)
-	for i := 0; ; i++ {
-		var f *os.File
-		if f, err = os.Open(filepath.Join(dir, numbered(i))); err != nil {
-			break
+	for try := 0; ; try++ {
+		last := try == lookAgain
+		found, settled, err := openOnce(dir, cur)
+		if err != nil || settled || last {
+			return found, err
+		}
+		for _, c := range found {
+			c.f.Close()
+		}
+		<-time.After(lookPause)
+	}
+}
+
+// openOnce opens them as they are now, and tells whether no rotation went on meanwhile: the numbers have no gap, and each
+// name still leads to the file that was opened.
+func openOnce(dir string, cur *cursor) (found []*cursor, settled bool, err error) {
+	numbers, err := rotated(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	settled = true
+	var names []string
+	for i, n := range numbers {
+		settled = settled && n == i
+		f, err := os.Open(filepath.Join(dir, numbered(n)))
+		if errors.Is(err, os.ErrNotExist) {
+			settled = false
+			continue
 		}
 		c := &cursor{f: f}
-		if c.info, err = f.Stat(); err != nil {
-			f.Close()
-			break
+		if err == nil {
+			c.info, err = f.Stat()
+		}
+		if err != nil {
+			for _, c := range append(found, c) {
+				c.f.Close() // of a nil file too: no more than an error
+			}
+			return nil, false, err
 		}
 		if cur != nil && os.SameFile(cur.info, c.info) {
 			f.Close()
-			return found, nil
+			break
 		}
-		if len(found) > 0 && os.SameFile(found[0].info, c.info) {
-			f.Close()
-			continue
+		found, names = append(found, c), append(names, f.Name())
+	}
+	for i, c := range found {
+		now, err := os.Stat(names[i])
+		settled = settled && err == nil && os.SameFile(now, c.info)
+	}
+	slices.Reverse(found)
+	return found, settled, nil
+}
+
+// rotated gives the numbers of a log's files, newest (0) first.
+func rotated(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var out []int
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), fileName)
+		n := 0
+		if ok && rest != "" {
+			if n, err = strconv.Atoi(strings.TrimPrefix(rest, ".")); err != nil || numbered(n) != e.Name() {
+				continue
+			}
 		}
-		found = append([]*cursor{c}, found...)
+		if ok {
+			out = append(out, n)
+		}
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return found, nil
-	}
-	for _, c := range found {
-		c.f.Close()
-	}
-	return nil, err
+	slices.Sort(out)
+	return out, nil
 }
