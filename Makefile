@@ -60,8 +60,8 @@ bench: deps build images ## the figures, as a table
 	$(GO) build -o bin/bench ./testing/bench
 	bin/bench
 
-check: ## the linters (golangci-lint must be installed)
-	golangci-lint run
+check: ## the linters
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 
 fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go')

@@ -10,6 +10,7 @@ import (
 )
 
 func packed(t testing.TB, m *dns.Msg) []byte {
+	t.Helper()
 	b, err := m.Pack()
 	if err != nil {
 		t.Fatal(err)

@@ -200,7 +200,7 @@ func stopAll(t *testing.T, ms []*member) {
 			t.Error(err)
 		}
 	}
-	time.Sleep(time.Minute) // of the bubble: memberlist's goroutines see that it stopped when their timers fire
+	time.Sleep(time.Minute) //nolint:forbidigo // of the bubble: memberlist's goroutines see that it stopped when their timers fire
 }
 
 // see waits, in the bubble's time, until ok.
@@ -211,7 +211,7 @@ func see(t *testing.T, within time.Duration, what string, ok func() bool) time.D
 		if time.Since(begin) > within {
 			t.Fatalf("not within %v: %s", within, what)
 		}
-		time.Sleep(10 * time.Millisecond) // of the bubble
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // of the bubble
 	}
 	return time.Since(begin)
 }
@@ -246,7 +246,7 @@ func TestFormPartitionHeal(t *testing.T) {
 				cut := see(t, 5*time.Second+time.Duration(n)*100*time.Millisecond, "the halves mark each other dead", func() bool {
 					return allSee(ms, func(a, b *member) bool { return left(a.cfg.Addr) == left(b.cfg.Addr) })
 				})
-				time.Sleep(2 * time.Minute) // of the bubble; memberlist forgets the dead after 30 s
+				time.Sleep(2 * time.Minute) //nolint:forbidigo // of the bubble; memberlist forgets the dead after 30 s
 				w.setCut(nil)
 				healed := see(t, 15*time.Second, "all see all again", func() bool { return allSee(ms, everybody) })
 				t.Logf("formed in %v, cut seen in %v, healed in %v", formed, cut, healed)
@@ -324,7 +324,7 @@ func TestStrangersStayOut(t *testing.T) {
 			start(t, w, 5, 5, metaOf("c", "1.a"), key(2)),
 		}
 		see(t, 10*time.Second, "members see each other", func() bool { return a.Alive(b.id) && b.Alive(a.id) })
-		time.Sleep(time.Minute) // of the bubble: every retry there is has happened
+		time.Sleep(time.Minute) //nolint:forbidigo // of the bubble: every retry there is has happened
 		for _, s := range strangers {
 			if a.Alive(s.id) || s.Alive(a.id) || a.hasHeard(s.id) && s.cfg.Keys[0][0] != 1 {
 				t.Errorf("%s got in", s.id)
@@ -359,7 +359,7 @@ func TestKeysRotate(t *testing.T) {
 				if err := m.SetKeys(keys); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(10 * time.Second) // of the bubble
+				time.Sleep(10 * time.Second) //nolint:forbidigo // of the bubble
 			}
 		}
 		if !a.downAt(b.id).IsZero() || !b.downAt(a.id).IsZero() || !a.Alive(b.id) {

@@ -34,6 +34,7 @@ type fabric struct {
 }
 
 func newFabric(t testing.TB) *fabric {
+	t.Helper()
 	f := &fabric{t: t, dir: t.TempDir(), hosts: map[string]*Backend{}, listeners: map[string]*listener{},
 		cut: map[[2]string]bool{}, conns: map[net.Conn][2]string{}}
 	t.Cleanup(func() {

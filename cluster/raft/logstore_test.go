@@ -35,6 +35,7 @@ func entries(first, last uint64) []*hraft.Log {
 }
 
 func (l *logStore) bounds(t testing.TB) string {
+	t.Helper()
 	first, err1 := l.FirstIndex()
 	last, err2 := l.LastIndex()
 	if err := errors.Join(err1, err2); err != nil {

@@ -136,7 +136,7 @@ func (n *nudger) message() (*hraft.AppendEntriesRequest, error) {
 	return &hraft.AppendEntriesRequest{
 		RPCHeader:         hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: self, Addr: self},
 		Term:              term,
-		Leader:            self,
+		Leader:            self, //nolint:staticcheck // deprecated, but raft still reads it from older members
 		PrevLogEntry:      index,
 		PrevLogTerm:       entry.Term,
 		LeaderCommitIndex: index,

@@ -15,6 +15,7 @@ import (
 )
 
 func testLog(t testing.TB) *slog.Logger {
+	t.Helper()
 	if os.Getenv("RAFT_LOG") == "" {
 		return slog.New(slog.DiscardHandler)
 	}

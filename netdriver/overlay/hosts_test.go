@@ -36,6 +36,7 @@ func nodes(t testing.TB) (a, b *node) {
 
 // restart gives the host a new driver, as a new daemon would have.
 func (n *node) restart(t testing.TB) {
+	t.Helper()
 	n.driver = New(Config{Log: netdrivertest.Quiet(), NetnsDir: filepath.Join(n.Dir, "netns")})
 	n.setDataPath(t, 4789, 1500)
 }

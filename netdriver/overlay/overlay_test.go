@@ -38,6 +38,7 @@ func peer(e netdriver.Endpoint, vtep netip.Addr) netdriver.Peer {
 
 // underlay gives the fresh namespace an eth0 with a data-path address.
 func underlay(t *testing.T) {
+	t.Helper()
 	netdrivertest.MustRun(t, "", "ip link add eth0 type veth peer name wire")
 	netdrivertest.MustRun(t, "", "ip addr add 192.168.66.11/24 dev eth0")
 	netdrivertest.MustRun(t, "", "ip link set eth0 up")

@@ -50,7 +50,7 @@ func daemonMain() {
 		fail(t.StoreFDs(ctx, "dns", []*os.File{rd, wr}))
 		fmt.Fprintf(wr, "kept by %s", id)
 	}
-	fmt.Println("ready")
+	fmt.Fprintln(os.Stdout, "ready")
 	select {}
 }
 

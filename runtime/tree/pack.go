@@ -73,15 +73,15 @@ func (p *packer) entry(fd int, name string) error {
 	if h == nil || err != nil {
 		return at(name, err)
 	}
-	switch {
-	case h.Typeflag == tar.TypeDir:
+	switch h.Typeflag {
+	case tar.TypeDir:
 		if name != "" {
 			if err := p.tw.WriteHeader(h); err != nil {
 				return at(name, err)
 			}
 		}
 		return p.folder(fd, name)
-	case h.Typeflag == tar.TypeReg:
+	case tar.TypeReg:
 		return at(name, p.file(fd, h))
 	}
 	return at(name, p.tw.WriteHeader(h))

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -171,7 +172,7 @@ func archive(t *testing.T, path string) map[string][]byte {
 	out := map[string][]byte{}
 	for r := tar.NewReader(f); ; {
 		head, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		crash()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "args" {
-		fmt.Println(strings.Join(os.Args[2:], "|"))
+		fmt.Fprintln(os.Stdout, strings.Join(os.Args[2:], "|"))
 		os.Exit(3)
 	}
 	Main(m)
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 func fakeDaemon() int {
 	if slices.Contains(os.Args, "--broken") {
-		fmt.Println("daemon: flag not understood")
+		fmt.Fprintln(os.Stdout, "daemon: flag not understood")
 		return 9
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -45,16 +45,16 @@ func fakeDaemon() int {
 	os.MkdirAll(filepath.Dir(Socket), 0o755)
 	ln, err := net.Listen("unix", Socket)
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return 1
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "OK") })}
 	go func() { <-ctx.Done(); srv.Close() }()
-	fmt.Println("daemon: up")
+	fmt.Fprintln(os.Stdout, "daemon: up")
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return 1
 	}
-	fmt.Println("daemon: bye")
+	fmt.Fprintln(os.Stdout, "daemon: bye")
 	return 0
 }
 
@@ -62,9 +62,9 @@ func fakeDaemon() int {
 type program struct{}
 
 func (program) Helper()                   {}
-func (program) Logf(s string, a ...any)   { fmt.Printf(s+"\n", a...) }
-func (program) Errorf(s string, a ...any) { fmt.Printf(s+"\n", a...) }
-func (program) Fatalf(s string, a ...any) { fmt.Printf(s+"\n", a...); os.Exit(1) }
+func (program) Logf(s string, a ...any)   { fmt.Fprintf(os.Stdout, s+"\n", a...) }
+func (program) Errorf(s string, a ...any) { fmt.Fprintf(os.Stdout, s+"\n", a...) }
+func (program) Fatalf(s string, a ...any) { fmt.Fprintf(os.Stdout, s+"\n", a...); os.Exit(1) }
 func (program) Failed() bool              { return false }
 func (program) Cleanup(func())            {}
 
@@ -72,7 +72,7 @@ func (program) Cleanup(func())            {}
 func crash() {
 	l := New(program{})
 	p := l.Host("host1").Start("sh", "-c", "trap '' TERM HUP; sleep 600 & sleep 601")
-	fmt.Println(l.ID(), p.Pid())
+	fmt.Fprintln(os.Stdout, l.ID(), p.Pid())
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }
 
@@ -87,7 +87,7 @@ func TestCrashedProgramLeavesNoProcess(t *testing.T) {
 	l := &Lab{tb: t, id: id, dir: filepath.Join(os.TempDir(), "mclab-"+id)}
 	l.Eventually(5*time.Second, func() error {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("process %d of the host lives on: %v", pid, err)
+			return fmt.Errorf("process %d of the host lives on: %w", pid, err)
 		}
 		return nil
 	})

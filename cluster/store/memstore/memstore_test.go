@@ -11,6 +11,7 @@ import (
 )
 
 func open(t testing.TB) *Store {
+	t.Helper()
 	s := New()
 	t.Cleanup(func() { _ = s.Close() })
 	return s

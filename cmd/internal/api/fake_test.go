@@ -239,6 +239,7 @@ type fakes struct {
 }
 
 func (f *fakes) config(t testing.TB) Config {
+	t.Helper()
 	return Config{
 		Log:       slog.New(slog.NewTextHandler(&lockedWriter{w: &f.log}, nil)),
 		Container: &f.c, Exec: &f.e, Network: &f.n, Volume: &f.v, Image: &f.i, System: &f.s, Cluster: &f.cl,

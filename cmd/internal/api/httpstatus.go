@@ -19,7 +19,7 @@ func httpStatus(err error) int {
 		return http.StatusRequestEntityTooLarge
 	}
 	switch errdefs.Resolve(err) {
-	case errdefs.ErrNotModified:
+	case errdefs.ErrNotModified: //nolint:errorlint // Resolve gives the class itself, never a wrapped one
 		return http.StatusNotModified
 	case errdefs.ErrInvalidArgument, errdefs.ErrOutOfRange:
 		return http.StatusBadRequest

@@ -46,7 +46,10 @@ func do(h http.Handler, method, target, contentType, body string) (int, string) 
 }
 
 // deaf are back ends that must not be reached: any call panics, and shows as 500.
-func deaf(t testing.TB) http.Handler { return New((&fakes{}).config(t)) }
+func deaf(t testing.TB) http.Handler {
+	t.Helper()
+	return New((&fakes{}).config(t))
+}
 
 func TestBadInput(t *testing.T) {
 	const js = "application/json"
@@ -220,7 +223,7 @@ func TestPanicBecomes500(t *testing.T) {
 		t.Errorf("log lacks panic or stack: %s", log)
 	}
 	defer func() {
-		if p := recover(); p != http.ErrAbortHandler {
+		if p := recover(); p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			t.Errorf("recovered %v", p)
 		}
 	}()

@@ -29,7 +29,7 @@ func (s *server) swarmRoutes() []route {
 // swarmError gives docker's status on these routes: a host that is in the wrong state for the wish is 503 here, not 409.
 func swarmError(err error) error {
 	switch errdefs.Resolve(err) {
-	case errdefs.ErrFailedPrecondition, errdefs.ErrConflict, errdefs.ErrAlreadyExists:
+	case errdefs.ErrFailedPrecondition, errdefs.ErrConflict, errdefs.ErrAlreadyExists: //nolint:errorlint // Resolve gives the class itself, never a wrapped one
 		return errdefs.ErrUnavailable.WithMessage(message(err))
 	}
 	return err

@@ -29,7 +29,6 @@ type box struct {
 	waits   []wait
 	late    []*lateStream // attached before start
 	removed bool
-	failed  []string // warnings of the last start
 	// stopping: docker stop ends this run, which is worth an event of its own.
 	stopping bool
 

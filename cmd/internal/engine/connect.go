@@ -150,7 +150,7 @@ func (e *Engine) setWish(b *box, s *container.Spec) error {
 // NetworkDisconnect takes an endpoint away. With force also one whose container is gone, or whose network is.
 func (e *Engine) NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error {
 	n, nerr := e.findNetwork(ctx, ref)
-	if nerr != nil && !(req.Force && errdefs.IsNotFound(nerr)) {
+	if nerr != nil && (!req.Force || !errdefs.IsNotFound(nerr)) {
 		return nerr
 	}
 	b, err := e.find(req.Container)
