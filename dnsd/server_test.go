@@ -300,20 +300,20 @@ func TestForwarding(t *testing.T) {
 		what string
 		ups  []netip.AddrPort
 		want string
-		most time.Duration
+		most time.Duration // on a busy machine too, but less than a time-out more
 	}{
-		{"the first", []netip.AddrPort{good, other}, "198.51.100.1", time.Second},
-		{"the next after SERVFAIL", []netip.AddrPort{servfail, other}, "198.51.100.2", time.Second},
-		{"the next after REFUSED", []netip.AddrPort{refused, other}, "198.51.100.2", time.Second},
-		{"the next after a closed port", []netip.AddrPort{closed, other}, "198.51.100.2", time.Second},
-		{"the third", []netip.AddrPort{refused, servfail, good}, "198.51.100.1", time.Second},
-		{"no such name is an answer", []netip.AddrPort{nxdomain, good}, "NXDOMAIN", time.Second},
-		{"the last refusal, at once", []netip.AddrPort{servfail, refused}, "REFUSED", time.Second},
-		{"the only refusal, at once", []netip.AddrPort{refused}, "REFUSED", time.Second},
-		{"nobody listens", []netip.AddrPort{closed}, "SERVFAIL", time.Second},
-		{"the next after silence", []netip.AddrPort{mute, good}, "198.51.100.1", patience + time.Second},
-		{"the refusal after silence", []netip.AddrPort{mute, refused}, "REFUSED", patience + time.Second},
-		{"silence alone", []netip.AddrPort{mute}, "SERVFAIL", exchangeTimeout + time.Second},
+		{"the first", []netip.AddrPort{good, other}, "198.51.100.1", exchangeTimeout},
+		{"the next after SERVFAIL", []netip.AddrPort{servfail, other}, "198.51.100.2", exchangeTimeout},
+		{"the next after REFUSED", []netip.AddrPort{refused, other}, "198.51.100.2", exchangeTimeout},
+		{"the next after a closed port", []netip.AddrPort{closed, other}, "198.51.100.2", exchangeTimeout},
+		{"the third", []netip.AddrPort{refused, servfail, good}, "198.51.100.1", exchangeTimeout},
+		{"no such name is an answer", []netip.AddrPort{nxdomain, good}, "NXDOMAIN", exchangeTimeout},
+		{"the last refusal, at once", []netip.AddrPort{servfail, refused}, "REFUSED", exchangeTimeout},
+		{"the only refusal, at once", []netip.AddrPort{refused}, "REFUSED", exchangeTimeout},
+		{"nobody listens", []netip.AddrPort{closed}, "SERVFAIL", exchangeTimeout},
+		{"the next after silence", []netip.AddrPort{mute, good}, "198.51.100.1", 2 * exchangeTimeout},
+		{"the refusal after silence", []netip.AddrPort{mute, refused}, "REFUSED", 2 * exchangeTimeout},
+		{"silence alone", []netip.AddrPort{mute}, "SERVFAIL", 2 * exchangeTimeout},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
@@ -331,13 +331,14 @@ func TestForwarding(t *testing.T) {
 
 // A silent server costs its patience once, not with every query.
 func TestSilentUpstreamIsAskedLast(t *testing.T) {
-	mute, good := upstream(t, silence), upstream(t, says("198.51.100.1"))
+	var asked atomic.Int32
+	mute := upstream(t, func(*dns.Msg, bool) *dns.Msg { asked.Add(1); return nil })
+	good := upstream(t, says("198.51.100.1"))
 	udp, _ := serve(t, func() View { return View{Upstreams: []netip.AddrPort{mute, good}, Ndots: -1} })
 	query(t, "udp", udp, question("example.com.", dns.TypeA))
-	start := time.Now()
 	query(t, "udp", udp, question("example.com.", dns.TypeA))
-	if took := time.Since(start); took > patience/2 {
-		t.Errorf("the second query took %v", took)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the silent server was asked %d times", n)
 	}
 }
 
@@ -438,8 +439,8 @@ func TestRemove(t *testing.T) {
 		<-arrived
 		start := time.Now()
 		s.Remove("c1")
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("Remove took %v", took)
+		if took := time.Since(start); took >= exchangeTimeout {
+			t.Errorf("Remove took %v: it waited for the query", took)
 		}
 		if _, err := pc.WriteTo(nil, pc.LocalAddr()); err == nil {
 			t.Error("the UDP socket is open")

@@ -96,7 +96,7 @@ func TestPartitionedLeader(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := old.Txn(ctx, put("a", "lost")); !errdefs.IsUnavailable(err) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := old.Txn(ctx, put("a", "lost")); !errdefs.IsUnavailable(err) {
 		t.Fatalf("transaction on the minority's side: %v", err)
 	}
 	if got := value(t, old, "a"); got != "1" {
@@ -190,16 +190,17 @@ func TestRecover(t *testing.T) {
 
 func unavailableAtOnce(t *testing.T, b *Backend, sentence string) {
 	t.Helper()
-	start := time.Now()
-	_, err := b.Txn(context.Background(), put("x", "1"))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // far more than it needs, and an answer of its own
+	defer cancel()
+	_, err := b.Txn(ctx, put("x", "1"))
 	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), sentence) {
 		t.Fatalf("transaction without a leader: %v", err)
 	}
-	if _, _, err := b.Range(context.Background(), "", true); !errdefs.IsUnavailable(err) {
+	if _, _, err := b.Range(ctx, "", true); !errdefs.IsUnavailable(err) {
 		t.Fatalf("fresh read without a leader: %v", err)
 	}
-	if took := time.Since(start); took > 100*time.Millisecond {
-		t.Errorf("it took %v to say that there is no leader", took)
+	if ctx.Err() != nil {
+		t.Error("it waited for the context to say that there is no leader")
 	}
 }
 

@@ -28,9 +28,7 @@ func TestRedirectDNS(t *testing.T) {
 	defer tcp.Close()
 	go echoUDP(udp, "resolver")
 	go echoTCP(tcp, "resolver")
-	if got := l.ask("c1", "udp", "127.0.0.11:53"); got != "refused" {
-		t.Errorf("before: %q", got)
-	}
+	l.expect(t, "refused", func() string { return l.ask("c1", "udp", "127.0.0.11:53") })
 	portOf := func(a net.Addr) uint16 { return netip.MustParseAddrPort(a.String()).Port() }
 	// Twice: a restarted daemon states it again.
 	for range 2 {
@@ -46,9 +44,7 @@ func TestRedirectDNS(t *testing.T) {
 			{"udp", "127.0.0.11:54", "refused"},
 			{"tcp", "127.0.0.1:53", "refused"},
 		} {
-			if got := l.ask("c1", c.network, c.addr); got != c.want {
-				t.Errorf("%s %s: %q, want %q", c.network, c.addr, got, c.want)
-			}
+			l.expect(t, c.want, func() string { return l.ask("c1", c.network, c.addr) })
 		}
 	}
 	if got := listing(t); got != "" {

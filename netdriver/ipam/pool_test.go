@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"pgregory.net/rapid"
@@ -97,18 +96,14 @@ func tryAll(blocks []Block, taken []netip.Prefix) netip.Prefix {
 	return netip.Prefix{}
 }
 
-func TestNextPoolIsFast(t *testing.T) {
+func TestNextPoolIsTheLast(t *testing.T) {
 	var taken []netip.Prefix
 	for i := range 1<<16 - 1 {
 		taken = append(taken, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24))
 	}
-	start := time.Now()
 	got, err := NextPool(DefaultOverlay(), taken)
 	if err != nil || got.String() != "10.255.255.0/24" {
 		t.Fatal(got, err)
-	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("took %v with %d taken", took, len(taken))
 	}
 }
 

@@ -182,11 +182,12 @@ func TestStalledClient(t *testing.T) {
 func TestDrainIsBounded(t *testing.T) {
 	f := newFixture(t, wire.Stdio{})
 	fmt.Fprint(f.outw, "last\n")
-	begin := time.Now()
-	f.drain()
-	f.close()
-	if d := time.Since(begin); d > 5*time.Second {
-		t.Errorf("took %v", d)
+	done := make(chan struct{})
+	go func() { f.drain(); f.close(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for the process outside")
 	}
 }
 

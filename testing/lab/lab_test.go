@@ -99,8 +99,18 @@ func TestCrashedProgramLeavesNoProcess(t *testing.T) {
 	}
 }
 
-// ping tells whether a host hears another: a closed port that refuses is as good an answer as any, and comes faster than
-// the ping program gives up.
+// reached tells whether a host hears another in the end, however busy the machine is.
+func reached(h *Host, to netip.Addr) bool {
+	for range 20 {
+		if ping(h, to) {
+			return true
+		}
+	}
+	return false
+}
+
+// ping tells whether a host hears another at once: a closed port that refuses is as good an answer as any, and comes
+// faster than the ping program gives up.
 func ping(h *Host, to netip.Addr) bool {
 	err := h.Do(func() error {
 		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, 9).String(), 200*time.Millisecond)
@@ -118,7 +128,7 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 	if h1.Addr().String() != "192.168.66.11" || h2.Addr().String() != "192.168.66.12" {
 		t.Errorf("addresses %v, %v", h1.Addr(), h2.Addr())
 	}
-	if !ping(h1, h2.Addr()) || !ping(h2, h1.Addr()) {
+	if !reached(h1, h2.Addr()) || !reached(h2, h1.Addr()) {
 		t.Error("hosts do not reach each other")
 	}
 	for _, c := range []struct{ cmd, want string }{
@@ -180,11 +190,17 @@ func TestFaults(t *testing.T) {
 	}
 	expect := func(when string, ab, ac bool) {
 		t.Helper()
-		if got := ping(a, b.Addr()); got != ab {
-			t.Errorf("%s: a reaches b: %v, want %v", when, got, ab)
-		}
-		if got := ping(c, a.Addr()); got != ac {
-			t.Errorf("%s: laptop reaches a: %v, want %v", when, got, ac)
+		for _, way := range []struct {
+			from, to *Host
+			want     bool
+		}{{a, b, ab}, {c, a, ac}} {
+			ok := ping
+			if way.want {
+				ok = reached
+			}
+			if got := ok(way.from, way.to.Addr()); got != way.want {
+				t.Errorf("%s: %s reaches %s: %v, want %v", when, way.from.Name(), way.to.Name(), got, way.want)
+			}
 		}
 	}
 	expect("at first", true, true)
@@ -215,7 +231,7 @@ func TestFaults(t *testing.T) {
 		return nil
 	})
 	l.Drop(b, "udp", 53)
-	if !ping(a, b.Addr()) {
+	if !reached(a, b.Addr()) {
 		t.Error("drop of one port drops everything")
 	}
 }
@@ -236,22 +252,25 @@ func TestDropOfAPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Drop(b, "tcp", 81)
-	dial := func(port string) error {
+	dial := func(port string, within time.Duration) error {
 		return a.Do(func() error {
-			c, err := net.DialTimeout("tcp", b.Addr().String()+":"+port, 300*time.Millisecond)
+			c, err := net.DialTimeout("tcp", b.Addr().String()+":"+port, within)
 			if err == nil {
 				c.Close()
 			}
 			return err
 		})
 	}
-	if err := dial("81"); err == nil {
+	if err := dial("81", 300*time.Millisecond); err == nil {
 		t.Error("port 81 is open in spite of Drop")
 	}
-	if err := dial("82"); err != nil {
+	if err := dial("82", 10*time.Second); err != nil {
 		t.Errorf("port 82: %v", err)
 	}
 }
+
+// resolverTimeout is how long nslookup waits before it asks again.
+const resolverTimeout = 5 * time.Second
 
 func TestDNSAnswersAtOnce(t *testing.T) {
 	l := New(t)
@@ -268,8 +287,8 @@ func TestDNSAnswersAtOnce(t *testing.T) {
 	if got := lookup("unknown.test"); !strings.Contains(got, "NXDOMAIN") {
 		t.Errorf("unknown name: %s", got)
 	}
-	if d := time.Since(start); d > 2*time.Second {
-		t.Errorf("two answers took %v", d)
+	if d := time.Since(start); d >= resolverTimeout {
+		t.Errorf("two answers took %v: one was waited for in vain", d)
 	}
 }
 
@@ -337,7 +356,7 @@ func TestPowerCutKeepsTheDiskAlone(t *testing.T) {
 	if got := h.MustRun("sh", "-c", "ls /run/lost /var/lib/minictl 2>/dev/null; ls -d /sys/fs/cgroup/*/minictl 2>/dev/null; true"); got != "/var/lib/minictl:\nkept\n" {
 		t.Errorf("after the reboot: %q", got)
 	}
-	if !ping(l.Client("laptop"), h.Addr()) {
+	if !reached(l.Client("laptop"), h.Addr()) {
 		t.Error("host is not reached after the reboot")
 	}
 }
