@@ -57,6 +57,7 @@ type Runtime struct {
 	cgroups   cgroups
 	inherited inherited
 	serial    serials
+	runc      runcVersion
 	mu        sync.Mutex
 	tasks     map[string]*Task // one live value per container, so that waits are shared
 
@@ -108,6 +109,9 @@ func (r *Runtime) open(ctx context.Context) (err error) {
 	}
 	if err := r.ready(ctx); err != nil {
 		return fmt.Errorf("reach containerd: %w", err)
+	}
+	if err := findRunc(); err != nil {
+		r.log.Warn("no container can start yet", "err", err)
 	}
 	r.snapshotter = r.pickSnapshotter(ctx)
 	if err := r.inherit(ctx); err != nil {

@@ -59,6 +59,9 @@ type Task struct {
 // for Start. The spec is the container's from then on.
 func (r *Runtime) NewTask(ctx context.Context, id string, o TaskOptions) (*Task, error) {
 	ctx = r.ctx(ctx)
+	if err := findRunc(); err != nil {
+		return nil, err
+	}
 	if err := r.settle(ctx, id); err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ type Runtime interface {
 	NewTask(ctx context.Context, id string, o ctrd.TaskOptions) (*ctrd.Task, error)
 	LoadTask(ctx context.Context, id string) (*ctrd.Task, error)
 	Version() string
+	RuncVersion(ctx context.Context) string
 
 	Images(ctx context.Context) ([]image.Image, error)
 	Image(ctx context.Context, ref string) (image.Image, error)

@@ -145,12 +145,13 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys)
 }
 
-// execError words a failed exec as docker does: what the command line got wrong is the client's fault.
+// execError gives a failed exec, which containerd words as docker does, its status: what the command line got wrong is the
+// client's fault.
 func execError(err error) error {
 	if startExitCode(err) != 128 {
-		return invalid("OCI runtime exec failed: %v", err)
+		return invalid("%v", err)
 	}
-	return fmt.Errorf("OCI runtime exec failed: %w", err)
+	return err
 }
 
 func (x *execution) end(code int) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -21,18 +22,43 @@ const (
 )
 
 // Version is docker version's server half.
-func (e *Engine) Version(context.Context) (system.VersionResponse, error) {
-	return system.VersionResponse{
+func (e *Engine) Version(ctx context.Context) (system.VersionResponse, error) {
+	commit, built := built()
+	v := system.VersionResponse{
 		Platform: system.PlatformInfo{Name: "minictl"}, Version: e.cfg.Version, APIVersion: apiVersion, MinAPIVersion: minAPIVersion,
 		Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
+		GitCommit: commit, BuildTime: built,
 		Components: []system.ComponentVersion{
 			{Name: "Engine", Version: e.cfg.Version, Details: map[string]string{
 				"ApiVersion": apiVersion, "MinAPIVersion": minAPIVersion, "Os": runtime.GOOS, "Arch": runtime.GOARCH,
 				"GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
+				"GitCommit": commit, "BuildTime": built,
 			}},
 			{Name: "containerd", Version: e.rt.Version()},
 		},
-	}, nil
+	}
+	if r := e.rt.RuncVersion(ctx); r != "" {
+		v.Components = append(v.Components, system.ComponentVersion{Name: "runc", Version: r})
+	}
+	return v, nil
+}
+
+// built tells which commit this program was made of and the time of that commit (RFC 3339); empty where the build did
+// not know.
+func built() (commit, at string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "", ""
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			commit = s.Value
+		case "vcs.time":
+			at = s.Value
+		}
+	}
+	return commit, at
 }
 
 func kernelVersion() string {
@@ -59,7 +85,8 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		Swarm: e.swarmInfo(), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
+		Swarm: e.swarmInfo(), InitBinary: "minictl-init",
+		ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)}, InitCommit: system.Commit{ID: e.cfg.Version}, Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"
