@@ -147,10 +147,11 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
 func execError(err error) error {
+	const prefix = "OCI runtime exec failed: "
 	if startExitCode(err) != 128 {
-		return invalid("OCI runtime exec failed: %v", err)
+		return invalid("%s%s", prefix, strings.TrimPrefix(err.Error(), prefix)) // the runtime may have said so itself
 	}
-	return fmt.Errorf("OCI runtime exec failed: %w", err)
+	return fmt.Errorf("%s%w", prefix, err)
 }
 
 func (x *execution) end(code int) {

@@ -80,7 +80,7 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
-		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type}, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
 	}
 	for _, d := range i.Config.RootFS.DiffIDs {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
