@@ -37,9 +37,12 @@ demo: deps build images ## two hosts, one overlay network, ping bbox1 across the
 	bin/demo
 
 # A test that needs root fails without it when CI is set. The longest package begins first.
-test: deps build images bin/minictl-failpoint ## everything, root tests included
+test: deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose ## everything, root tests included
 	$(GO) vet -tags $(TAGS) ./...
 	CI=true $(GO) test -tags $(TAGS) -timeout 20m -parallel 4 ./testing/e2e ./...
+
+bin/cli-plugins/docker-compose: FORCE
+	@testing/compose.sh
 
 bin/minictl-failpoint: shim FORCE
 	$(GO) build -trimpath -tags $(TAGS),failpoint -ldflags '$(LDFLAGS)' -o $@ ./cmd/minictl

@@ -3,6 +3,7 @@
 #   runc            what minictl itself needs at run time
 #   busybox-static  the images are made of it
 #   nftables iproute2 conntrack   tests compare with what the kernel lists
+#   python3-docker  Docker's SDK for Python, a client that the tests drive
 #   docker          the stock CLI, unpacked beside the build: no daemon is installed or started
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +14,7 @@ need runc runc
 need nft nftables
 need ip iproute2
 need conntrack conntrack
+/usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
 [ -x /bin/busybox ] && file -L /bin/busybox 2>/dev/null | grep -q 'statically' || dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 
 apt() {

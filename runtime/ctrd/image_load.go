@@ -26,34 +26,34 @@ import (
 )
 
 // Load takes the images of an archive, docker save's or an OCI layout, plain or compressed.
-func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) error {
+func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) (loaded []string, err error) {
 	ctx, done, err := r.client.WithLease(r.ctx(ctx))
 	if err != nil {
-		return fmt.Errorf("load images: %w", err)
+		return nil, fmt.Errorf("load images: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
 	index, err := r.ingestArchive(ctx, in)
 	if err != nil {
-		return fmt.Errorf("load images: %w", err)
+		return nil, fmt.Errorf("load images: %w", err)
 	}
 	var idx ocispec.Index
 	if err := readJSON(ctx, r.client.ContentStore(), index, &idx); err != nil {
-		return fmt.Errorf("load images: read index: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("load images: read index: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	loaded := 0
 	for _, m := range idx.Manifests {
 		if isAttestation(m) {
 			continue
 		}
-		if err := r.loadOne(ctx, m, p); err != nil {
-			return fmt.Errorf("load images: %w", err)
+		ref, err := r.loadOne(ctx, m, p)
+		if err != nil {
+			return loaded, fmt.Errorf("load images: %w", err)
 		}
-		loaded++
+		loaded = append(loaded, ref)
 	}
-	if loaded == 0 {
-		return fmt.Errorf("load images: the archive holds none: %w", errdefs.ErrInvalidArgument)
+	if len(loaded) == 0 {
+		return nil, fmt.Errorf("load images: the archive holds none: %w", errdefs.ErrInvalidArgument)
 	}
-	return nil
+	return loaded, nil
 }
 
 // ingestArchive stores an archive's blobs and gives its index. The archive is checked on its way.
@@ -86,34 +86,35 @@ func isAttestation(d ocispec.Descriptor) bool {
 	return d.Annotations["vnd.docker.reference.type"] != "" || d.Annotations[images.AnnotationManifestSubject] != ""
 }
 
-func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Progress) error {
+// loadOne gives the name that the archive had for the image, or its ID.
+func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Progress) (ref string, err error) {
 	m, err := pick(ctx, r.client.ContentStore(), d, anyOf())
 	if err != nil {
-		return err
+		return "", err
 	}
 	id, err := r.assemble(ctx, m, layerHooks{done: func(l ocispec.Descriptor) {
 		p.Status("Loading layer", rules.ShortID(l.Digest.String()), l.Size, l.Size)
 	}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	name := archiveName(d.Annotations)
 	if name == "" {
 		if err := r.nameDangling(ctx, id, m); err != nil {
-			return err
+			return "", err
 		}
 		p.Stream("Loaded image ID: " + id + "\n")
-		return nil
+		return id, nil
 	}
 	displaced, err := r.setName(ctx, name, m, map[string]string{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if displaced != "" && displaced != id {
 		p.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n", rules.Familiar(name), displaced))
 	}
 	p.Stream("Loaded image: " + rules.Familiar(name) + "\n")
-	return nil
+	return rules.Familiar(name), nil
 }
 
 // archiveName is the name an archive gives a manifest, normalized. The OCI annotation often holds a bare tag, which names

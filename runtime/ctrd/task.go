@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/minictl/minictl/runtime/shim/wire"
@@ -188,7 +190,16 @@ func (t *Task) Kill(ctx context.Context, sig syscall.Signal, all bool) error {
 	if all {
 		opts = append(opts, containerd.WithKillAll)
 	}
-	return t.task.Kill(t.rt.ctx(ctx), sig, opts...)
+	return shimGone(t.task.Kill(t.rt.ctx(ctx), sig, opts...))
+}
+
+// shimGone makes ErrNotFound of a connection that the shim has closed: it ends right after its container, and a signal may
+// come in between. Only the text has come through containerd's own API.
+func shimGone(err error) error {
+	if err != nil && strings.HasSuffix(err.Error(), ttrpc.ErrClosed.Error()) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return err
 }
 
 // Wait gives the exit status once, on a channel of the caller's own.

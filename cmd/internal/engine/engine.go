@@ -49,7 +49,8 @@ type Runtime interface {
 	Images(ctx context.Context) ([]image.Image, error)
 	Image(ctx context.Context, ref string) (image.Image, error)
 	Pull(ctx context.Context, ref, platform string, auth *image.Auth, p image.Progress) error
-	Load(ctx context.Context, r io.Reader, p image.Progress) error
+	// Load gives the names of what it took, or the IDs of what had none; also some beside an error.
+	Load(ctx context.Context, r io.Reader, p image.Progress) (loaded []string, err error)
 	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
 	Tag(ctx context.Context, ref, target string) error
 	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []string) ([]image.Removed, error)

@@ -2,10 +2,14 @@ package engine
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/minictl/minictl/cmd/internal/api"
@@ -45,15 +49,16 @@ func (b *broker) publish(m events.Message) {
 	}
 }
 
-func (b *broker) subscribe(since time.Time) ([]events.Message, chan events.Message) {
+// subscribe gives the kept events from since to until, and a channel of those to come. Zero times are no bounds; without
+// either there is no question about the past.
+func (b *broker) subscribe(since, until time.Time) ([]events.Message, chan events.Message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var past []events.Message
-	if !since.IsZero() {
-		for _, m := range b.past {
-			if m.TimeNano >= since.UnixNano() {
-				past = append(past, m)
-			}
+	for _, m := range b.past {
+		at := time.Unix(0, m.TimeNano)
+		if (!since.IsZero() || !until.IsZero()) && !at.Before(since) && (until.IsZero() || !at.After(until)) {
+			past = append(past, m)
 		}
 	}
 	l := make(chan events.Message, 1024)
@@ -69,23 +74,15 @@ func (b *broker) unsubscribe(l chan events.Message) {
 
 // Events gives past events since a time, then live ones until ctx ends or the until time has come.
 func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters) (<-chan events.Message, error) {
-	from, err := parseTime(since)
+	from, to, err := eventTimes(since, until)
 	if err != nil {
 		return nil, err
 	}
-	to, err := parseTime(until)
-	if err != nil {
-		return nil, err
-	}
-	past, live := e.events.subscribe(from)
+	past, live := e.events.subscribe(from, wholeSecond(to))
 	out := make(chan events.Message)
 	e.spawn(func() {
 		defer close(out)
 		defer e.events.unsubscribe(live)
-		var end <-chan time.Time
-		if !to.IsZero() {
-			end = time.After(time.Until(to))
-		}
 		send := func(m events.Message) bool {
 			if !matchEvent(f, m) {
 				return true
@@ -102,6 +99,10 @@ func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters)
 			if !send(m) {
 				return
 			}
+		}
+		var end <-chan time.Time
+		if !to.IsZero() {
+			end = time.After(time.Until(to))
 		}
 		for {
 			select {
@@ -121,18 +122,78 @@ func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters)
 	return out, nil
 }
 
-func matchEvent(f api.Filters, m events.Message) bool {
-	name := m.Actor.Attributes["name"]
-	isA := func(key string, t events.Type) bool {
-		return len(f[key]) == 0 || (m.Type == t && (f[key][m.Actor.ID] || f[key][name]))
+// eventTimes reads since and until. Since 0 is the epoch: all that is kept.
+func eventTimes(since, until string) (from, to time.Time, err error) {
+	if from, err = parseTime(since); err != nil {
+		return from, to, err
 	}
-	return (len(f["type"]) == 0 || f["type"][string(m.Type)]) &&
-		(len(f["event"]) == 0 || f["event"][string(m.Action)]) &&
-		(len(f["scope"]) == 0 || f["scope"][m.Scope]) &&
-		isA("container", events.ContainerEventType) && isA("network", events.NetworkEventType) &&
-		isA("volume", events.VolumeEventType) &&
-		(len(f["image"]) == 0 || f["image"][m.Actor.ID] || f["image"][name] || f["image"][m.Actor.Attributes["image"]]) &&
-		matchLabels(f["label"], m.Actor.Attributes)
+	if since == "0" {
+		from = time.Unix(0, 0)
+	}
+	if to, err = parseTime(until); err != nil {
+		return from, to, err
+	}
+	if !to.IsZero() && to.Before(from) {
+		return from, to, invalid("`since` time (%s) cannot be after `until` time (%s)", since, until)
+	}
+	return from, to, nil
+}
+
+// wholeSecond takes a time without a fraction for its whole second: the client that turns "until now" into one must not
+// miss what happened last.
+func wholeSecond(t time.Time) time.Time {
+	if t.IsZero() || t.Nanosecond() != 0 {
+		return t
+	}
+	return t.Add(time.Second - 1)
+}
+
+// openActions are followed by a colon and what it was about: "exec_start: sh". Asked for without it, all of them fit.
+var openActions = []string{string(events.ActionHealthStatus), string(events.ActionExecCreate), string(events.ActionExecStart)}
+
+// matchEvent tells whether an event passes the filters. Names and IDs fit by their beginning, as docker's do.
+func matchEvent(f api.Filters, m events.Message) bool {
+	action, _, open := strings.Cut(string(m.Action), ":")
+	open = open && slices.Contains(openActions, action)
+	return matchAny(f["type"], func(v string) bool { return v == string(m.Type) }) &&
+		matchAny(f["event"], func(v string) bool { return v == string(m.Action) || open && v == action }) &&
+		matchAny(f["scope"], func(v string) bool { return v == m.Scope }) &&
+		matchActor(f, m) && matchImage(f["image"], m) && matchLabels(f["label"], m.Actor.Attributes)
+}
+
+// matchActor tells whether an event is about one of the objects asked for by their own kind's filter.
+func matchActor(f api.Filters, m events.Message) bool {
+	for _, kind := range []events.Type{
+		events.ContainerEventType, events.NetworkEventType, events.VolumeEventType, events.NodeEventType,
+		events.DaemonEventType, events.PluginEventType, events.ServiceEventType, events.SecretEventType, events.ConfigEventType,
+	} {
+		if !matchAny(f[string(kind)], func(v string) bool {
+			return m.Type == kind && (strings.HasPrefix(m.Actor.ID, v) || strings.HasPrefix(m.Actor.Attributes["name"], v))
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// matchImage tells whether an event is about an image or a container of one. The tag may be left out.
+func matchImage(want map[string]bool, m events.Message) bool {
+	name := m.Actor.Attributes["image"]
+	if m.Type == events.ImageEventType {
+		name = m.Actor.Attributes["name"]
+	}
+	return matchAny(want, func(v string) bool {
+		return v == m.Actor.ID || v == name || v == withoutTag(m.Actor.ID) || v == withoutTag(name)
+	})
+}
+
+// withoutTag gives a reference's name, or the text itself if it is none.
+func withoutTag(s string) string {
+	named, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return s
+	}
+	return reference.FamiliarName(named)
 }
 
 // event says what happened to a container.
@@ -157,11 +218,27 @@ func (e *Engine) networkEvent(n *Network, action events.Action, more ...string) 
 	e.events.publish(events.Message{Type: events.NetworkEventType, Action: action, Actor: events.Actor{ID: n.ID, Attributes: attrs}})
 }
 
-func (e *Engine) imageEvent(ref, id string, action events.Action) {
-	e.events.publish(events.Message{Type: events.ImageEventType, Action: action, Actor: events.Actor{ID: id, Attributes: map[string]string{"name": ref}}})
+// imageEvent says what happened to an image, called by a name or, when it has none any more, by its ID.
+func (e *Engine) imageEvent(id, name string, labels map[string]string, action events.Action) {
+	attrs := map[string]string{}
+	maps.Copy(attrs, labels)
+	attrs["name"] = name
+	e.events.publish(events.Message{Type: events.ImageEventType, Action: action, Actor: events.Actor{ID: id, Attributes: attrs}})
+}
+
+// imageEventOf is imageEvent for an image that is here, found by any of its names.
+func (e *Engine) imageEventOf(ctx context.Context, ref, name string, action events.Action) {
+	img, err := e.rt.Image(ctx, ref)
+	if err != nil {
+		return // somebody removed it meanwhile, and that is an event of its own
+	}
+	e.imageEvent(img.ID, name, img.Config.Config.Labels, action)
 }
 
 func exitAttr(code int) []string { return []string{"exitCode", strconv.Itoa(code)} }
+
+// ranFor is how long a container ran, in whole seconds.
+func ranFor(start, end time.Time) string { return strconv.Itoa(int(max(end.Sub(start), 0).Seconds())) }
 
 // pruned says what a prune freed, in bytes.
 func (e *Engine) pruned(kind events.Type, reclaimed uint64) {

@@ -80,7 +80,7 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
-		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type}, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
 	}
 	for _, d := range i.Config.RootFS.DiffIDs {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
@@ -97,13 +97,26 @@ func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth stri
 	if err := e.rt.Pull(ctx, ref, platform, auth, p); err != nil {
 		return err
 	}
-	e.imageEvent(ref, ref, events.ActionPull)
+	e.pulled(ctx, ref)
 	return nil
+}
+
+// pulled says so: docker calls a pulled image by the reference that was asked for, and names it without the tag.
+func (e *Engine) pulled(ctx context.Context, ref string) {
+	img, err := e.rt.Image(ctx, ref)
+	if err != nil {
+		return
+	}
+	e.imageEvent(image.Familiar(ref), withoutTag(ref), img.Config.Config.Labels, events.ActionPull)
 }
 
 // ImageLoad takes images from a docker or OCI archive.
 func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, _ bool, p api.Progress) error {
-	return e.rt.Load(ctx, r, p)
+	loaded, err := e.rt.Load(ctx, r, p)
+	for _, ref := range loaded {
+		e.imageEventOf(ctx, ref, ref, events.ActionLoad)
+	}
+	return err
 }
 
 // ImageImport makes an image of one layer from a tar of a root file system.
@@ -112,7 +125,11 @@ func (e *Engine) ImageImport(ctx context.Context, r io.Reader, ref string, chang
 	if err != nil {
 		return err
 	}
-	e.imageEvent(ref, id, events.ActionImport)
+	name := ref
+	if name == "" {
+		name = id
+	}
+	e.imageEventOf(ctx, id, name, events.ActionImport)
 	return nil
 }
 
@@ -121,12 +138,13 @@ func (e *Engine) ImageTag(ctx context.Context, ref, target string) error {
 	if err := e.rt.Tag(ctx, ref, target); err != nil {
 		return err
 	}
-	e.imageEvent(target, ref, events.ActionTag)
+	e.imageEventOf(ctx, target, image.Familiar(target), events.ActionTag)
 	return nil
 }
 
 // ImageRemove takes a name from an image, and removes it with its last name.
 func (e *Engine) ImageRemove(ctx context.Context, ref string, force, _ bool) ([]mobyimage.DeleteResponse, error) {
+	img, _ := e.rt.Image(ctx, ref) // for the events; whether there is one is found below
 	removed, err := e.rt.RemoveImage(ctx, ref, force, e.imageUsers)
 	if err != nil {
 		return nil, err
@@ -136,9 +154,9 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, force, _ bool) ([]
 		out = append(out, mobyimage.DeleteResponse{Untagged: r.Untagged, Deleted: r.Deleted})
 		switch {
 		case r.Untagged != "":
-			e.imageEvent(r.Untagged, r.Untagged, events.ActionUnTag)
+			e.imageEvent(img.ID, r.Untagged, img.Config.Config.Labels, events.ActionUnTag)
 		case r.Deleted != "":
-			e.imageEvent(r.Deleted, r.Deleted, events.ActionDelete)
+			e.imageEvent(r.Deleted, r.Deleted, img.Config.Config.Labels, events.ActionDelete)
 		}
 	}
 	return out, nil

@@ -23,7 +23,7 @@ func (e *Engine) ImageSave(ctx context.Context, refs []string, w io.Writer) erro
 		return err
 	}
 	for _, ref := range refs {
-		e.imageEvent(ref, ref, events.ActionSave)
+		e.imageEventOf(ctx, ref, ref, events.ActionSave)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func (e *Engine) ImagePush(ctx context.Context, name, tag, registryAuth string, 
 	if err := e.rt.Push(ctx, ref, tag == "", auth, p); err != nil {
 		return err
 	}
-	e.imageEvent(ref, ref, events.ActionPush)
+	e.imageEvent(image.Familiar(ref), withoutTag(ref), nil, events.ActionPush)
 	return nil
 }
 

@@ -160,7 +160,7 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.imageEvent("busybox", "sha256:1", events.ActionPull)
+	e.imageEvent("sha256:1", "busybox", nil, events.ActionPull)
 	e.networkEvent(n, events.ActionDestroy)
 	for _, want := range []events.Action{events.ActionCreate, events.ActionDestroy} {
 		if m := <-ch; m.Action != want || m.Actor.Attributes["name"] != "a" {

@@ -89,7 +89,7 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 	if st.OOM {
 		e.event(b, events.ActionOOM)
 	}
-	e.event(b, events.ActionDie, exitAttr(int(st.Code))...)
+	e.event(b, events.ActionDie, append(exitAttr(int(st.Code)), "execDuration", ranFor(end.StartedAt, at))...)
 	if stopped {
 		e.event(b, events.ActionStop)
 	}

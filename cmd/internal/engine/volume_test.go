@@ -206,7 +206,7 @@ func TestVolumeSweep(t *testing.T) {
 	if !slices.Equal(files, []string{filepath.Join(dir, "volumes/lost/_data"), filepath.Join(dir, "volumes/whole/_data")}) {
 		t.Errorf("on the disk: %v", files)
 	}
-	if past, _ := e.events.subscribe(time.Unix(1, 0)); len(past) != 1 || past[0].Action != events.ActionDestroy || past[0].Actor.ID != "going" {
+	if past, _ := e.events.subscribe(time.Unix(1, 0), time.Time{}); len(past) != 1 || past[0].Action != events.ActionDestroy || past[0].Actor.ID != "going" {
 		t.Errorf("events: %+v", past)
 	}
 }
