@@ -249,10 +249,16 @@ func gateways(n netdriver.Network, o options) []netip.Prefix {
 	return list
 }
 
+// forwarding is the host's setting that lets packets through from one interface to another.
+const forwarding = "net/ipv4/ip_forward"
+
+// Sysctls are the settings of the whole host that a Driver changes.
+func Sysctls() []string { return []string{forwarding} }
+
 // setSysctls sets what forwarding needs. route_localnet lets ports published on 127.0.0.1 reach a container; the
 // firewall keeps 127/8 from coming in by the wire. IPv6 is off on the bridge: its networks speak IPv4 only.
 func setSysctls(name string) error {
-	if err := nl.SetSysctl("net/ipv4/ip_forward", "1"); err != nil {
+	if err := nl.SetSysctl(forwarding, "1"); err != nil {
 		return err
 	}
 	if err := nl.SetSysctl("net/ipv4/conf/"+name+"/route_localnet", "1"); err != nil {

@@ -84,6 +84,15 @@ func SetSysctl(key, value string) error {
 	return nil
 }
 
+// Sysctl reads a value that SetSysctl writes. ErrNotFound if the kernel has no such key.
+func Sysctl(key string) (string, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/sys", key))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read %s: %w", key, errdefs.ErrNotFound)
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
 // RaiseSysctl writes a number under /proc/sys unless what stands there is as large already.
 func RaiseSysctl(key string, value int) error {
 	old, err := os.ReadFile(filepath.Join("/proc/sys", key))

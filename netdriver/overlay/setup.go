@@ -289,6 +289,15 @@ var neighbourLimits = []struct {
 	{"net/ipv4/neigh/default/gc_thresh1", 8192},
 }
 
+// Sysctls are the settings of the whole machine that a Driver changes.
+func Sysctls() []string {
+	var keys []string
+	for _, l := range neighbourLimits {
+		keys = append(keys, l.key)
+	}
+	return keys
+}
+
 // tune raises the limits once; a read-only /proc/sys is not worth failing for.
 func (d *Driver) tune() error {
 	d.mu.Lock()

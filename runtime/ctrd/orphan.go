@@ -87,11 +87,23 @@ func (r *Runtime) purge(ctx context.Context, id string) error {
 	}
 }
 
-// shimsOf finds a container's shims by their command line: the path is one of this Runtime's own.
+// shimsOf finds a container's shims.
 func (r *Runtime) shimsOf(id string) []int {
+	var out []int
+	for pid, of := range r.shims() {
+		if of == id {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// shims finds all shims by their command line, whose path is one of this Runtime's own: which container each serves, by
+// process ID.
+func (r *Runtime) shims() map[int]string {
 	dir := []byte(filepath.Join(r.cfg.Root, "shims") + "/")
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well formed
-	var out []int
+	out := map[int]string{}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil || !bytes.HasPrefix(b, dir) {
@@ -99,11 +111,11 @@ func (r *Runtime) shimsOf(id string) []int {
 		}
 		args := strings.Split(string(b), "\x00")
 		i := slices.Index(args, "-id")
-		if i < 0 || i+1 >= len(args) || args[i+1] != id {
+		if i < 0 || i+1 >= len(args) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
-			out = append(out, pid)
+			out[pid] = args[i+1]
 		}
 	}
 	return out

@@ -22,6 +22,9 @@ import (
 // Namespace is the containerd namespace that holds everything of ours.
 const Namespace = "minictl"
 
+// defaultCgroupParent is where containers' cgroups stand when Config does not say.
+const defaultCgroupParent = "/minictl"
+
 // Config says where a Runtime keeps its things. Two daemons on one machine
 // differ in all three directories.
 type Config struct {
@@ -75,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.CgroupParent == "" {
-		cfg.CgroupParent = "/minictl"
+		cfg.CgroupParent = defaultCgroupParent
 	}
 	if n := len(cfg.SocketDir); n == 0 || n > maxSocketDir {
 		return nil, fmt.Errorf("start containerd: socket directory %q: need 1 to %d characters: %w", cfg.SocketDir, maxSocketDir, errdefs.ErrInvalidArgument)

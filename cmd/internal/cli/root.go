@@ -7,10 +7,12 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/minictl/minictl/cmd/internal/cli/cluster"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 	"github.com/minictl/minictl/cmd/internal/cli/container"
+	"github.com/minictl/minictl/cmd/internal/cli/contexts"
 	"github.com/minictl/minictl/cmd/internal/cli/image"
 	"github.com/minictl/minictl/cmd/internal/cli/network"
 	"github.com/minictl/minictl/cmd/internal/cli/node"
@@ -69,23 +71,36 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpCommandGroupID(groupRest)
-	fs := root.PersistentFlags()
-	fs.StringVarP(&c.Host, "host", "H", c.Host, "Daemon socket to connect to (env "+console.HostEnv+")")
-	fs.BoolVar(&c.Debug, "debug", os.Getenv("MINICTL_DEBUG") != "", "Print the requests to the daemon")
+	c.Daemon.AddFlags(root.Flags())
+	root.Flags().BoolVarP(&c.Debug, "debug", "D", os.Getenv("MINICTL_DEBUG") != "", "Print the requests to the daemon")
 	root.AddGroup(&cobra.Group{ID: groupMain, Title: "Common Commands:"},
 		&cobra.Group{ID: groupNouns, Title: "Management Commands:"},
 		&cobra.Group{ID: groupRest, Title: "Commands:"})
 	addGroup(root, groupNouns, cluster.NewCommand(c), node.NewCommand(c), network.NewCommand(c),
-		volume.NewCommand(c), container.NewCommand(c), image.NewCommand(c), system.NewCommand(c))
+		volume.NewCommand(c), container.NewCommand(c), image.NewCommand(c), system.NewCommand(c), contexts.NewCommand(c))
+	_ = root.RegisterFlagCompletionFunc("context", contexts.Complete())
 	top := slices.Concat(container.Commands(c), image.Commands(c), registry.Commands(c))
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)
 	}
+	anywhere(root)
 	if daemon != nil {
 		addGroup(root, groupMain, daemon)
 	}
 	refuseUnknown(root)
 	return root
+}
+
+// anywhere makes the root's flags known behind a command as well, by their long names: docker wants them in front, and
+// their letters mean something else behind some commands (run -c, history -H). They are not repeated in every help.
+func anywhere(root *cobra.Command) {
+	root.Flags().VisitAll(func(f *pflag.Flag) {
+		long := *f
+		long.Shorthand, long.Hidden = "", true
+		for _, cmd := range root.Commands() {
+			cmd.PersistentFlags().AddFlag(&long)
+		}
+	})
 }
 
 func addGroup(root *cobra.Command, group string, cmds ...*cobra.Command) {

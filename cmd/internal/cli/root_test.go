@@ -108,7 +108,7 @@ func TestNoDaemon(t *testing.T) {
 	if r.Code != 1 || !strings.Contains(r.Out, "Client:\n Version:") || r.Err != want {
 		t.Errorf("version: %+v", r)
 	}
-	if r := clitest.Run(t, &clitest.Daemon{Host: "nonsense"}, "ps"); r.Code != 1 || !strings.Contains(r.Err, "want unix:///PATH or tcp://HOST:PORT") {
+	if r := clitest.Run(t, &clitest.Daemon{Host: "nonsense"}, "ps"); r.Code != 1 || !strings.Contains(r.Err, "want unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST") {
 		t.Errorf("bad host: %+v", r)
 	}
 }

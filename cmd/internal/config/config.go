@@ -1,10 +1,11 @@
-// Package config is the daemon's settings: flags in, one checked struct out.
+// Package config is the daemon's settings: flags and a file in, one checked struct out.
 package config
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -16,9 +17,15 @@ const Version = "0.1.0"
 // maxLinkName is the longest name a network interface can have (IFNAMSIZ less the closing zero).
 const maxLinkName = 15
 
+// Folder is where the daemon's configuration and certificates are looked for.
+const Folder = "/etc/minictl"
+
 // Config is what a daemon is told. Flags are named as dockerd's where dockerd has one.
 type Config struct {
+	File          string   // the configuration file
 	Hosts         []string // where the API is served
+	Group         string   // who may use the unix sockets besides root
+	TLS           TLS      // for tcp:// hosts
 	DataRoot      string   // what survives a reboot
 	ExecRoot      string   // what does not
 	Pidfile       string
@@ -33,7 +40,10 @@ type Config struct {
 
 // Flags binds the settings to flags.
 func (c *Config) Flags(f *pflag.FlagSet) {
-	f.StringArrayVarP(&c.Hosts, "host", "H", nil, "where to serve the API (default unix:///run/minictl/minictl.sock)")
+	f.StringVar(&c.File, "config-file", filepath.Join(Folder, "daemon.json"), "configuration file: JSON, its keys are these flags' names (hosts for --host)")
+	f.StringArrayVarP(&c.Hosts, "host", "H", nil, "where to serve the API: unix://, tcp:// or fd:// (default unix:///run/minictl/minictl.sock)")
+	f.StringVarP(&c.Group, "group", "G", "minictl", "group that may use the unix sockets")
+	c.TLS.flags(f)
 	f.StringVar(&c.DataRoot, "data-root", "/var/lib/minictl", "folder for images, containers and state")
 	f.StringVar(&c.ExecRoot, "exec-root", "/run/minictl", "folder for what a reboot empties")
 	f.StringVarP(&c.Pidfile, "pidfile", "p", "", "write the daemon's process ID there")
@@ -45,8 +55,17 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
 }
 
-// Complete fills in what was left open and refuses what can't work.
-func (c *Config) Complete() error {
+// Load makes the settings of flags that have been parsed into c and of the file, and checks them.
+func (c *Config) Load(f *pflag.FlagSet) error {
+	if err := c.readFile(f); err != nil {
+		return err
+	}
+	c.TLS.given(f)
+	return c.complete()
+}
+
+// complete fills in what was left open and refuses what can't work.
+func (c *Config) complete() error {
 	if c.NodeName == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -68,5 +87,22 @@ func (c *Config) Complete() error {
 	if n := len(c.GatewayBridge); n == 0 || n > maxLinkName || strings.ContainsAny(c.GatewayBridge, "/ \t\n") {
 		return fmt.Errorf("--gateway-bridge %q: a network interface's name has 1 to %d characters, no slash, no space", c.GatewayBridge, maxLinkName)
 	}
-	return nil
+	return c.checkHosts()
+}
+
+// Fixed names the settings in which next differs from c and which a running daemon does not change.
+func (c Config) Fixed(next Config) []string {
+	var out []string
+	for name, same := range map[string]bool{
+		"hosts": slices.Equal(c.Hosts, next.Hosts), "group": c.Group == next.Group, "tls settings": c.TLS == next.TLS,
+		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
+		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
+		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web,
+	} {
+		if !same {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }

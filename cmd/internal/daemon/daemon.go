@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/minictl/minictl/cluster"
@@ -36,14 +37,19 @@ import (
 // netnsDir is where plain `ip netns` looks, so that an operator sees the overlays' namespaces.
 const netnsDir = "/run/netns"
 
-// Run is the daemon's life: it returns when ctx ends and everything of the daemon is put away. Containers go on.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+// Run is the daemon's life: it returns when ctx ends and everything of the daemon is put away. Containers go on. reload
+// is called at every SIGHUP.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, reload func() (debug bool, err error)) (err error) {
 	lock, err := acquire(cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.release()) }()
-	d := &daemon{cfg: cfg, log: log}
+	if err := rememberSysctls(cfg.ExecRoot); err != nil {
+		return err
+	}
+	d := &daemon{cfg: cfg, log: log, reload: reload}
+	d.debug.Store(cfg.Debug)
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.build(ctx); err != nil {
 		return err
@@ -55,6 +61,8 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 type daemon struct {
 	cfg    config.Config
 	log    *slog.Logger
+	reload func() (debug bool, err error)
+	debug  atomic.Bool
 	engine *engine.Engine
 	closer []func() error
 }
@@ -108,7 +116,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.onClose(func() error { resolver.Close(); return nil })
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
-		Debug: cfg.Debug, Log: d.log, Runtime: rt, Cluster: cl,
+		Debug: d.debug.Load, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Init: embedded.UnpackInit, Routes: routes,
@@ -130,7 +138,7 @@ func (d *daemon) build(ctx context.Context) error {
 func (d *daemon) serve(ctx context.Context) error {
 	e := d.engine
 	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, System: e, Cluster: e})
-	listeners, err := listen(d.cfg.Hosts, d.log)
+	listeners, err := listen(d.cfg, d.log)
 	if err != nil {
 		return err
 	}
@@ -146,6 +154,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	for _, l := range listeners {
 		g.Go(func() error { return api.Serve(gctx, d.log.With("component", "api"), l, handler) })
 	}
+	g.Go(func() error { reloadOnHangup(gctx, d.log, d.reload, d.debug.Store); return nil })
+	notify(d.log, sd.SdNotifyReady)
+	context.AfterFunc(gctx, func() { notify(d.log, sd.SdNotifyStopping) })
 	err = g.Wait()
 	d.log.Info("stopped; containers go on")
 	return errors.Join(err, removePidfile(d.cfg.Pidfile))

@@ -93,7 +93,7 @@ type Config struct {
 	NodeName      string
 	GatewayBridge string // name of the gateway bridge, which is also its link's
 	Version       string
-	Debug         bool
+	Debug         func() bool // tells whether every step is logged
 	Log           *slog.Logger
 
 	Runtime  Runtime

@@ -9,27 +9,23 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/streams"
 	"github.com/moby/moby/client"
+
+	"github.com/minictl/minictl/cmd/internal/cli/dial"
 )
-
-// DefaultHost is where the daemon listens when neither --host nor MINICTL_HOST says otherwise.
-const DefaultHost = "unix:///run/minictl/minictl.sock"
-
-// HostEnv names the environment variable that overrides DefaultHost. DOCKER_HOST is not read: on a machine that has
-// docker as well it means the other engine.
-const HostEnv = "MINICTL_HOST"
 
 // Console is one invocation's surroundings. It belongs to one goroutine until a command hands its parts on.
 type Console struct {
 	In  *streams.In
 	Out *streams.Out
 	Err *streams.Out
-	// Host is the daemon's address, such as unix:///run/minictl/minictl.sock or tcp://10.0.0.1:2375.
-	Host string
+	// Daemon says where the daemon is.
+	Daemon dial.Options
 	// Debug prints every request to the daemon on Err.
 	Debug bool
 	// Version is this program's.
@@ -41,11 +37,17 @@ type Console struct {
 
 // New wraps the streams; whether they are terminals is found out here, once.
 func New(in io.ReadCloser, out, err io.Writer) *Console {
-	host := os.Getenv(HostEnv)
-	if host == "" {
-		host = DefaultHost
+	return &Console{In: streams.NewIn(in), Out: streams.NewOut(out), Err: streams.NewOut(err)}
+}
+
+// Host is the daemon's address, such as unix:///run/minictl/minictl.sock or tcp://10.0.0.1:2376; empty while it cannot
+// be told.
+func (c *Console) Host() string {
+	t, err := c.Daemon.Resolve(c.Config())
+	if err != nil {
+		return ""
 	}
-	return &Console{In: streams.NewIn(in), Out: streams.NewOut(out), Err: streams.NewOut(err), Host: host}
+	return t.Host
 }
 
 // Client gives the daemon's client. Nothing is dialled before its first request, so that help and completion scripts
@@ -54,7 +56,11 @@ func (c *Console) Client() (*client.Client, error) {
 	if c.client != nil {
 		return c.client, nil
 	}
-	o := []client.Opt{client.WithHost(c.Host), client.WithUserAgent("minictl/" + c.Version)}
+	t, err := c.Daemon.Resolve(c.Config())
+	if err != nil {
+		return nil, err
+	}
+	o := append(t.Opts, client.WithUserAgent("minictl/"+c.Version))
 	if c.Debug {
 		o = append(o, client.WithHTTPRequestHook(func(r *http.Request) error {
 			fmt.Fprintf(c.Err, "debug: %s %s\n", r.Method, r.URL.RequestURI())
@@ -63,7 +69,7 @@ func (c *Console) Client() (*client.Client, error) {
 	}
 	cl, err := client.New(o...)
 	if err != nil {
-		return nil, fmt.Errorf("host %q: %w: want unix:///PATH or tcp://HOST:PORT", c.Host, err)
+		return nil, fmt.Errorf("host %q: %w", t.Host, err)
 	}
 	c.client = cl
 	return cl, nil
@@ -73,6 +79,9 @@ func (c *Console) Client() (*client.Client, error) {
 // file is reported and treated as empty: it must not stop a command that needs none of it.
 func (c *Console) Config() *configfile.ConfigFile {
 	if c.config == nil {
+		if c.Daemon.ConfigDir != "" {
+			config.SetDir(c.Daemon.ConfigDir)
+		}
 		c.config = config.LoadDefaultConfigFile(c.Err)
 	}
 	return c.config
@@ -115,13 +124,23 @@ func Exit(code int, err error) error {
 
 // Explain turns an error that a user meets often into one line that says what to do.
 func (c *Console) Explain(err error) string {
-	switch {
-	case unreachable(err) && errors.Is(c.probe(), os.ErrPermission):
-		return fmt.Sprintf("cannot reach the minictl daemon at %s: permission denied: use sudo", c.Host)
-	case unreachable(err):
-		return fmt.Sprintf("cannot reach the minictl daemon at %s: is it running? start it with \"minictl daemon\"", c.Host)
+	said, remote := dial.RemoteError(err)
+	if !remote && !unreachable(err) {
+		return err.Error()
 	}
-	return err.Error()
+	host := c.Host()
+	head := "cannot reach the minictl daemon at " + host + ": "
+	switch cause := c.probe(); {
+	case remote:
+		return head + said + ": minictl has to be installed there, and the user to be root or in the group minictl"
+	case errors.Is(cause, os.ErrPermission):
+		return head + "permission denied: use sudo, or join the group minictl"
+	case strings.HasPrefix(host, "tcp://") && cause != nil:
+		return head + cause.Error()
+	case strings.HasPrefix(host, "tcp://"):
+		return head + err.Error()
+	}
+	return head + `is it running? start it with "minictl daemon"`
 }
 
 // unreachable knows both the client's own class and a failed dial from requests that the client does not make itself.

@@ -206,7 +206,7 @@ func proxyEnv(c *console.Console, env []string) []string {
 		given[cutKey(e)] = &e
 	}
 	var out []string
-	for k, v := range c.Config().ParseProxyConfig(c.Host, nil) {
+	for k, v := range c.Config().ParseProxyConfig(c.Host(), nil) {
 		if _, set := given[k]; !set && v != nil {
 			out = append(out, k+"="+*v)
 		}

@@ -67,8 +67,7 @@ func newHistoryCommand(c *console.Console) *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	// docker's -H for it is ours for the daemon's address, wherever it stands.
-	fs.BoolVar(&o.human, "human", true, "Print sizes and dates in human readable format")
+	fs.BoolVarP(&o.human, "human", "H", true, "Print sizes and dates in human readable format")
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
 	fs.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 	fs.StringVar(&o.format, "format", "", console.FormatHelp)

@@ -110,12 +110,12 @@ type connectOptions struct {
 	linkLocal  []string
 	links      opts.ListOpts
 	aliases    []string
-	driverOpts *opts.MapOpts
+	driverOpts []string
 	gwPriority int
 }
 
 func newConnectCommand(c *console.Console) *cobra.Command {
-	o := connectOptions{links: opts.NewListOpts(opts.ValidateLink), driverOpts: opts.NewMapOpts(nil, nil)}
+	o := connectOptions{links: opts.NewListOpts(opts.ValidateLink)}
 	cmd := &cobra.Command{
 		Use:                   "connect [OPTIONS] NETWORK CONTAINER",
 		Short:                 "Connect a container to a network",
@@ -143,7 +143,7 @@ func newConnectCommand(c *console.Console) *cobra.Command {
 	fs.StringSliceVar(&o.linkLocal, "link-local-ip", nil, "Add a link-local address for the container")
 	fs.Var(&o.links, "link", "Add link to another container")
 	fs.StringSliceVar(&o.aliases, "alias", nil, "Add network-scoped alias for the container")
-	fs.Var(o.driverOpts, "driver-opt", "Driver options for the network")
+	fs.StringSliceVar(&o.driverOpts, "driver-opt", nil, "Driver options for the network")
 	fs.IntVar(&o.gwPriority, "gw-priority", 0,
 		"Highest gw-priority provides the default gateway. Accepts positive and negative values.")
 	return cmd
@@ -160,7 +160,7 @@ func (o *connectOptions) endpoint() (*network.EndpointSettings, error) {
 		ipam.LinkLocalIPs = append(ipam.LinkLocalIPs, a)
 	}
 	ep := &network.EndpointSettings{Links: o.links.GetSlice(), Aliases: o.aliases,
-		DriverOpts: o.driverOpts.GetAll(), GwPriority: o.gwPriority}
+		DriverOpts: opts.ConvertKVStringsToMap(o.driverOpts), GwPriority: o.gwPriority}
 	if ipam.IPv4Address.IsValid() || ipam.IPv6Address.IsValid() || len(ipam.LinkLocalIPs) > 0 {
 		ep.IPAMConfig = ipam
 	}

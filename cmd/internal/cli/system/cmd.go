@@ -15,6 +15,6 @@ func Commands(c *console.Console, version string) []*cobra.Command {
 // NewCommand gives minictl system, with docker's names for the same commands.
 func NewCommand(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{Use: "system COMMAND", Short: "Show the daemon's state", Example: "  minictl system info"}
-	cmd.AddCommand(newInfoCommand(c), newEventsCommand(c), newDfCommand(c), newPruneCommand(c))
+	cmd.AddCommand(newInfoCommand(c), newEventsCommand(c), newDfCommand(c), newPruneCommand(c), newDialStdioCommand(c))
 	return cmd
 }

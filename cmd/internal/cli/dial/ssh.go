@@ -1,0 +1,35 @@
+package dial
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/docker/cli/cli/connhelper/commandconn"
+	"github.com/docker/cli/cli/connhelper/ssh"
+)
+
+// sshDialer runs "minictl system dial-stdio" on the other host for each connection, as docker's client runs docker's.
+// The user's own ssh configuration, keys and agent are used. A path in the URL names the daemon's socket there.
+func sshDialer(u *url.URL) (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
+	spec, err := ssh.NewSpec(u)
+	if err != nil {
+		return nil, err
+	}
+	remote := []string{"minictl", "system", "dial-stdio"}
+	if strings.Trim(spec.Path, "/") != "" {
+		remote = []string{"minictl", "--host=unix://" + spec.Path, "system", "dial-stdio"}
+	}
+	args, err := spec.Command([]string{"-o", "ConnectTimeout=30", "-T"}, remote...)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, _, _ string) (net.Conn, error) { return commandconn.New(ctx, "ssh", args...) }, nil
+}
+
+// RemoteError is what ssh or the program on the other host said, out of the client's error for a connection over ssh.
+func RemoteError(err error) (string, bool) {
+	_, said, ok := strings.Cut(err.Error(), "stderr=")
+	return strings.Join(strings.Fields(said), " "), ok
+}

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// load reads a command line and, unless it is empty, a file's text.
+func load(t *testing.T, file string, args ...string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "daemon.json")
+	if file != "" {
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{"--config-file", path}, args...)
+	}
+	c := Config{Version: "1"}
+	fs := pflag.NewFlagSet("daemon", pflag.ContinueOnError)
+	c.Flags(fs)
+	fs.Bool("cleanup", false, "")
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	if file == "" {
+		c.File = path // not there, and not asked for
+	}
+	return c, c.Load(fs)
+}
+
+func TestFileAndFlags(t *testing.T) {
+	c, err := load(t, `{"hosts": ["unix:///a.sock", "unix:///b.sock"], "debug": true, "node-name": "n1", "exec-root": "/e"}`,
+		"--data-root", "/d")
+	if err != nil || !c.Debug || c.NodeName != "n1" || c.DataRoot != "/d" || c.ExecRoot != "/e" ||
+		strings.Join(c.Hosts, " ") != "unix:///a.sock unix:///b.sock" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, empty := range []string{"{}", " ", ""} {
+		if c, err := load(t, empty); err != nil || strings.Join(c.Hosts, " ") != "unix:///run/minictl/minictl.sock" || c.NodeName == "" {
+			t.Errorf("%q: %+v, %v", empty, c, err)
+		}
+	}
+	c, fs := Config{}, pflag.NewFlagSet("daemon", pflag.ContinueOnError)
+	c.Flags(fs)
+	if err := fs.Parse([]string{"--config-file", "/nonexistent/x.json"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Load(fs); err == nil || !strings.Contains(err.Error(), "/nonexistent/x.json") {
+		t.Errorf("a file that was asked for is not there: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct{ name, file, args, want string }{
+		{"both", `{"debug": false}`, "--debug", "specified both as a flag and in the configuration file: debug: (from flag: true, from file: false)"},
+		{"both, hosts", `{"hosts": ["unix:///a"]}`, "-H unix:///b", "specified both as a flag and in the configuration file: hosts: "},
+		{"unknown", `{"bip": "10.0.0.1/24", "data-rot": "/x"}`, "", "don't match any configuration option: bip, data-rot"},
+		{"singular", `{"host": ["unix:///a"]}`, "", "don't match any configuration option: host"},
+		{"a command", `{"cleanup": true}`, "", "don't match any configuration option: cleanup"},
+		{"another file", `{"config-file": "/x"}`, "", "don't match any configuration option: config-file"},
+		{"kind", `{"debug": "true"}`, "", `debug: want true or false, not "true"`},
+		{"null", `{"node-name": null}`, "", "node-name: want a string, not null"},
+		{"list", `{"hosts": "unix:///a"}`, "", `hosts: want a list of strings, not "unix:///a"`},
+		{"syntax", `{"debug": true`, "", "invalid JSON"},
+		{"trailing", `{} {}`, "", "there is more after the object's end"},
+		{"no object", `[]`, "", "invalid JSON"},
+		{"value", `{"log-format": "xml"}`, "", `--log-format "xml": want text or json`},
+		{"relative", `{"data-root": "x"}`, "", "is not an absolute path"},
+		{"bridge", "", "--gateway-bridge a-name-that-is-too-long", "a network interface's name has"},
+		{"scheme", "", "-H http://x", "want unix:///PATH, tcp://ADDRESS:PORT or fd://"},
+		{"relative socket", "", "-H unix://x.sock", "want an absolute path"},
+		{"no address", "", "-H tcp://", "want tcp://ADDRESS:PORT"},
+		{"plain to all", "", "-H tcp://0.0.0.0:2375", "whoever reaches it is root on this host: add --tlsverify with"},
+		{"plain to all, no address", "", "-H tcp://:2375", "whoever reaches it is root"},
+		{"plain by name", "", "-H tcp://host1:2375", "whoever reaches it is root"},
+		{"plain, 6", "", "-H tcp://[::]:2375", "whoever reaches it is root"},
+		{"unverified", "", "-H tcp://0.0.0.0:2376 --tls", "add --tlsverify, or say --tlsverify=false"},
+		{"unverified by file", `{"tls": true, "hosts": ["tcp://0.0.0.0"]}`, "", "add --tlsverify, or say"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := load(t, c.file, strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for _, c := range []struct{ file, args, want string }{
+		{"", "-H tcp://127.0.0.1", "tcp://127.0.0.1:2375"},
+		{"", "-H tcp://127.9.9.9:1 -H tcp://[::1]:2 -H tcp://localhost:3", "tcp://127.9.9.9:1 tcp://[::1]:2 tcp://localhost:3"},
+		{"", "-H tcp://10.0.0.1 --tlsverify", "tcp://10.0.0.1:2376"},
+		{"", "-H tcp://[fd00::1] --tlsverify", "tcp://[fd00::1]:2376"},
+		{"", "-H tcp://0.0.0.0:1 --tls=false", "tcp://0.0.0.0:1"},
+		{`{"tls": false}`, "-H tcp://0.0.0.0:1", "tcp://0.0.0.0:1"},
+		{"", "-H tcp://0.0.0.0 --tlsverify=false", "tcp://0.0.0.0:2376"},
+		{`{"tlsverify": true, "hosts": ["tcp://:2376", "unix:///x"]}`, "", "tcp://:2376 unix:///x"},
+		{"", "-H fd:// -H fd://api", "fd:// fd://api"},
+	} {
+		cfg, err := load(t, c.file, strings.Fields(c.args)...)
+		if err != nil {
+			t.Errorf("%s %s: %v", c.file, c.args, err)
+			continue
+		}
+		hosts, err := cfg.Listeners()
+		var got []string
+		for _, h := range hosts {
+			got = append(got, h.String())
+		}
+		if err != nil || strings.Join(got, " ") != c.want {
+			t.Errorf("%s %s: %v, %v", c.file, c.args, got, err)
+		}
+	}
+}
+
+// A file that asks for what cannot be had is refused, and never read as something else; nothing panics.
+func FuzzFile(f *testing.F) {
+	for _, s := range []string{`{"hosts":["unix:///a"],"debug":true}`, `{"tls":false}`, `{"a":{"b":[1]}}`, "[]", "null", `{"debug":1}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var c Config
+		fs := pflag.NewFlagSet("daemon", pflag.ContinueOnError)
+		c.Flags(fs)
+		if apply(text, fs) != nil {
+			return
+		}
+		c.TLS.given(fs)
+		if c.complete() != nil {
+			return
+		}
+		hosts, err := c.Listeners()
+		if err != nil || len(hosts) == 0 {
+			t.Fatalf("accepted, but serves on %v, %v", hosts, err)
+		}
+		for _, h := range hosts {
+			if h.Proto == "tcp" && c.TLS.Protects(h.Addr) != nil {
+				t.Fatalf("accepted: %s", h)
+			}
+		}
+	})
+}
+
+// Fixed knows every setting but those that can change: a new field must be put somewhere.
+func TestFixedNamesWhatCannotChange(t *testing.T) {
+	a, err := load(t, `{}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ file, want string }{
+		{`{"debug": true}`, ""},
+		{`{"hosts": ["unix:///a"]}`, "hosts"},
+		{`{"group": "g"}`, "group"},
+		{`{"tlsverify": true}`, "tls settings"},
+		{`{"tlscacert": "/x"}`, "tls settings"},
+		{`{"data-root": "/x"}`, "data-root"},
+		{`{"exec-root": "/run/minictl2", "hosts": ["unix:///run/minictl/minictl.sock"]}`, "exec-root"},
+		{`{"pidfile": "/x"}`, "pidfile"},
+		{`{"log-format": "json"}`, "log-format"},
+		{`{"node-name": "x"}`, "node-name"},
+		{`{"gateway-bridge": "x"}`, "gateway-bridge"},
+		{`{"containerd": "/x"}`, "containerd"},
+		{`{"web": "off"}`, "web"},
+	} {
+		b, err := load(t, c.file)
+		if got := strings.Join(a.Fixed(b), " "); err != nil || got != c.want {
+			t.Errorf("%s: %q, %v", c.file, got, err)
+		}
+	}
+}
