@@ -38,7 +38,7 @@ type Spec struct {
 }
 
 // Short is the ID as tables show it.
-func (s *Spec) Short() string { return s.ID[:12] }
+func (s *Spec) Short() string { return s.ID[:shortID] }
 
 // Hostname is the name the container calls itself.
 func (s *Spec) Hostname() string { return s.Config.Hostname }

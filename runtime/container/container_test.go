@@ -65,7 +65,7 @@ func TestValidate(t *testing.T) {
 		{"bad variable", mobycontainer.Config{Env: []string{"=x"}}, mobycontainer.HostConfig{}, errdefs.IsInvalidArgument, "environment"},
 		{"links", mobycontainer.Config{}, mobycontainer.HostConfig{Links: []string{"a:b"}}, errdefs.IsNotImplemented, "--link on the default bridge"},
 		{"several at once", mobycontainer.Config{}, mobycontainer.HostConfig{StorageOpt: map[string]string{"size": "1"}, Links: []string{"a"}}, errdefs.IsNotImplemented, "--link on the default bridge, --storage-opt"},
-		{"image mounts", mobycontainer.Config{}, mobycontainer.HostConfig{Mounts: []mount.Mount{{Type: "image"}}}, errdefs.IsNotImplemented, "--mount type=image"},
+		{"image mounts", mobycontainer.Config{}, mobycontainer.HostConfig{Mounts: []mount.Mount{{Type: "image", Source: "x", Target: "/x"}}}, errdefs.IsNotImplemented, "--mount type=image"},
 	} {
 		err := Validate(&c.c, &c.h)
 		if (c.is == nil) != (err == nil) || err != nil && (!c.is(err) || !strings.Contains(err.Error(), c.text)) {

@@ -22,6 +22,10 @@ type Mount struct {
 	// Propagation is a bind's: rprivate and its kin.
 	Propagation string `json:"propagation,omitempty"`
 	Mode        string `json:"mode,omitempty"` // -v's options as inspect shows them
+	// NonRecursive binds what is at the source alone, and not what is mounted below it.
+	NonRecursive bool `json:"nonRecursive,omitempty"`
+	// ReadOnlyBelow says whether what is mounted below the source of a read-only mount is read-only as well.
+	ReadOnlyBelow ReadOnlyBelow `json:"readOnlyBelow,omitempty"`
 	// Create asks for a missing source to be made as a folder: docker's rule for -v, not for --mount.
 	Create bool `json:"create,omitempty"`
 	NoCopy bool `json:"noCopy,omitempty"` // the image's content is not for an empty volume
@@ -98,6 +102,13 @@ func fromMount(w mount.Mount) Mount {
 			m.Create = o.CreateMountpoint
 			if o.Propagation != "" {
 				m.Propagation = string(o.Propagation)
+			}
+			m.NonRecursive = o.NonRecursive
+			switch {
+			case o.ReadOnlyNonRecursive:
+				m.ReadOnlyBelow = ReadOnlyNever
+			case o.ReadOnlyForceRecursive:
+				m.ReadOnlyBelow = ReadOnlyForced
 			}
 		}
 		return m

@@ -142,3 +142,61 @@ func FuzzMounts(f *testing.F) {
 		}
 	})
 }
+
+func TestMountOptions(t *testing.T) {
+	bind := func(o mount.BindOptions) mount.Mount {
+		return mount.Mount{Type: mount.TypeBind, Source: "/a", Target: "/b", ReadOnly: true, BindOptions: &o}
+	}
+	for _, tt := range []struct {
+		m    mount.Mount
+		want Mount
+	}{
+		{bind(mount.BindOptions{}), Mount{}},
+		{bind(mount.BindOptions{CreateMountpoint: true}), Mount{Create: true}},
+		{bind(mount.BindOptions{NonRecursive: true}), Mount{NonRecursive: true}},
+		{bind(mount.BindOptions{ReadOnlyNonRecursive: true}), Mount{ReadOnlyBelow: ReadOnlyNever}},
+		{bind(mount.BindOptions{ReadOnlyForceRecursive: true}), Mount{ReadOnlyBelow: ReadOnlyForced}},
+	} {
+		got, err := Mounts(&container.HostConfig{Mounts: []mount.Mount{tt.m}})
+		if err != nil || got[0].Create != tt.want.Create || got[0].NonRecursive != tt.want.NonRecursive || got[0].ReadOnlyBelow != tt.want.ReadOnlyBelow {
+			t.Errorf("%+v: %+v, %v", tt.m.BindOptions, got, err)
+		}
+	}
+}
+
+func TestValidateMounts(t *testing.T) {
+	for _, tt := range []struct {
+		m    mount.Mount
+		want string // part of the refusal; empty: none
+	}{
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b"}, ""},
+		{mount.Mount{Type: "bind", Source: "/a"}, "field Target must not be empty"},
+		{mount.Mount{Type: "bind", Target: "/b"}, "field Source must not be empty"},
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b/.."}, "destination can't be '/'"},
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b", VolumeOptions: &mount.VolumeOptions{}}, `"bind": field VolumeOptions must not be specified`},
+		{mount.Mount{Type: "volume", Target: "/b", BindOptions: &mount.BindOptions{}}, `"volume": field BindOptions must not be specified`},
+		{mount.Mount{Type: "volume", Target: "/b", TmpfsOptions: &mount.TmpfsOptions{}}, "field TmpfsOptions"},
+		{mount.Mount{Type: "volume", Target: "/b", ReadOnly: true}, "must not set ReadOnly mode when using anonymous volumes"},
+		{mount.Mount{Type: "tmpfs", Target: "/b", Source: "x"}, "field Source must not be specified"},
+		{mount.Mount{Type: "tmpfs", Target: "/b", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"exec"}}}}, ""},
+		{mount.Mount{Type: "tmpfs", Target: "/b", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5"}}}}, `invalid option "uid=5"`},
+		{mount.Mount{Type: "tmpfs", Target: "/b", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{}}}}, `invalid option`},
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b", BindOptions: &mount.BindOptions{Propagation: "x"}}, "invalid propagation mode: x"},
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b", BindOptions: &mount.BindOptions{ReadOnlyForceRecursive: true}}, "mount options conflict: !ReadOnly"},
+		{mount.Mount{Type: "bind", Source: "/a", Target: "/b", ReadOnly: true, BindOptions: &mount.BindOptions{ReadOnlyForceRecursive: true, ReadOnlyNonRecursive: true}}, "mount options conflict: ReadOnlyNonRecursive"},
+	} {
+		err := Validate(&container.Config{}, &container.HostConfig{Mounts: []mount.Mount{tt.m}})
+		if tt.want == "" && err != nil || tt.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v, want %q", tt.m, err, tt.want)
+		}
+	}
+	for tmpfs, want := range map[string]string{
+		"/t": "", "/t:": "", "/t:size=1m,mode=700,exec,ro": "", "t": "must be absolute", "/": "destination can't be '/'", "/t:sise=1": "sise=1", "/t:size=": "size=", "/t:exec=1": "exec=1", "/t:,": `""`,
+	} {
+		target, options, _ := strings.Cut(tmpfs, ":")
+		err := Validate(&container.Config{}, &container.HostConfig{Tmpfs: map[string]string{target: options}})
+		if want == "" && err != nil || want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("--tmpfs %s: %v, want %q", tmpfs, err, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -36,6 +37,9 @@ func ValidateResources(r *container.Resources) error {
 		if c.bad {
 			return refused("%s", c.text)
 		}
+	}
+	if slices.Contains(r.Ulimits, nil) {
+		return refused("invalid ulimit: null")
 	}
 	if s := r.MemorySwappiness; s != nil && (*s < -1 || *s > 100) {
 		return refused("Invalid value: %d, valid memory swappiness range is 0-100", *s)
@@ -73,6 +77,9 @@ func UpdateResources(now, change container.Resources) (container.Resources, erro
 	if change.CpusetMems != "" {
 		now.CpusetMems = change.CpusetMems
 	}
+	if change.BlkioWeight != 0 {
+		now.BlkioWeight = change.BlkioWeight
+	}
 	if change.PidsLimit != nil {
 		now.PidsLimit = change.PidsLimit
 	}
@@ -107,12 +114,43 @@ func validateModes(h *container.HostConfig) error {
 		return fmt.Errorf("invalid IPC mode: %s: %w", h.IpcMode, errdefs.ErrInvalidArgument)
 	case !h.PidMode.Valid():
 		return fmt.Errorf("invalid PID mode: %s: %w", h.PidMode, errdefs.ErrInvalidArgument)
+	case !h.UTSMode.Valid():
+		return fmt.Errorf("invalid UTS mode: %s: %w", h.UTSMode, errdefs.ErrInvalidArgument)
 	case !h.CgroupnsMode.Valid():
 		return fmt.Errorf("invalid cgroup namespace mode: %s: %w", h.CgroupnsMode, errdefs.ErrInvalidArgument)
+	case h.Umask != nil && *h.Umask > 0o777:
+		return refused("invalid umask %#o: want at most 0777", *h.Umask)
 	case h.ShmSize < 0:
 		return refused("SHM size can not be less than 0")
 	case h.OomScoreAdj < -1000 || h.OomScoreAdj > 1000:
 		return refused("Invalid value %d, range for oom score adj is [-1000, 1000]", h.OomScoreAdj)
+	}
+	return nil
+}
+
+// ValidateShared refuses what a container cannot have of its own since its namespace is another's, in docker's words. It
+// judges the user's wishes alone: the image's are not yet merged in.
+func ValidateShared(c *container.Config, h *container.HostConfig) error {
+	if h.UTSMode.IsHost() && c.Hostname != "" {
+		return refused("conflicting options: hostname and the UTS mode")
+	}
+	if !h.NetworkMode.IsContainer() {
+		return nil
+	}
+	for _, x := range []struct {
+		given bool
+		what  string
+	}{
+		{c.Hostname != "", "hostname and the network mode"},
+		{len(h.Links) > 0, "container type network can't be used with links. This would result in undefined behavior"},
+		{len(h.DNS) > 0, "dns and the network mode"},
+		{len(h.ExtraHosts) > 0, "custom host-to-IP mapping and the network mode"},
+		{len(h.PortBindings) > 0 || h.PublishAllPorts, "port publishing and the container type network mode"},
+		{len(c.ExposedPorts) > 0, "port exposing and the container type network mode"},
+	} {
+		if x.given {
+			return refused("conflicting options: %s", x.what)
+		}
 	}
 	return nil
 }

@@ -11,45 +11,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// Unsupported names the wishes that minictl cannot honour yet, as the flags users know. A wish is refused rather than
-// ignored: a limit that silently does not hold is worse than none.
-func Unsupported(c *container.Config, h *container.HostConfig) []string {
-	var out []string
-	add := func(cond bool, flag string) {
-		if cond {
-			out = append(out, flag)
-		}
-	}
-	add(h.LogConfig.Type != "" && h.LogConfig.Type != "json-file" && h.LogConfig.Type != "none", "--log-driver "+h.LogConfig.Type)
-	add(len(h.LogConfig.Config) > 0, "--log-opt")
-	add(h.VolumeDriver != "" && h.VolumeDriver != "local", "--volume-driver "+h.VolumeDriver)
-	add(h.Cgroup != "", "--cgroup "+string(h.Cgroup))
-	// On user-defined networks docker's clients say it twice, and there the endpoint's is the one that counts.
-	add(len(h.Links) > 0 && (h.NetworkMode == "" || !h.NetworkMode.IsUserDefined()), "--link on the default bridge")
-	add(h.CgroupParent != "", "--cgroup-parent")
-	add(len(h.StorageOpt) > 0, "--storage-opt")
-	add(h.Runtime != "" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2", "--runtime "+h.Runtime)
-	add(len(h.DeviceRequests) > 0, "--gpus")
-	add(h.BlkioWeight != 0 || len(h.BlkioWeightDevice) > 0, "--blkio-weight")
-	add(len(h.BlkioDeviceReadBps)+len(h.BlkioDeviceWriteBps)+len(h.BlkioDeviceReadIOps)+len(h.BlkioDeviceWriteIOps) > 0, "--device-read-bps and its kin")
-	add(h.CPURealtimePeriod != 0 || h.CPURealtimeRuntime != 0, "--cpu-rt-runtime")
-	add(h.Isolation != "" && !h.Isolation.IsDefault(), "--isolation")
-	add(h.UsernsMode != "" && !h.UsernsMode.IsHost(), "--userns "+string(h.UsernsMode))
-	for _, o := range h.SecurityOpt {
-		name, _, _ := strings.Cut(o, "=")
-		name, _, _ = strings.Cut(name, ":")
-		add(name != "no-new-privileges" && o != "seccomp=unconfined" && o != "seccomp:unconfined" && name != "label" && o != "apparmor=unconfined", "--security-opt "+o)
-	}
-	for _, m := range h.Mounts {
-		add(m.Type != "bind" && m.Type != "tmpfs" && m.Type != "volume", "--mount type="+string(m.Type))
-		if o := m.VolumeOptions; o != nil {
-			add(o.Subpath != "", "--mount volume-subpath")
-			add(o.DriverConfig != nil && o.DriverConfig.Name != "" && o.DriverConfig.Name != "local", "--mount volume-driver")
-		}
-	}
-	return out
-}
-
 // Validate refuses what can never work, with docker's status.
 func Validate(c *container.Config, h *container.HostConfig) error {
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
@@ -68,6 +29,15 @@ func Validate(c *container.Config, h *container.HostConfig) error {
 		return err
 	}
 	if err := validateModes(h); err != nil {
+		return err
+	}
+	if _, err := NewSecurity(h.SecurityOpt); err != nil {
+		return err
+	}
+	if err := validateMounts(h); err != nil {
+		return err
+	}
+	if err := validateLog(&h.LogConfig); err != nil {
 		return err
 	}
 	if err := validateHealth(c.Healthcheck); err != nil {

@@ -28,6 +28,8 @@ type TaskOptions struct {
 	// LogMaxSize (bytes) and LogMaxFiles rotate the log; 0: never.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// LogAttrs are kept with each line.
+	LogAttrs map[string]string
 	// StdinOnce ends the container's input with the first client's.
 	TTY, OpenStdin, StdinOnce bool
 	// Netns is the path of the network namespace; "" leaves it to Spec.
@@ -80,7 +82,7 @@ func (r *Runtime) NewTask(ctx context.Context, id string, o TaskOptions) (*Task,
 	}
 	t := r.newTask(id, spec)
 	stdio := wire.Stdio{
-		Socket: t.socket, LogDir: o.LogDir, MaxSize: o.LogMaxSize, MaxFiles: o.LogMaxFiles,
+		Socket: t.socket, LogDir: o.LogDir, MaxSize: o.LogMaxSize, MaxFiles: o.LogMaxFiles, Attrs: o.LogAttrs,
 		TTY: o.TTY, Stdin: o.OpenStdin, StdinOnce: o.StdinOnce,
 	}
 	t.tty = o.TTY

@@ -18,7 +18,7 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC)
 
 func newWriter(t *testing.T, dir string, l Limits) *Writer {
 	t.Helper()
-	w, err := NewWriter(dir, l)
+	w, err := NewWriter(dir, l, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,4 +337,27 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d entries", n)
 		}
 	})
+}
+
+// TestFilesKeepToTheirSize: a burst in one Write is spread over the files like lines that come one by one.
+func TestFilesKeepToTheirSize(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir, Limits{MaxSize: 1000, MaxFiles: 4})
+	var burst strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&burst, "line %d\n", i)
+	}
+	w.Write(Stdout, []byte(burst.String()), time.Now())
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 4 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if fi, err := f.Info(); err != nil || fi.Size() > 1000 || f.Name() != fileName && fi.Size() < 900 {
+			t.Errorf("%s has %d bytes, %v", f.Name(), fi.Size(), err)
+		}
+	}
+	if got := text(collect(t, dir, Options{Tail: -1})); !strings.HasSuffix(burst.String(), got) || len(got) < 300 {
+		t.Errorf("%d bytes that are not the end of what was written", len(got))
+	}
 }

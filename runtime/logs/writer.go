@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -31,6 +32,7 @@ type Limits struct {
 type Writer struct {
 	dir    string
 	limits Limits
+	attrs  map[string]string // of every entry
 
 	mu      sync.Mutex
 	file    *os.File
@@ -52,12 +54,12 @@ type stream struct {
 }
 
 // NewWriter opens the log in dir, which is made if absent. An entry that a
-// power failure cut in half is removed.
-func NewWriter(dir string, l Limits) (*Writer, error) {
+// power failure cut in half is removed. Each entry is given attrs.
+func NewWriter(dir string, l Limits, attrs map[string]string) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	w := &Writer{dir: dir, limits: l, streams: map[string]*stream{}}
+	w := &Writer{dir: dir, limits: l, attrs: attrs, streams: map[string]*stream{}}
 	if err := w.open(os.O_APPEND); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -164,7 +166,7 @@ func (w *Writer) flush(s *stream, n int) {
 	if n == 0 {
 		return
 	}
-	w.append(Entry{Time: s.since, Stream: s.name, Line: s.held[:n]})
+	w.append(Entry{Time: s.since, Stream: s.name, Line: s.held[:n], Attrs: w.attrs})
 	s.held = s.held[:copy(s.held, s.held[n:])]
 }
 
@@ -183,15 +185,29 @@ func (w *Writer) flushHeld(s *stream) {
 // append encodes an entry behind those of the same Write, so that a burst of
 // short lines is one system call.
 func (w *Writer) append(e Entry) {
-	if w.dropped > 0 && len(w.buf) == 0 {
-		note := fmt.Sprintf("minictl: %d log entries lost: %v\n", w.dropped, w.cause)
-		w.buf = appendEntry(w.buf, Entry{Time: e.Time, Stream: Stderr, Line: []byte(note)})
-		w.noted = true
-	}
+	w.note(e.Time)
+	start := len(w.buf)
 	w.buf = appendEntry(w.buf, e)
+	if max := w.limits.MaxSize; max > 0 && start > 0 && w.size+int64(len(w.buf)) > max {
+		last := slices.Clone(w.buf[start:]) // it is the first in the next file
+		w.buf = w.buf[:start]
+		w.commit()
+		w.note(e.Time)
+		w.buf = append(w.buf, last...)
+	}
 	if len(w.buf) >= 4*MaxLine {
 		w.commit()
 	}
+}
+
+// note begins a batch with a report of what was dropped.
+func (w *Writer) note(at time.Time) {
+	if w.dropped == 0 || len(w.buf) > 0 {
+		return
+	}
+	text := fmt.Sprintf("minictl: %d log entries lost: %v\n", w.dropped, w.cause)
+	w.buf = appendEntry(w.buf, Entry{Time: at, Stream: Stderr, Line: []byte(text)})
+	w.noted = true
 }
 
 // commit writes the encoded entries; all or none of them count.

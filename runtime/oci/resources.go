@@ -44,6 +44,7 @@ func resources(h *mobycontainer.HostConfig) *specs.LinuxResources {
 func UpdatedResources(h *mobycontainer.HostConfig) *specs.LinuxResources {
 	r := resources(h)
 	r.Devices = nil
+	r.BlockIO = blockIO(&mobycontainer.HostConfig{Resources: mobycontainer.Resources{BlkioWeight: h.BlkioWeight}}, nil)
 	if h.PidsLimit != nil && *h.PidsLimit <= 0 { // an absent limit would leave the old one in force
 		unlimited := int64(-1)
 		r.Pids = &specs.LinuxPids{Limit: &unlimited}

@@ -9,6 +9,8 @@ import (
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // defaultCapabilities is docker's set.
@@ -72,10 +74,15 @@ func capabilityNames(names []string) ([]string, error) {
 	return out, nil
 }
 
-// security closes what docker closes: kernel files, and system calls by its default seccomp profile.
-func security(s *specs.Spec, h *mobycontainer.HostConfig) error {
+// security closes what docker closes: kernel files, and system calls by its default seccomp profile. A privileged
+// container has a profile only if one was given.
+func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security) error {
+	var err error
 	if h.Privileged {
-		return nil
+		if sec.Seccomp != "" && sec.Seccomp != container.Unconfined {
+			s.Linux.Seccomp, err = loadProfile(sec.Seccomp, s)
+		}
+		return err
 	}
 	s.Linux.MaskedPaths = []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
@@ -88,19 +95,47 @@ func security(s *specs.Spec, h *mobycontainer.HostConfig) error {
 	if h.ReadonlyPaths != nil {
 		s.Linux.ReadonlyPaths = h.ReadonlyPaths
 	}
-	if slices.Contains(h.SecurityOpt, "seccomp=unconfined") || slices.Contains(h.SecurityOpt, "seccomp:unconfined") {
-		return nil
+	switch sec.Seccomp {
+	case container.Unconfined:
+	case "":
+		s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s)
+	default:
+		s.Linux.Seccomp, err = loadProfile(sec.Seccomp, s)
 	}
-	profile, err := seccomp.GetDefaultProfile(s)
 	if err != nil {
 		return fmt.Errorf("make seccomp profile: %w", err)
 	}
-	s.Linux.Seccomp = profile
 	return nil
 }
 
-func isNoNewPrivileges(o string) bool {
-	return o == "no-new-privileges" || o == "no-new-privileges=true" || o == "no-new-privileges:true"
+func loadProfile(text string, s *specs.Spec) (*specs.LinuxSeccomp, error) {
+	p, err := seccomp.LoadProfile(text, s)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return p, nil
+}
+
+// ValidateSeccomp refuses a profile that cannot be read.
+func ValidateSeccomp(sec container.Security) error {
+	if sec.Seccomp == "" || sec.Seccomp == container.Unconfined {
+		return nil
+	}
+	_, err := loadProfile(sec.Seccomp, &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}})
+	return err
+}
+
+// AppArmor is the profile that a container's processes run under; empty where the kernel has none.
+func AppArmor(h *mobycontainer.HostConfig, sec container.Security, host Host) string {
+	switch {
+	case host.AppArmor == "":
+		return ""
+	case sec.AppArmor != "":
+		return sec.AppArmor
+	case h.Privileged:
+		return container.Unconfined
+	}
+	return host.AppArmor
 }
 
 // CapabilityNames gives the names of the bits in a capability set, by the numbers of linux/capability.h.

@@ -24,6 +24,12 @@ type Host struct {
 	Capabilities []string                     // the daemon's bounding set: runc refuses to give what the machine lacks
 	CgroupParent string                       // path below each controller's root
 	CgroupV2     bool
+	// Missing are the wishes that this machine's kernel has no means for, as the flags users know.
+	Missing []string
+	// AppArmor is the profile that containers get by default; empty: the kernel has no AppArmor.
+	AppArmor string
+	// RecursiveReadOnly: the kernel can make what is mounted below a mount read-only too (mount_setattr(2), Linux 5.12).
+	RecursiveReadOnly bool
 }
 
 // Wish is one container's process as it should be.
@@ -35,11 +41,13 @@ type Wish struct {
 	Mounts []specs.Mount // binds, in the order given
 	// Devices are the host's that it is given, on top of those every container has.
 	Devices []Device
-	PIDNS   string // another container's pid namespace file; empty: as the modes say
-	IPCNS   string // likewise
-	ShmDir  string // host folder that is its /dev/shm; empty: a tmpfs of its own
-	Init    string // host path of the init that runs the command; empty: the command is pid 1 itself
-	Host    Host
+	// BlockDevices are the numbers of those that have limits, by path.
+	BlockDevices map[string]specs.LinuxBlockIODevice
+	PIDNS        string // another container's pid namespace file; empty: as the modes say
+	IPCNS        string // likewise
+	ShmDir       string // host folder that is its /dev/shm; empty: a tmpfs of its own
+	Init         string // host path of the init that runs the command; empty: the command is pid 1 itself
+	Host         Host
 }
 
 // Build makes the specification. Warnings tell what had to be clamped to what this machine can give.
@@ -63,7 +71,12 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if w.Init != "" {
 		args = append([]string{initPath, "--"}, args...)
 	}
+	sec, err := container.NewSecurity(h.SecurityOpt)
+	if err != nil {
+		return nil, nil, err
+	}
 	limits := resources(h)
+	limits.BlockIO = blockIO(h, w.BlockDevices)
 	if limits.Devices, err = deviceRules(limits.Devices, h, w.Devices); err != nil {
 		return nil, nil, err
 	}
@@ -81,14 +94,16 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 				Bounding: caps, Effective: caps, Permitted: caps,
 			},
 			Rlimits:         rlimits,
-			NoNewPrivileges: slices.ContainsFunc(h.SecurityOpt, isNoNewPrivileges),
+			NoNewPrivileges: sec.NoNewPrivileges,
+			ApparmorProfile: AppArmor(h, sec, w.Host),
 		},
+		Annotations: h.Annotations,
 		Linux: &specs.Linux{
-			CgroupsPath: w.Host.CgroupParent + "/" + w.Spec.ID,
+			CgroupsPath: cgroupPath(&w),
 			Namespaces:  namespaces(h, &w),
 			Resources:   limits,
 			Devices:     nodes(w.Devices),
-			Sysctl:      h.Sysctls,
+			Sysctl:      sysctls(c, h, w.Netns != ""),
 		},
 	}
 	if h.ConsoleSize[0] > 0 && h.ConsoleSize[1] > 0 {
@@ -100,11 +115,13 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if h.UTSMode.IsHost() {
 		s.Hostname = ""
 	}
-	s.Mounts = append(defaultMounts(h, w.ShmDir), w.Mounts...)
+	s.Process.User.Umask = h.Umask
+	s.Mounts = append(defaultMounts(h, sec, w.ShmDir), w.Mounts...)
+	s.Linux.RootfsPropagation = rootPropagation(w.Mounts)
 	if w.Init != "" {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: w.Init, Options: []string{"bind", "ro"}})
 	}
-	if err := security(s, h); err != nil {
+	if err := security(s, h, sec); err != nil {
 		return nil, nil, err
 	}
 	return s, warnings, nil
@@ -161,10 +178,14 @@ func namespaces(h *mobycontainer.HostConfig, w *Wish) []specs.LinuxNamespace {
 // initPath is where docker's containers have their init, and tools look for it.
 const initPath = "/sbin/docker-init"
 
-func defaultMounts(h *mobycontainer.HostConfig, shmDir string) []specs.Mount {
+func defaultMounts(h *mobycontainer.HostConfig, sec container.Security, shmDir string) []specs.Mount {
 	ro := "ro"
 	if h.Privileged {
 		ro = "rw"
+	}
+	cgroups := ro
+	if sec.WritableCgroups {
+		cgroups = "rw"
 	}
 	shm := "size=67108864"
 	if h.ShmSize > 0 {
@@ -175,7 +196,7 @@ func defaultMounts(h *mobycontainer.HostConfig, shmDir string) []specs.Mount {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", ro}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{ro, "nosuid", "noexec", "nodev"}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{cgroups, "nosuid", "noexec", "nodev"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 	}
 	if h.IpcMode.IsHost() {
@@ -213,6 +234,10 @@ func Exec(s *container.Spec, w ExecWish) (*specs.Process, error) {
 		caps = allCapabilities()
 	}
 	caps, _ = bound(caps, w.Host.Capabilities, s.HostConfig.Privileged)
+	sec, err := container.NewSecurity(s.HostConfig.SecurityOpt)
+	if err != nil {
+		return nil, err
+	}
 	limits, _ := rlimits(s.HostConfig, w.Host.Rlimits)
 	cwd := w.Cwd
 	if cwd == "" {
@@ -223,10 +248,13 @@ func Exec(s *container.Spec, w ExecWish) (*specs.Process, error) {
 	}
 	c := *s.Config
 	c.Tty = w.TTY
+	user := w.User
+	user.Umask = s.HostConfig.Umask
 	return &specs.Process{
-		Terminal: w.TTY, User: w.User, Args: w.Args, Cwd: cwd, Rlimits: limits,
+		Terminal: w.TTY, User: user, Args: w.Args, Cwd: cwd, Rlimits: limits,
 		Env:             Env(&c, w.Home, SetEnv(slices.Clone(c.Env), w.Env)),
 		Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-		NoNewPrivileges: slices.ContainsFunc(s.HostConfig.SecurityOpt, isNoNewPrivileges),
+		NoNewPrivileges: sec.NoNewPrivileges,
+		ApparmorProfile: AppArmor(s.HostConfig, sec, w.Host),
 	}, nil
 }

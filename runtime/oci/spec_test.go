@@ -7,7 +7,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	units "github.com/docker/go-units"
+	"github.com/moby/moby/api/types/blkiodev"
 	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/minictl/minictl/runtime/container"
@@ -78,6 +80,11 @@ func TestBuildOptions(t *testing.T) {
 			return slices.Contains(b, "CAP_NET_ADMIN") && !slices.Contains(b, "CAP_NET_RAW")
 		}},
 		{"no capabilities", mobycontainer.Config{}, mobycontainer.HostConfig{CapDrop: []string{"ALL"}}, func(s *specs.Spec) bool { return len(s.Process.Capabilities.Bounding) == 0 }},
+		{"annotations", mobycontainer.Config{}, mobycontainer.HostConfig{Annotations: map[string]string{"a": "b"}}, func(s *specs.Spec) bool { return s.Annotations["a"] == "b" }},
+		{"cgroup parent", mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{CgroupParent: "../x"}}, func(s *specs.Spec) bool {
+			return s.Linux.CgroupsPath == "/x/"+strings.Repeat("a", 64)
+		}},
+		{"AppArmor is not there", mobycontainer.Config{}, mobycontainer.HostConfig{}, func(s *specs.Spec) bool { return s.Process.ApparmorProfile == "" }},
 		{"shm size", mobycontainer.Config{}, mobycontainer.HostConfig{ShmSize: 1 << 20}, func(s *specs.Spec) bool {
 			return slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool {
 				return m.Destination == "/dev/shm" && slices.Contains(m.Options, "size=1048576")
@@ -123,7 +130,11 @@ func TestClamps(t *testing.T) {
 func TestMountsAreSorted(t *testing.T) {
 	var mounts []specs.Mount
 	for _, target := range []string{"/a/b/c", "/b", "/a/b/", "/a", "/z/y", "/"} {
-		mounts = append(mounts, Bind(container.Mount{Target: target, ReadOnly: target == "/a", Propagation: map[string]string{"/b": "rslave"}[target]}, "/from"))
+		m, err := Bind(container.Mount{Target: target, ReadOnly: target == "/a", Propagation: map[string]string{"/b": "rslave"}[target]}, "/from", Host{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounts = append(mounts, m)
 	}
 	SortMounts(mounts)
 	var got []string
@@ -172,5 +183,94 @@ func TestUser(t *testing.T) {
 func TestCapabilityNames(t *testing.T) {
 	if got := CapabilityNames(1<<0 | 1<<13 | 1<<40); !slices.Equal(got, []string{"CAP_CHOWN", "CAP_NET_RAW", "CAP_CHECKPOINT_RESTORE"}) {
 		t.Errorf("%v", got)
+	}
+}
+
+func TestTmpfs(t *testing.T) {
+	got := Tmpfs(&mobycontainer.HostConfig{
+		Tmpfs:  map[string]string{"/b": "size=1m,exec", "/a": ""},
+		Mounts: []mount.Mount{{Type: "tmpfs", Target: "/c", ReadOnly: true, TmpfsOptions: &mount.TmpfsOptions{SizeBytes: 5, Mode: 0o700, Options: [][]string{{"exec"}}}}},
+	})
+	var text []string
+	for _, m := range got {
+		text = append(text, m.Destination+" "+strings.Join(m.Options, ","))
+	}
+	if want := []string{"/a noexec,nosuid,nodev", "/b noexec,nosuid,nodev,size=1m,exec", "/c noexec,nosuid,nodev,ro,size=5,mode=700,exec"}; !slices.Equal(text, want) {
+		t.Errorf("%q, want %q", text, want)
+	}
+}
+
+func TestAppArmor(t *testing.T) {
+	for _, c := range []struct {
+		host, opt  string
+		privileged bool
+		want       string
+	}{
+		{"", "", false, ""},
+		{"", "apparmor=unconfined", true, ""},
+		{"ours", "", false, "ours"},
+		{"ours", "", true, "unconfined"},
+		{"ours", "apparmor=mine", false, "mine"},
+		{"ours", "apparmor=mine", true, "mine"},
+		{"ours", "apparmor=unconfined", false, "unconfined"},
+	} {
+		w := wish(mobycontainer.Config{}, mobycontainer.HostConfig{Privileged: c.privileged})
+		if c.opt != "" {
+			w.Spec.HostConfig.SecurityOpt = []string{c.opt}
+		}
+		w.Host.AppArmor = c.host
+		s, _, err := Build(w)
+		if err != nil || s.Process.ApparmorProfile != c.want {
+			t.Errorf("%+v: %+v, %v", c, s.Process, err)
+		}
+		p, err := Exec(w.Spec, ExecWish{Args: []string{"true"}, Host: w.Host})
+		if err != nil || p.ApparmorProfile != c.want {
+			t.Errorf("%+v: exec %+v, %v", c, p, err)
+		}
+	}
+	h := &mobycontainer.HostConfig{SecurityOpt: []string{"apparmor=mine"}}
+	if err := ValidateHost(h, Host{}); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "--security-opt apparmor=mine") {
+		t.Errorf("a profile where there is no AppArmor: %v", err)
+	}
+	if err := ValidateHost(h, Host{AppArmor: "ours"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBlockIO(t *testing.T) {
+	w := wish(mobycontainer.Config{}, mobycontainer.HostConfig{Resources: mobycontainer.Resources{
+		BlkioWeight: 300, BlkioWeightDevice: []*blkiodev.WeightDevice{{Path: "/dev/a", Weight: 20}},
+		BlkioDeviceReadBps: []*blkiodev.ThrottleDevice{{Path: "/dev/b", Rate: 7}}, BlkioDeviceWriteIOps: []*blkiodev.ThrottleDevice{{Path: "/dev/a", Rate: 8}},
+	}})
+	if got := BlockDevices(&w.Spec.HostConfig.Resources); !slices.Equal(got, []string{"/dev/a", "/dev/b"}) {
+		t.Errorf("devices %v", got)
+	}
+	w.BlockDevices = map[string]specs.LinuxBlockIODevice{"/dev/a": {Major: 8, Minor: 1}, "/dev/b": {Major: 8, Minor: 2}}
+	s, _, err := Build(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.Linux.Resources.BlockIO
+	if *b.Weight != 300 || *b.WeightDevice[0].Weight != 20 || b.WeightDevice[0].Minor != 1 || b.ThrottleReadBpsDevice[0].Minor != 2 || b.ThrottleReadBpsDevice[0].Rate != 7 ||
+		b.ThrottleWriteIOPSDevice[0].Major != 8 || b.ThrottleWriteIOPSDevice[0].Rate != 8 || b.ThrottleWriteBpsDevice != nil || b.ThrottleReadIOPSDevice != nil {
+		t.Errorf("%+v", b)
+	}
+	for text, c := range map[string]struct {
+		r    mobycontainer.Resources
+		host Host
+		is   func(error) bool
+	}{
+		"--blkio-weight, --blkio-weight-device": {w.Spec.HostConfig.Resources, Host{Missing: []string{FlagBlkioWeight, FlagBlkioWeightDevice}}, errdefs.IsNotImplemented},
+		"--device-read-bps":                     {w.Spec.HostConfig.Resources, Host{Missing: []string{FlagDeviceReadBps}}, errdefs.IsNotImplemented},
+		"from 10 to 1000":                       {mobycontainer.Resources{BlkioWeight: 1001}, Host{}, errdefs.IsInvalidArgument},
+		"/dev/x has 9":                          {mobycontainer.Resources{BlkioWeightDevice: []*blkiodev.WeightDevice{{Path: "/dev/x", Weight: 9}}}, Host{}, errdefs.IsInvalidArgument},
+		"null":                                  {mobycontainer.Resources{BlkioDeviceReadBps: []*blkiodev.ThrottleDevice{nil}}, Host{}, errdefs.IsInvalidArgument},
+	} {
+		if err := ValidateHost(&mobycontainer.HostConfig{Resources: c.r}, c.host); !c.is(err) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := ValidateHost(w.Spec.HostConfig, Host{}); err != nil {
+		t.Error(err)
 	}
 }

@@ -59,7 +59,7 @@ func openStdio(bundle string, o wire.Stdio, closeStdin func()) (_ *stdio, err er
 		}
 	}()
 	if o.LogDir != "" {
-		if s.log, err = logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles}); err != nil {
+		if s.log, err = logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles}, o.Attrs); err != nil {
 			return nil, err
 		}
 	}

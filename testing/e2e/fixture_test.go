@@ -62,6 +62,9 @@ func awaitListener(t *testing.T, l *lab.Lab, h *lab.Host, name string, port int)
 // soon bounds the waits for what other hosts learn by themselves.
 const soon = 10 * time.Second
 
+// patient bounds the waits for what takes its share of a busy machine.
+const patient = 2 * time.Minute
+
 // imageDir is where make images puts the images.
 func imageDir(t *testing.T) string {
 	t.Helper()

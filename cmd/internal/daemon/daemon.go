@@ -114,12 +114,16 @@ func (d *daemon) build(ctx context.Context) error {
 	d.onClose(func() error { fw.Close(); return nil })
 	resolver := dnsd.NewServer(d.log)
 	d.onClose(func() error { resolver.Close(); return nil })
+	facts, err := hostFacts()
+	if err != nil {
+		return err
+	}
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
 		Debug: d.debug.Load, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: hostFacts(), Init: embedded.UnpackInit, Routes: routes,
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: facts, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, Sandboxes: sandboxes{},
 	})
 	if err != nil {

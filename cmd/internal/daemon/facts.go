@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,14 +21,21 @@ import (
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/sandbox"
+	"github.com/minictl/minictl/runtime/ctrd"
 	"github.com/minictl/minictl/runtime/oci"
 )
 
 // cgroupParent is where containers' cgroups stand.
 const cgroupParent = "/minictl"
 
+// cgroupRoot is where the hierarchies are mounted: v2 here, or v1 one below each name.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// appArmorProfile is the profile of containers that ask for none. Docker's own is left to docker.
+const appArmorProfile = "minictl-default"
+
 // hostFacts is what container specifications depend on besides the container.
-func hostFacts() oci.Host {
+func hostFacts() (oci.Host, error) {
 	h := oci.Host{CgroupParent: cgroupParent, Capabilities: boundingSet(), Rlimits: map[string]specs.POSIXRlimit{}}
 	for name, which := range map[string]int{"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_CORE": unix.RLIMIT_CORE} {
 		var r unix.Rlimit
@@ -35,10 +44,58 @@ func hostFacts() oci.Host {
 		}
 	}
 	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/cgroup", &st) == nil {
+	if unix.Statfs(cgroupRoot, &st) == nil {
 		h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
 	}
-	return h
+	h.Missing = missingLimits(h.CgroupV2)
+	// An impossible descriptor: all that is asked is whether the call exists.
+	h.RecursiveReadOnly = !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
+	var err error
+	h.AppArmor, err = ctrd.LoadAppArmor(appArmorProfile)
+	return h, err
+}
+
+// limitFiles are the kernel's files behind each limit that not every kernel has (blkio-controller.rst, memory.rst,
+// cgroup-v2.rst): one of them is enough. Weights are not in a hierarchy's root, but what BFQ counts is.
+func limitFiles(v2 bool) map[string][]string {
+	if v2 {
+		return map[string][]string{
+			oci.FlagBlkioWeight:       {"*/io.bfq.weight", "*/io.weight"},
+			oci.FlagBlkioWeightDevice: {"*/io.bfq.weight"},
+			oci.FlagDeviceReadBps:     {"*/io.max"},
+			oci.FlagDeviceWriteBps:    {"*/io.max"},
+			oci.FlagDeviceReadIOps:    {"*/io.max"},
+			oci.FlagDeviceWriteIOps:   {"*/io.max"},
+			oci.FlagSwappiness:        nil,
+			oci.FlagOomKillDisable:    nil,
+		}
+	}
+	const bfq = "blkio/blkio.bfq.io_serviced"
+	return map[string][]string{
+		oci.FlagBlkioWeight:       {"blkio/*/blkio.weight", "blkio/*/blkio.bfq.weight", bfq},
+		oci.FlagBlkioWeightDevice: {"blkio/*/blkio.weight_device", "blkio/*/blkio.bfq.weight_device", bfq},
+		oci.FlagDeviceReadBps:     {"blkio/blkio.throttle.read_bps_device"},
+		oci.FlagDeviceWriteBps:    {"blkio/blkio.throttle.write_bps_device"},
+		oci.FlagDeviceReadIOps:    {"blkio/blkio.throttle.read_iops_device"},
+		oci.FlagDeviceWriteIOps:   {"blkio/blkio.throttle.write_iops_device"},
+		oci.FlagSwappiness:        {"memory/memory.swappiness"},
+		oci.FlagOomKillDisable:    {"memory/memory.oom_control"},
+	}
+}
+
+// missingLimits are the limits whose files are not there.
+func missingLimits(v2 bool) []string {
+	var out []string
+	for flag, files := range limitFiles(v2) {
+		if !slices.ContainsFunc(files, func(pattern string) bool {
+			found, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern)) // errs only on a bad pattern
+			return len(found) > 0
+		}) {
+			out = append(out, flag)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // boundingSet is the daemon's own capability bounding set (capabilities(7)), read from /proc/self/status.

@@ -23,6 +23,9 @@ func (e *Engine) borrow(s *container.Spec, w *oci.Wish) (err error) {
 	if w.Devices, err = hostDevices(h); err != nil {
 		return err
 	}
+	if w.BlockDevices, err = blockDevices(&h.Resources); err != nil {
+		return err
+	}
 	if h.PidMode.IsContainer() {
 		st, _, err := e.donor("PID", h.PidMode.Container())
 		if err != nil {
@@ -99,6 +102,22 @@ func (e *Engine) removeShm(id string) {
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		e.log.Error("remove shared memory", "container", id, "err", err)
 	}
+}
+
+// blockDevices gives the numbers of the devices that have limits of their own.
+func blockDevices(r *mobycontainer.Resources) (map[string]specs.LinuxBlockIODevice, error) {
+	out := map[string]specs.LinuxBlockIODevice{}
+	for _, path := range oci.BlockDevices(r) {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return nil, invalid("limit block device %s: %v", path, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			return nil, invalid("limit block device %s: not a block device", path)
+		}
+		out[path] = specs.LinuxBlockIODevice{Major: int64(unix.Major(uint64(st.Rdev))), Minor: int64(unix.Minor(uint64(st.Rdev)))}
+	}
+	return out, nil
 }
 
 // hostDevices are the devices of --device, and all of them for a privileged container.

@@ -104,6 +104,12 @@ func commitConfig(own, given *mobycontainer.Config, changes []string) (dockerspe
 		if filled.Healthcheck == nil {
 			filled.Healthcheck = base.Healthcheck
 		}
+		if filled.OnBuild == nil {
+			filled.OnBuild = base.OnBuild
+		}
+		if filled.Shell == nil {
+			filled.Shell = base.Shell
+		}
 		base = filled
 	}
 	if err := image.Change(&base.ImageConfig, changes); err != nil {

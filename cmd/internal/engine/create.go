@@ -76,6 +76,9 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	if h == nil {
 		h = &mobycontainer.HostConfig{}
 	}
+	if err := container.ValidateShared(c, h); err != nil { // before what the image says joins in
+		return nil, err
+	}
 	container.Merge(c, img.Config.Config)
 	container.MergeHealth(c, img.Docker.Healthcheck)
 	if c.Shell == nil {
@@ -87,7 +90,7 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	if err := checkCPUs(&h.Resources); err != nil {
 		return nil, err
 	}
-	if err := oci.ValidateDevices(h); err != nil {
+	if err := errors.Join(oci.ValidateDevices(h), oci.ValidateHost(h, e.cfg.Host)); err != nil {
 		return nil, err
 	}
 	if len(c.Entrypoint)+len(c.Cmd) == 0 {
@@ -103,12 +106,18 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 			c.Hostname = e.cfg.NodeName
 		}
 	}
+	if c.NetworkDisabled {
+		h.NetworkMode = network.NetworkNone
+	}
 	if h.NetworkMode == "" || h.NetworkMode == "default" {
 		h.NetworkMode = network.NetworkBridge
 	}
 	container.FillResources(&h.Resources)
 	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = "json-file"
+		h.LogConfig.Type = container.LogJSON
+	}
+	if _, err := container.NewLog(s); err != nil {
+		return nil, err
 	}
 	if _, err := portRequests(s); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/runtime/oci"
 )
 
 // ContainerInspect is everything about one container, in docker's form.
@@ -29,7 +30,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 		ResolvConfPath: filepath.Join(e.dir(s.ID), "resolv.conf"), HostnamePath: filepath.Join(e.dir(s.ID), "hostname"),
 		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logDir(s.ID), Driver: "overlayfs", Platform: s.Platform,
 		HostConfig: s.HostConfig, Config: s.Config, Mounts: e.mountPoints(&s), ExecIDs: e.execIDs(s.ID),
-		RestartCount: st.RestartCount,
+		RestartCount: st.RestartCount, AppArmorProfile: e.appArmor(&s),
 		State: &mobycontainer.State{
 			Status: st.State, Running: st.Active(), Paused: st.State == mobycontainer.StatePaused,
 			Restarting: st.State == mobycontainer.StateRestarting, Health: st.Health, Dead: st.State == mobycontainer.StateDead,
@@ -49,15 +50,24 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 	return r, nil
 }
 
+func (e *Engine) appArmor(s *container.Spec) string {
+	sec, err := container.NewSecurity(s.HostConfig.SecurityOpt)
+	if err != nil {
+		return "" // create would have refused it
+	}
+	return oci.AppArmor(s.HostConfig, sec, e.cfg.Host)
+}
+
 // stamp is docker's form of a moment, the zero one included.
 func stamp(t time.Time) string { return t.Format(time.RFC3339Nano) }
 
+// execIDs are the execs that have not ended.
 func (e *Engine) execIDs(containerID string) []string {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	var out []string
 	for id, x := range e.execs {
-		if x.containerID == containerID {
+		if x.containerID == containerID && !x.endedBefore(time.Now().Add(time.Hour)) {
 			out = append(out, id)
 		}
 	}

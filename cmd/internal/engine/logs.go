@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/logs"
 )
 
@@ -23,7 +27,7 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 	if !o.Stdout && !o.Stderr {
 		return invalid("Bad parameters: you must choose at least one stream")
 	}
-	if spec.HostConfig.LogConfig.Type == "none" {
+	if spec.HostConfig.LogConfig.Type == container.LogNone {
 		return unsupported("configured logging driver does not support reading")
 	}
 	opts, err := logOptions(o)
@@ -34,6 +38,7 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 	opts.Done = b.gone
 	b.mu.Unlock()
 	opts.Follow = o.Follow && opts.Done != nil
+	f := framer{tty: spec.Config.Tty, stamps: o.Timestamps, details: o.Details, goesOn: map[string]bool{}}
 	for entry, err := range logs.Read(ctx, e.logDir(b.id), opts) {
 		if err != nil {
 			return err
@@ -41,7 +46,7 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 		if entry.Stream == "stdout" && !o.Stdout || entry.Stream == "stderr" && !o.Stderr {
 			continue
 		}
-		if err := writeEntry(w, entry, o.Timestamps, spec.Config.Tty); err != nil {
+		if err := f.write(w, entry); err != nil {
 			return err
 		}
 	}
@@ -68,13 +73,21 @@ func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
 	return opts, nil
 }
 
-// writeEntry frames one line: stream number, three zeros, length, payload.
-func writeEntry(w io.Writer, entry logs.Entry, stamps, tty bool) error {
+// framer puts lines into the form that clients take apart.
+type framer struct {
+	tty, stamps, details bool
+	goesOn               map[string]bool // the stream's last piece had no end of its line
+}
+
+// write frames one line: stream number, three zeros, length, payload. Of a line in pieces only the first one begins with
+// time and details.
+func (f *framer) write(w io.Writer, entry logs.Entry) error {
 	line := entry.Line
-	if stamps {
-		line = append([]byte(entry.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...)
+	if !f.goesOn[entry.Stream] {
+		line = append(f.head(entry), line...)
 	}
-	if tty {
+	f.goesOn[entry.Stream] = entry.Partial()
+	if f.tty {
 		_, err := w.Write(line)
 		return err
 	}
@@ -83,10 +96,27 @@ func writeEntry(w io.Writer, entry logs.Entry, stamps, tty bool) error {
 	}
 	frame := make([]byte, 8, 8+len(line))
 	frame[0] = 1
-	if entry.Stream == "stderr" {
+	if entry.Stream == logs.Stderr {
 		frame[0] = 2
 	}
 	binary.BigEndian.PutUint32(frame[4:], uint32(len(line)))
 	_, err := w.Write(append(frame, line...))
 	return err
+}
+
+func (f *framer) head(entry logs.Entry) []byte {
+	var out []byte
+	if f.stamps {
+		out = append(entry.Time.UTC().AppendFormat(out, "2006-01-02T15:04:05.000000000Z07:00"), ' ')
+	}
+	if !f.details {
+		return out
+	}
+	for i, k := range slices.Sorted(maps.Keys(entry.Attrs)) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, url.QueryEscape(k)+"="+url.QueryEscape(entry.Attrs[k])...)
+	}
+	return append(out, ' ')
 }

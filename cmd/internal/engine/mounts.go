@@ -227,7 +227,11 @@ func (e *Engine) userMounts(s *container.Spec) ([]specs.Mount, error) {
 		} else if err := prepareBind(m); err != nil {
 			return nil, err
 		}
-		mounts = append(mounts, oci.Bind(m, source))
+		bind, err := oci.Bind(m, source, e.cfg.Host)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, bind)
 		// A bind of the user's own over one of the three files wins.
 		etc = slices.DeleteFunc(etc, func(f specs.Mount) bool { return f.Destination == m.Target })
 	}

@@ -73,6 +73,12 @@ func TestCommitConfig(t *testing.T) {
 	if err != nil || c.Cmd[0] != "other" || c.WorkingDir != "/w" || c.User != "u" || c.Env[0] != "A=1" {
 		t.Errorf("given: %+v, %v", c, err)
 	}
+	own.OnBuild, own.Shell = []string{"RUN onBuild"}, []string{"/bin/bash"}
+	for _, given := range []*mobycontainer.Config{nil, {}} {
+		if c, err := commitConfig(own, given, nil); err != nil || len(c.OnBuild) != 1 || len(c.Shell) != 1 {
+			t.Errorf("onBuild and shell: %+v, %v", c, err)
+		}
+	}
 	if _, err := commitConfig(own, nil, []string{"RUN x"}); err == nil {
 		t.Error("RUN is no change")
 	}

@@ -14,6 +14,7 @@ import (
 
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 
@@ -193,8 +194,12 @@ func (r *run) makeTask(ctx context.Context) error {
 	r.warnings = append(r.warnings, warnings...)
 	c := r.spec.Config
 	o := ctrd.TaskOptions{Spec: spec, TTY: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce, Netns: r.sandbox.Path}
-	if r.spec.HostConfig.LogConfig.Type != "none" {
-		o.LogDir = r.e.logDir(r.b.id)
+	log, err := container.NewLog(&r.spec)
+	if err != nil {
+		return err
+	}
+	if !log.None {
+		o.LogDir, o.LogMaxSize, o.LogMaxFiles, o.LogAttrs = r.e.logDir(r.b.id), log.MaxSize, log.MaxFiles, log.Attrs
 	}
 	if err := step("task"); err != nil {
 		return err
@@ -361,6 +366,36 @@ func prepareBind(b container.Mount) error {
 	}
 	if err != nil {
 		return fmt.Errorf("bind %s: %w", b.Source, err)
+	}
+	return checkPropagation(b)
+}
+
+// checkPropagation refuses what the kernel would silently not do: mounts spread only from where the host shares them.
+func checkPropagation(b container.Mount) error {
+	shared, slave := strings.HasSuffix(b.Propagation, "shared"), strings.HasSuffix(b.Propagation, "slave")
+	if !shared && !slave {
+		return nil
+	}
+	source, err := filepath.EvalSymlinks(b.Source)
+	if err != nil {
+		return fmt.Errorf("bind %s: %w", b.Source, err)
+	}
+	all, err := mountinfo.GetMounts(mountinfo.ParentsFilter(source))
+	if err != nil {
+		return fmt.Errorf("bind %s: %w", b.Source, err)
+	}
+	var on *mountinfo.Info // the innermost
+	for _, m := range all {
+		if on == nil || len(m.Mountpoint) >= len(on.Mountpoint) {
+			on = m
+		}
+	}
+	switch {
+	case on == nil || strings.Contains(on.Optional, "shared:"):
+	case shared:
+		return invalid("path %s is mounted on %s but it is not a shared mount", b.Source, on.Mountpoint)
+	case !strings.Contains(on.Optional, "master:"):
+		return invalid("path %s is mounted on %s but it is not a shared or slave mount", b.Source, on.Mountpoint)
 	}
 	return nil
 }

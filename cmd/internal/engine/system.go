@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
+
+	"github.com/minictl/minictl/runtime/oci"
 )
 
 // Versions of the Engine API that are answered.
@@ -77,7 +80,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	}
 	i := system.Info{
 		ID: e.id, Name: e.cfg.NodeName, ServerVersion: e.cfg.Version, Images: len(images), Driver: "overlayfs",
-		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null", "overlay"}, Log: []string{"json-file", "none"}},
+		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null", "overlay"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, Debug: e.cfg.Debug != nil && e.cfg.Debug(), NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
@@ -91,6 +94,10 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"
 	}
+	if e.cfg.Host.AppArmor != "" {
+		i.SecurityOptions = append([]string{"name=apparmor"}, i.SecurityOptions...)
+	}
+	i.OomKillDisable = !slices.Contains(e.cfg.Host.Missing, oci.FlagOomKillDisable)
 	for _, b := range e.all() {
 		i.Containers++
 		switch st := b.statusCopy(); {

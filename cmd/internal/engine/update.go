@@ -24,7 +24,7 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, u mobycontaine
 	if err != nil {
 		return resp, err
 	}
-	if err := checkUpdate(&u); err != nil {
+	if err := e.checkUpdate(&u); err != nil {
 		return resp, err
 	}
 	b.op.Lock()
@@ -72,13 +72,14 @@ func (e *Engine) applyLimits(ctx context.Context, b *box, task *ctrd.Task, h *mo
 }
 
 // checkUpdate refuses by name what can't be changed.
-func checkUpdate(u *mobycontainer.UpdateConfig) error {
-	switch {
-	case u.CPURealtimePeriod != 0 || u.CPURealtimeRuntime != 0:
-		return unsupported("minictl does not support --cpu-rt-runtime yet; leave it out")
-	case u.BlkioWeight != 0:
-		return unsupported("minictl does not support --blkio-weight yet; leave it out")
-	case u.RestartPolicy.Name == "":
+func (e *Engine) checkUpdate(u *mobycontainer.UpdateConfig) error {
+	if fixed := container.FixedResources(&u.Resources); len(fixed) > 0 {
+		return unsupported("minictl does not support changing %s; make a new container instead", strings.Join(fixed, ", "))
+	}
+	if err := oci.ValidateHost(&mobycontainer.HostConfig{Resources: u.Resources}, e.cfg.Host); err != nil {
+		return err
+	}
+	if u.RestartPolicy.Name == "" {
 		return nil
 	}
 	if err := mobycontainer.ValidateRestartPolicy(u.RestartPolicy); err != nil {

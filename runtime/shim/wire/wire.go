@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -27,6 +28,8 @@ type Stdio struct {
 	// MaxSize (bytes) and MaxFiles rotate the log; 0: not at all.
 	MaxSize  int64
 	MaxFiles int
+	// Attrs are kept with each line of the log.
+	Attrs map[string]string
 	// TTY: one raw output stream instead of frames.
 	TTY bool
 	// Stdin: the container's input is open. StdinOnce: and ends with the first client's.
@@ -41,6 +44,10 @@ func (s Stdio) URI() string {
 	}
 	if s.MaxFiles > 0 {
 		q.Set("max-files", strconv.Itoa(s.MaxFiles))
+	}
+	if len(s.Attrs) > 0 {
+		b, _ := json.Marshal(s.Attrs) // a map of strings cannot fail
+		q.Set("attrs", string(b))
 	}
 	for name, on := range map[string]bool{"tty": s.TTY, "stdin": s.Stdin, "stdin-once": s.StdinOnce} {
 		if on {
@@ -76,6 +83,11 @@ func ParseURI(uri string) (s Stdio, ok bool, err error) {
 	if v := q.Get("max-files"); v != "" {
 		if s.MaxFiles, err = strconv.Atoi(v); err != nil || s.MaxFiles < 0 {
 			return Stdio{}, true, fmt.Errorf("max-files %q: not a number", v)
+		}
+	}
+	if v := q.Get("attrs"); v != "" {
+		if err := json.Unmarshal([]byte(v), &s.Attrs); err != nil {
+			return Stdio{}, true, fmt.Errorf("attrs %q: %w", v, err)
 		}
 	}
 	return s, true, nil

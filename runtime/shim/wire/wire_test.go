@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
@@ -11,9 +12,10 @@ func TestURI(t *testing.T) {
 	for _, s := range []Stdio{
 		{Socket: "/run/x.sock"},
 		{Socket: "/run/x.sock", LogDir: "/var/lib/a b/%41?#", MaxSize: 10 << 20, MaxFiles: 3, TTY: true, Stdin: true, StdinOnce: true},
+		{Socket: "/run/x.sock", LogDir: "/log", Attrs: map[string]string{"a=b": "c&d=e", "": "\x00ä", "tag": ""}},
 	} {
 		got, ok, err := ParseURI(s.URI())
-		if got != s || !ok || err != nil {
+		if !reflect.DeepEqual(got, s) || !ok || err != nil {
 			t.Errorf("%+v became %s and %+v, %v, %v", s, s.URI(), got, ok, err)
 		}
 	}
@@ -36,7 +38,7 @@ func FuzzParseURI(f *testing.F) {
 		if !ok || err != nil {
 			return
 		}
-		if again, ok, err := ParseURI(s.URI()); again != s || !ok || err != nil {
+		if again, ok, err := ParseURI(s.URI()); !reflect.DeepEqual(again, s) || !ok || err != nil {
 			t.Errorf("%q: %+v, again %+v, %v, %v", uri, s, again, ok, err)
 		}
 	})

@@ -1,0 +1,225 @@
+package container
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/templates"
+	"github.com/docker/go-units"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// The log drivers. Both that write do so in one form; they differ in their options and in when they rotate.
+const (
+	LogJSON  = "json-file"
+	LogLocal = "local"
+	LogNone  = "none"
+)
+
+// What docker's local driver does unless told otherwise: 5 files of 20 MB.
+const (
+	localMaxSize  = 20e6
+	localMaxFiles = 5
+)
+
+// Log says how a container's output is kept.
+type Log struct {
+	None bool
+	// MaxSize is the size in bytes at which a file is rotated, 0 for never, and MaxFiles how many are kept.
+	MaxSize  int64
+	MaxFiles int
+	// Attrs are kept with each line, for logs --details.
+	Attrs map[string]string
+}
+
+// NewLog reads the log options of a container.
+func NewLog(s *Spec) (Log, error) {
+	c := &s.HostConfig.LogConfig
+	l := Log{None: c.Type == LogNone}
+	if c.Type == LogLocal {
+		l.MaxSize, l.MaxFiles = localMaxSize, localMaxFiles
+	}
+	if l.None {
+		return l, nil
+	}
+	if err := l.limits(c.Config); err != nil {
+		return l, err
+	}
+	attrs, err := logAttrs(s, c.Config)
+	l.Attrs = attrs
+	return l, err
+}
+
+// limits reads sizes as docker does: powers of ten, and -1 for no limit.
+func (l *Log) limits(o map[string]string) (err error) {
+	if v, ok := o["max-size"]; ok && v != "-1" {
+		if l.MaxSize, err = units.FromHumanSize(v); err != nil || l.MaxSize <= 0 {
+			return fmt.Errorf("invalid log opt max-size=%s: max-size must be a positive number: %w", v, errdefs.ErrInvalidArgument)
+		}
+	} else if ok {
+		l.MaxSize = 0
+	}
+	if v, ok := o["max-file"]; ok {
+		if l.MaxFiles, err = strconv.Atoi(v); err != nil || l.MaxFiles < 1 {
+			return fmt.Errorf("invalid log opt max-file=%s: max-file cannot be less than 1: %w", v, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// logAttrs are the labels and variables that --log-opt names, and the tag.
+func logAttrs(s *Spec, o map[string]string) (map[string]string, error) {
+	attrs := map[string]string{}
+	env := map[string]string{}
+	for _, kv := range s.Config.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	for _, from := range []struct {
+		key string
+		all map[string]string
+	}{{"labels", s.Config.Labels}, {"env", env}} {
+		if err := pickAttrs(attrs, from.all, o[from.key], o[from.key+"-regex"]); err != nil {
+			return nil, fmt.Errorf("invalid log opt %s-regex: %w: %w", from.key, err, errdefs.ErrInvalidArgument)
+		}
+	}
+	tag, err := logTag(s, o["tag"])
+	if err != nil {
+		return nil, fmt.Errorf("invalid log opt tag: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if tag != "" {
+		attrs["tag"] = tag
+	}
+	return attrs, nil
+}
+
+func pickAttrs(to, all map[string]string, list, pattern string) error {
+	for name := range strings.SplitSeq(list, ",") {
+		if v, ok := all[name]; ok {
+			to[name] = v
+		}
+	}
+	if pattern == "" {
+		return nil
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	for k, v := range all {
+		if re.MatchString(k) {
+			to[k] = v
+		}
+	}
+	return nil
+}
+
+// shortID is the length of an ID as tables show it, in characters.
+const shortID = 12
+
+// tagged is what a tag's template can show: docker's names.
+type tagged struct{ spec *Spec }
+
+// ID is the short ID.
+func (t tagged) ID() string { return t.spec.Short() }
+
+// FullID is the whole one.
+func (t tagged) FullID() string { return t.spec.ID }
+
+// ContainerID is the whole one too.
+func (t tagged) ContainerID() string { return t.spec.ID }
+
+// Name is the container's.
+func (t tagged) Name() string { return t.spec.Name }
+
+// ContainerName is the name with its slash.
+func (t tagged) ContainerName() string { return "/" + t.spec.Name }
+
+// ImageName is as the user wrote it.
+func (t tagged) ImageName() string { return t.spec.Image }
+
+// ImageFullID is the image's ID.
+func (t tagged) ImageFullID() string { return t.spec.ImageID }
+
+// ImageID is its short form.
+func (t tagged) ImageID() string {
+	id := strings.TrimPrefix(t.spec.ImageID, "sha256:")
+	return id[:min(shortID, len(id))]
+}
+
+// Command is the whole command line.
+func (t tagged) Command() string { return strings.Join(t.spec.Args(), " ") }
+
+// DaemonName is what docker's daemon calls itself.
+func (t tagged) DaemonName() string { return "docker" }
+
+func logTag(s *Spec, format string) (string, error) {
+	if format == "" {
+		return "", nil
+	}
+	t, err := templates.Parse(format)
+	if err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, tagged{s})
+	return out.String(), err
+}
+
+// validateLog refuses options that the driver does not know, in docker's words.
+func validateLog(c *container.LogConfig) error {
+	known := []string{"mode", "max-buffer-size", "max-size", "max-file", "compress"}
+	switch c.Type {
+	case "", LogJSON:
+		known = append(known, "labels", "labels-regex", "env", "env-regex", "tag")
+	case LogLocal:
+	case LogNone:
+		known = nil
+	default:
+		return nil // refused by name
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Config)) {
+		if !slices.Contains(known, k) {
+			return fmt.Errorf("unknown log opt '%s' for %s log driver: %w", k, orJSON(c.Type), errdefs.ErrInvalidArgument)
+		}
+	}
+	switch m := c.Config["mode"]; m {
+	case "", "blocking", "non-blocking":
+	default:
+		return fmt.Errorf("logger: logging mode not supported: %s: %w", m, errdefs.ErrInvalidArgument)
+	}
+	if v, ok := c.Config["compress"]; ok {
+		if _, err := strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("invalid log opt compress=%s: want true or false: %w", v, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+func orJSON(driver string) string {
+	if driver == "" {
+		return LogJSON
+	}
+	return driver
+}
+
+// log names what no driver here does.
+func (n *names) log(c *container.LogConfig) {
+	switch c.Type {
+	case "", LogJSON, LogLocal, LogNone:
+	default:
+		n.add(true, "--log-driver "+c.Type)
+		return
+	}
+	compress, _ := strconv.ParseBool(c.Config["compress"])
+	n.add(compress, "--log-opt compress=true")
+	n.add(c.Config["mode"] == "non-blocking", "--log-opt mode=non-blocking")
+	n.add(c.Config["max-buffer-size"] != "", "--log-opt max-buffer-size")
+}

@@ -1,0 +1,70 @@
+package container
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+)
+
+func TestNewLog(t *testing.T) {
+	for _, c := range []struct {
+		driver string
+		opts   map[string]string
+		want   Log
+		bad    string
+	}{
+		{"json-file", nil, Log{}, ""},
+		{"none", nil, Log{None: true}, ""},
+		{"local", nil, Log{MaxSize: 20e6, MaxFiles: 5}, ""},
+		{"local", map[string]string{"max-size": "1m", "max-file": "2"}, Log{MaxSize: 1e6, MaxFiles: 2}, ""},
+		{"json-file", map[string]string{"max-size": "10k", "max-file": "3"}, Log{MaxSize: 1e4, MaxFiles: 3}, ""},
+		{"json-file", map[string]string{"max-size": "-1"}, Log{}, ""},
+		{"json-file", map[string]string{"max-size": "much"}, Log{}, "max-size must be a positive number"},
+		{"json-file", map[string]string{"max-file": "x"}, Log{}, "max-file cannot be less than 1"},
+		{"json-file", map[string]string{"labels": "a,none", "env": "E"}, Log{Attrs: map[string]string{"a": "1", "E": "x=y"}}, ""},
+		{"json-file", map[string]string{"labels-regex": "^a", "env-regex": "^F"}, Log{Attrs: map[string]string{"a": "1", "ab": "2", "F": ""}}, ""},
+		{"json-file", map[string]string{"tag": "{{.Name}}/{{.ID}}/{{.ImageName}}/{{.ImageID}}/{{.Command}}"}, Log{Attrs: map[string]string{"tag": "web/" + strings.Repeat("c", 12) + "/busybox/0123456789ab/sh -c"}}, ""},
+		{"json-file", map[string]string{"tag": "{{"}, Log{}, "invalid log opt tag"},
+		{"json-file", map[string]string{"env-regex": "("}, Log{}, "invalid log opt env-regex"},
+	} {
+		s := &Spec{
+			ID: strings.Repeat("c", 64), Name: "web", Image: "busybox", ImageID: "sha256:0123456789abcdef",
+			Config:     &mobycontainer.Config{Env: []string{"E=x=y", "F"}, Cmd: []string{"sh", "-c"}, Labels: map[string]string{"a": "1", "ab": "2", "b": "3"}},
+			HostConfig: &mobycontainer.HostConfig{LogConfig: mobycontainer.LogConfig{Type: c.driver, Config: c.opts}},
+		}
+		got, err := NewLog(s)
+		if c.bad != "" {
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.bad) {
+				t.Errorf("%s %v: %v, want %s", c.driver, c.opts, err, c.bad)
+			}
+			continue
+		}
+		if err != nil || got.None != c.want.None || got.MaxSize != c.want.MaxSize || got.MaxFiles != c.want.MaxFiles || !maps.Equal(got.Attrs, c.want.Attrs) {
+			t.Errorf("%s %v: %+v, %v", c.driver, c.opts, got, err)
+		}
+	}
+}
+
+func TestValidateLog(t *testing.T) {
+	for _, c := range []struct {
+		driver, opt string
+		is          func(error) bool
+	}{
+		{"", "tag=x", nil}, {"json-file", "compress=false", nil}, {"local", "mode=blocking", nil}, {"none", "", nil},
+		{"local", "tag=x", errdefs.IsInvalidArgument}, {"none", "max-size=1m", errdefs.IsInvalidArgument}, {"json-file", "nope=1", errdefs.IsInvalidArgument},
+		{"json-file", "mode=x", errdefs.IsInvalidArgument}, {"json-file", "compress=x", errdefs.IsInvalidArgument},
+		{"json-file", "compress=true", errdefs.IsNotImplemented}, {"syslog", "syslog-address=x", errdefs.IsNotImplemented},
+	} {
+		l := mobycontainer.LogConfig{Type: c.driver, Config: map[string]string{}}
+		if k, v, ok := strings.Cut(c.opt, "="); ok {
+			l.Config[k] = v
+		}
+		err := Validate(&mobycontainer.Config{}, &mobycontainer.HostConfig{LogConfig: l})
+		if (c.is == nil) != (err == nil) || err != nil && !c.is(err) {
+			t.Errorf("%s %s: %v", c.driver, c.opt, err)
+		}
+	}
+}
