@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/minictl/minictl/cluster/raft"
 	"github.com/minictl/minictl/cluster/store"
@@ -20,6 +21,8 @@ type backend interface {
 	RemoveNode(ctx context.Context, id string) error
 	TransferLeadership(ctx context.Context, id string) error
 	LeaderChanged() <-chan struct{}
+	LastContact() time.Time
+	Hopeless() bool
 	AppliedIndex() uint64
 	WaitApplied(ctx context.Context, index uint64) error
 	LocalTxn(ctx context.Context, t store.Txn) (store.Revision, error)

@@ -13,6 +13,7 @@ type leadership struct {
 	id      string        // "" when there is none
 	term    uint64        // in which id was noted
 	since   time.Time     // of id
+	heard   bool          // there was one since Open
 	changed chan struct{} // closed when id changes
 	ready   chan struct{} // closed when this host, leading in term, has applied all before it
 	isReady bool
@@ -82,7 +83,7 @@ func (b *Backend) noteLeader() {
 	} else {
 		b.log.Info("new leader", "node", id)
 	}
-	l.id, l.term, l.since = id, term, time.Now()
+	l.id, l.term, l.since, l.heard = id, term, time.Now(), l.heard || id != ""
 	close(l.changed)
 	l.changed = make(chan struct{})
 	if l.isReady {
@@ -125,4 +126,30 @@ func (b *Backend) expected() (until time.Time, who string) {
 	default:
 		return b.opened.Add(contactGrace), "host " + voters[0] + ", the only voter, does not answer"
 	}
+}
+
+// LastContact is when this host last heard a leader other than itself; zero if never since Open.
+func (b *Backend) LastContact() time.Time { return b.raft.LastContact() }
+
+// Hopeless says that nobody can be expected to answer a question that is put now: there is no leader, or it has fallen
+// silent, which shows much earlier than raft gives it up. A false alarm costs whoever has another way nothing but that
+// way.
+func (b *Backend) Hopeless() bool {
+	leader, known := b.Leader()
+	l := &b.leader
+	l.mu.Lock()
+	since, heard := l.since, l.heard
+	l.mu.Unlock()
+	voters := b.voters()
+	switch {
+	case known && leader == b.node:
+		return false // it steps down by itself when it hears no majority
+	case known && time.Since(since) < silence:
+		return false
+	case known:
+		return time.Since(b.raft.LastContact()) > silence
+	case len(voters) == 1 && voters[0] == b.node:
+		return false // it elects itself within milliseconds
+	}
+	return heard || time.Since(b.opened) > contactGrace
 }

@@ -31,6 +31,10 @@ const (
 	// and redials a host that was away with a growing pause.
 	contactGrace = 2 * time.Second
 
+	// silence is how long a leader may say nothing until this host does not
+	// count on its answer: three of the heartbeats at their slowest.
+	silence = 500 * time.Millisecond
+
 	// commitTimeout is how often an idle leader repeats its commit index to
 	// each follower. Raft's default of 50 ms is how followers learn it at all;
 	// here nudge.go tells them, and this is only the second chance.

@@ -3,6 +3,7 @@ package ipam
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -219,6 +220,50 @@ func BenchmarkLowestOfFullSlash16(b *testing.B) {
 	for b.Loop() {
 		if a, err := Lowest(s, func(a netip.Addr) bool { _, ok := used[a]; return ok }); err != nil || a != last {
 			b.Fatal(a, err)
+		}
+	}
+}
+
+func TestHighest(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		s     netdriver.Subnet
+		taken []string
+		want  string
+	}{
+		{"the broadcast address is nobody's", subnet("10.0.0.0/24", "10.0.0.1", ""), nil, "10.0.0.254"},
+		{"the next one", subnet("10.0.0.0/24", "10.0.0.1", ""), []string{"10.0.0.254"}, "10.0.0.253"},
+		{"a gateway at the end", subnet("10.0.0.0/24", "10.0.0.254", ""), nil, "10.0.0.253"},
+		{"the range's end", subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.64/26"), nil, "10.0.0.127"},
+		{"an auxiliary address", subnet("10.0.0.0/29", "10.0.0.1", "", "10.0.0.6"), nil, "10.0.0.5"},
+		{"the last of the address space", subnet("255.255.255.254/31", "255.255.255.254", ""), nil, "255.255.255.255"},
+		{"none left", subnet("0.0.0.0/30", "0.0.0.1", ""), []string{"0.0.0.2"}, ""},
+	} {
+		got, err := Highest(c.s, func(a netip.Addr) bool { return slices.Contains(c.taken, a.String()) })
+		if c.want == "" {
+			if !errdefs.IsResourceExhausted(err) {
+				t.Errorf("%s: %s, %v", c.what, got, err)
+			}
+		} else if err != nil || got.String() != c.want {
+			t.Errorf("%s: %s, %v; want %s", c.what, got, err, c.want)
+		}
+	}
+}
+
+func TestReserveSize(t *testing.T) {
+	for _, c := range []struct {
+		prefix      string
+		hosts, want int
+	}{
+		{"10.0.0.0/24", 1, 0}, {"10.0.0.0/24", 2, 8}, {"10.0.0.0/24", 7, 8}, {"10.0.0.0/24", 8, 7}, {"10.0.0.0/24", 50, 1}, {"10.0.0.0/24", 64, 0},
+		{"10.0.0.0/28", 2, 1}, {"10.0.0.0/29", 2, 0}, {"10.0.0.0/31", 2, 0}, {"10.0.0.0/16", 1000, 8}, {"fd00::/64", 50, 8},
+	} {
+		s, err := Validate(netdriver.Subnet{Prefix: netip.MustParsePrefix(c.prefix)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ReserveSize(s, c.hosts); got != c.want {
+			t.Errorf("%s, %d hosts: %d, want %d", c.prefix, c.hosts, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"io"
+	"net/netip"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -82,10 +83,17 @@ type ExecBackend interface {
 	ExecResize(ctx context.Context, id string, height, width uint32) error
 }
 
+// NetworkInspect is docker's answer, and what docker has no word for.
+type NetworkInspect struct {
+	network.Inspect
+	// Reserves are the addresses that each host, by name, may give while nobody decides.
+	Reserves map[string][]netip.Addr `json:"Reserves,omitempty"`
+}
+
 // NetworkBackend is what the network routes need.
 type NetworkBackend interface {
 	NetworkList(ctx context.Context, f Filters) ([]network.Summary, error)
-	NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (network.Inspect, error)
+	NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (NetworkInspect, error)
 	NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error

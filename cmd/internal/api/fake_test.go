@@ -119,8 +119,9 @@ type fakeNetwork struct {
 func (f *fakeNetwork) NetworkList(_ context.Context, fl Filters) ([]network.Summary, error) {
 	return f.list(fl)
 }
-func (f *fakeNetwork) NetworkInspect(_ context.Context, ref, _ string, _ bool) (network.Inspect, error) {
-	return f.inspect(ref)
+func (f *fakeNetwork) NetworkInspect(_ context.Context, ref, _ string, _ bool) (NetworkInspect, error) {
+	info, err := f.inspect(ref)
+	return NetworkInspect{Inspect: info}, err
 }
 func (f *fakeNetwork) NetworkCreate(_ context.Context, req network.CreateRequest) (network.CreateResponse, error) {
 	return f.create(req)

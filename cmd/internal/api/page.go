@@ -108,7 +108,7 @@ func gather(ctx context.Context, cfg Config) pageData {
 			problem(err)
 			continue
 		}
-		d.Networks = append(d.Networks, describe(info))
+		d.Networks = append(d.Networks, describe(info.Inspect))
 	}
 	slices.SortFunc(d.Networks, func(a, b pageNetwork) int { return strings.Compare(a.Name, b.Name) })
 	return d

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -18,18 +17,34 @@ import (
 // set is whatever has no key.
 type lease struct {
 	Node      string `json:"node"`
-	Endpoint  string `json:"endpoint"` // empty: kept for the container, which does not use it now
-	Container string `json:"container"`
+	Endpoint  string `json:"endpoint"`  // empty: kept for the container, which does not use it now
+	Container string `json:"container"` // empty too: set aside for the node, see spares
 	Name      string `json:"name"`
 	Static    bool   `json:"static,omitempty"` // asked for by the user: the container's as long as there is the container
 
 	rev store.Revision // of the key
 }
 
+// spare tells whether an address is set aside for its node, and nobody has it.
+func (l lease) spare() bool { return l.Container == "" && l.Endpoint == "" && !l.Static }
+
+// taken tells whether a container has an address of a host's own list.
+func (l lease) taken() bool { return !l.spare() }
+
+// same tells whether two leases mean the same; a container may have been renamed since.
+func (l lease) same(o lease) bool {
+	return l.Node == o.Node && l.Endpoint == o.Endpoint && l.Container == o.Container && l.Static == o.Static
+}
+
 // addresses are the leases of a global network, as the cluster has decided them.
 func (e *Engine) addresses(ctx context.Context, networkID string) (map[netip.Addr]lease, error) {
+	return e.leasesOf(ctx, networkID, true)
+}
+
+// leasesOf are the leases of a global network: as the cluster has decided them, or as far as this host knows.
+func (e *Engine) leasesOf(ctx context.Context, networkID string, fresh bool) (map[netip.Addr]lease, error) {
 	prefix := keyAddress + networkID + "/"
-	pairs, _, err := e.cl.Store().Range(ctx, prefix, true)
+	pairs, _, err := e.cl.Store().Range(ctx, prefix, fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -101,9 +116,33 @@ func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, e
 	return a, nil
 }
 
-// takeGlobal claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
-// loses the race looks again, so addresses are given in order in the whole cluster and none is given twice.
+// takeGlobal asks the cluster for an address. When nobody decides, or all others are taken, it comes out of what is set
+// aside for this host.
 func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
+	decided, cancel := e.cl.Deciding(ctx)
+	defer cancel()
+	a, err := e.takeDecided(decided, n, asked, l)
+	if ctx.Err() == nil && (errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err)) {
+		if spare, ok := e.takeSpare(ctx, n, asked, l); ok {
+			return spare, nil
+		}
+		if errdefs.IsUnavailable(err) {
+			return a, e.undecided(noSpare(n, asked), err)
+		}
+	}
+	return a, err
+}
+
+func noSpare(n *Network, asked netip.Addr) string {
+	if asked.IsValid() {
+		return fmt.Sprintf("take the address %s on network %s, which is not this host's to give", asked, n.Name)
+	}
+	return fmt.Sprintf("take an address on network %s, of which this host has none left in reserve", n.Name)
+}
+
+// takeDecided claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
+// loses the race looks again, so addresses are given in order in the whole cluster and none is given twice.
+func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
 	value, err := json.Marshal(l)
 	if err != nil {
 		return asked, err
@@ -111,18 +150,18 @@ func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l
 	for range casAttempts {
 		held, err := e.addresses(ctx, n.ID)
 		if err != nil {
-			return asked, e.explainStore(fmt.Errorf("take an address of network %s: %w", n.Name, err))
+			return asked, fmt.Errorf("take an address of network %s: %w", n.Name, err)
 		}
 		a := asked
 		var present store.Revision // 0: the key must not exist
 		if asked.IsValid() {
 			if h, ok := held[asked]; ok {
-				if !h.Static || h.Container != l.Container {
+				if (!h.Static || h.Container != l.Container) && (!h.spare() || h.Node != l.Node || !e.spares.strike(l.Node, n.ID, asked, lease{})) {
 					return asked, addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
 				}
 				present = h.rev // kept for this container
 			}
-		} else if a, err = ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok }); err != nil {
+		} else if a, err = e.nextAddress(n, held); err != nil {
 			return a, exhausted(n, len(held))
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
@@ -140,11 +179,16 @@ func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l
 			continue
 		}
 		if err != nil {
-			return a, e.explainStore(fmt.Errorf("take an address of network %s: %w", n.Name, err))
+			return a, fmt.Errorf("take an address of network %s: %w", n.Name, err)
 		}
 		return a, nil
 	}
 	return asked, unavailable("take an address of network %s: too many others want one; try again", n.Name)
+}
+
+// nextAddress is the lowest one that nobody has.
+func (e *Engine) nextAddress(n *Network, held map[netip.Addr]lease) (netip.Addr, error) {
+	return ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok })
 }
 
 func addressKey(networkID string, a netip.Addr) string {
@@ -165,18 +209,23 @@ func (e *Engine) releaseAddress(ctx context.Context, networkID string, global bo
 		}
 		return
 	}
-	if err := e.dropLease(ctx, addressKey(networkID, a), endpoint); err != nil {
+	ctx, cancel := e.cl.Deciding(ctx)
+	defer cancel()
+	if e.returnSpare(ctx, networkID, a, ctx.Err() != nil, endpointEnds(endpoint)) {
+		return
+	}
+	if err := e.changeLease(ctx, addressKey(networkID, a), endpointEnds(endpoint)); err != nil {
 		e.log.Warn("address is given back later", "network", networkID, "endpoint", endpoint, "err", err)
 	}
 }
 
-// dropLease ends the endpoint's use of the key: the lease goes, unless it is the container's for its whole life.
-func (e *Engine) dropLease(ctx context.Context, key, endpoint string) error {
-	return e.changeLease(ctx, key, func(l lease) (lease, bool) {
+// endpointEnds ends an endpoint's use of an address: the lease goes, unless it is the container's for its whole life.
+func endpointEnds(endpoint string) func(lease) (lease, bool) {
+	return func(l lease) (lease, bool) {
 		mine := l.Endpoint == endpoint && endpoint != ""
 		l.Endpoint = ""
 		return l, mine
-	})
+	}
 }
 
 // changeLease replaces the lease under a key by what change makes of it; one that is neither used nor static is deleted.
@@ -210,30 +259,6 @@ func (e *Engine) changeLease(ctx context.Context, key string, change func(lease)
 		return err
 	}
 	return nil
-}
-
-// How often left-over leases are looked for: soon again while nobody can decide, as after a start, else now and then.
-const (
-	reconcileSoon  = 500 * time.Millisecond
-	reconcileEvery = 30 * time.Second
-)
-
-func (e *Engine) reconcileLoop() {
-	next := time.NewTimer(0)
-	defer next.Stop()
-	for {
-		select {
-		case <-next.C:
-		case <-e.ctx.Done():
-			return
-		}
-		wait := reconcileEvery
-		if err := e.reconcileLeases(e.ctx); err != nil && e.ctx.Err() == nil {
-			e.log.Debug("leases stay as they are for now", "err", err)
-			wait = reconcileSoon
-		}
-		next.Reset(wait)
-	}
 }
 
 func (e *Engine) nodeName(id string) string {

@@ -120,6 +120,7 @@ func (e *Engine) Applied(ctx context.Context, networks []string) error {
 // MembersChanged is called when a member came, went or failed.
 func (e *Engine) MembersChanged() {
 	e.zones.dropAll()
+	e.wakeReconcile()
 	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
 	defer cancel()
 	if err := e.applyMembers(ctx); err != nil && e.ctx.Err() == nil {
@@ -200,7 +201,7 @@ func (e *Engine) ClusterStatus(context.Context) (api.ClusterStatus, error) {
 		}
 		s.Nodes = append(s.Nodes, n)
 	}
-	s.Summary = summarize(e.cl.Clustered(), self, members)
+	s.Summary = append(summarize(e.cl.Clustered(), self, members), e.clashWords()...)
 	return s, nil
 }
 

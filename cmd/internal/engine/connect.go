@@ -205,7 +205,7 @@ func (e *Engine) disconnectGone(ctx context.Context, n *Network, ref string) err
 	}
 	held, err := e.addresses(ctx, n.ID)
 	if err != nil {
-		return e.explainStore(fmt.Errorf("disconnect %s: %w", ref, err))
+		return e.undecided("disconnect "+ref, err)
 	}
 	found := false
 	for a, l := range held {

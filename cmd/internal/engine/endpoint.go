@@ -313,6 +313,7 @@ func (e *Engine) records(spec *container.Spec, endpoints []container.Endpoint) [
 
 // publish tells every live host, and waits until each has it, half a second at most.
 func (e *Engine) publish(ctx context.Context, put []cluster.Record, del []string) []string {
+	put = slices.DeleteFunc(put, func(r cluster.Record) bool { return e.clashes.has(r.ID) })
 	if len(put)+len(del) == 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -77,6 +78,8 @@ type Cluster interface {
 	SetRoutes(routes []netip.Prefix)
 	Remove(ctx context.Context, node string) error
 	Synced(ctx context.Context) error
+	Deciding(ctx context.Context) (context.Context, context.CancelFunc)
+	Standing() cluster.Standing
 }
 
 // Overlay is what the engine tells the overlay driver beyond a driver's calls.
@@ -157,6 +160,10 @@ type Engine struct {
 	attached map[string]map[string]bool // network ID -> endpoints of this host in the kernel; guarded by netMu
 
 	leases map[string]map[netip.Addr]string // local networks: address -> endpoint ID; guarded by mu
+
+	spares  *spares       // addresses of global networks that this host may give without asking
+	clashes *clashes      // addresses that others have too
+	wake    chan struct{} // reconcileLoop looks now
 }
 
 // New opens the engine's state. Restore must run before it serves.
@@ -171,15 +178,19 @@ func New(cfg Config) (*Engine, error) {
 		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
 		ctx: ctx, stop: stop, restored: make(chan struct{}),
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
+		clashes: &clashes{}, wake: make(chan struct{}, 1),
 		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},
 	}
 	for _, d := range cfg.Drivers {
 		e.drivers[d.Type()] = d
 	}
 	e.drivers[cfg.Overlay.Type()] = cfg.Overlay
-	if e.id, err = st.identity(); err != nil {
+	if e.id, err = st.identity(); err == nil {
+		e.spares, err = openSpares(st)
+	}
+	if err != nil {
 		stop()
-		return nil, err
+		return nil, errors.Join(err, st.Close())
 	}
 	return e, nil
 }

@@ -18,6 +18,8 @@ type fakeCluster struct {
 	st      store.Store
 	self    cluster.Node
 	records []cluster.Owned
+	members []cluster.Member
+	missing bool // nobody decides
 }
 
 func (c *fakeCluster) Init(context.Context, cluster.InitOptions) error { return nil }
@@ -30,7 +32,7 @@ func (c *fakeCluster) Clustered() bool                { return true }
 func (c *fakeCluster) ID() string                     { return "cluster" }
 func (c *fakeCluster) Epoch() string                  { return "1" }
 func (c *fakeCluster) Self() cluster.Node             { return c.self }
-func (c *fakeCluster) Members() []cluster.Member      { return nil }
+func (c *fakeCluster) Members() []cluster.Member      { return c.members }
 func (c *fakeCluster) Leader() (cluster.NodeID, bool) { return c.self.ID, true }
 func (c *fakeCluster) Store() store.Store             { return c.st }
 func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
@@ -40,7 +42,15 @@ func (c *fakeCluster) OwnRecords() []cluster.Record         { return nil }
 func (c *fakeCluster) SetRoutes([]netip.Prefix)             {}
 func (c *fakeCluster) Remove(context.Context, string) error { return nil }
 func (c *fakeCluster) Records(string) []cluster.Owned       { return c.records }
-func (c *fakeCluster) Synced(context.Context) error         { return nil }
+func (c *fakeCluster) Deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if c.missing {
+		cancel()
+	}
+	return ctx, cancel
+}
+func (c *fakeCluster) Standing() cluster.Standing   { return cluster.Standing{Decides: !c.missing} }
+func (c *fakeCluster) Synced(context.Context) error { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -303,36 +303,56 @@ func nameFree(all []*Network, name string) error {
 // createGlobal decides name, VNI and subnet in one transaction, and returns when every live host knows the network.
 func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 	asked := slices.Clone(n.Subnets)
+	ctx, cancel := e.cl.Deciding(ctx)
+	defer cancel()
 	for range casAttempts {
 		n.Subnets = slices.Clone(asked)
 		cond, err := e.generation(ctx)
 		if err != nil {
-			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+			return e.undecided("create network "+n.Name, err)
 		}
 		others, _, err := e.globalNetworks(ctx, true)
 		if err != nil {
-			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+			return e.undecided("create network "+n.Name, err)
 		}
 		if err := e.fillGlobal(n, others); err != nil {
 			return err
 		}
-		value, err := json.Marshal(n)
+		ops, err := e.foundation(n)
 		if err != nil {
 			return err
 		}
-		_, err = e.cl.Store().Txn(ctx, store.Txn{
-			If:   []store.Cond{cond},
-			Then: []store.Op{{Key: keyNetwork + n.ID, Value: value}, {Key: keyNetworks, Value: []byte(n.ID)}},
-		})
+		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{cond}, Then: ops})
 		if errdefs.IsConflict(err) {
 			continue // somebody else made or removed one meanwhile: choose again
 		}
 		if err != nil {
-			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+			return e.undecided("create network "+n.Name, err)
 		}
 		return e.synced(ctx)
 	}
 	return unavailable("create network %s: the cluster's networks keep changing; try again", n.Name)
+}
+
+// foundation is what the transaction that makes a network writes: its record, and every host's reserve.
+func (e *Engine) foundation(n *Network) ([]store.Op, error) {
+	value, err := json.Marshal(n)
+	if err != nil {
+		return nil, err
+	}
+	ops := []store.Op{{Key: keyNetwork + n.ID, Value: value}, {Key: keyNetworks, Value: []byte(n.ID)}}
+	reserves, err := e.setAside(n)
+	if err != nil {
+		return nil, err
+	}
+	for a, l := range reserves {
+		b, err := json.Marshal(l)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, store.Op{Key: addressKey(n.ID, a), Value: b})
+	}
+	return ops, nil
 }
 
 func (e *Engine) fillGlobal(n *Network, others []*Network) error {
@@ -379,23 +399,6 @@ func (e *Engine) synced(ctx context.Context) error {
 		e.log.Warn("some hosts have not seen the change yet", "err", err)
 	}
 	return nil
-}
-
-// explainStore tells a user what to do when nobody can decide.
-func (e *Engine) explainStore(err error) error {
-	if !errdefs.IsUnavailable(err) {
-		return err
-	}
-	var missing []string
-	for _, m := range e.cl.Members() {
-		if m.Voter && !m.Alive {
-			missing = append(missing, m.Name)
-		}
-	}
-	if len(missing) == 0 {
-		return err
-	}
-	return fmt.Errorf("%w: %s decides for this cluster and does not answer; bring it back", err, strings.Join(missing, ", "))
 }
 
 // NetworkRemove removes a network that no container uses.
@@ -450,18 +453,20 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 }
 
 func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
+	ctx, cancel := e.cl.Deciding(ctx)
+	defer cancel()
 	for range casAttempts {
 		use := store.Cond{Key: keyUse + n.ID}
 		pairs, _, err := e.cl.Store().Range(ctx, use.Key, true)
 		if err != nil {
-			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+			return e.undecided("remove network "+n.Name, err)
 		}
 		if len(pairs) == 1 {
 			use.Rev = pairs[0].Rev
 		}
 		held, err := e.addresses(ctx, n.ID)
 		if err != nil {
-			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+			return e.undecided("remove network "+n.Name, err)
 		}
 		var holders []string
 		ops := []store.Op{{Key: keyNetwork + n.ID, Delete: true}, {Key: use.Key, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)}}
@@ -481,7 +486,7 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 			continue // a container has taken an address meanwhile: look again
 		}
 		if err != nil {
-			return e.explainStore(fmt.Errorf("remove network %s: %w", n.Name, err))
+			return e.undecided("remove network "+n.Name, err)
 		}
 		return e.synced(ctx)
 	}

@@ -69,10 +69,10 @@ func (n *Network) view() network.Network {
 }
 
 // NetworkInspect is everything about one network: its containers on every live host, and with them the hosts.
-func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (network.Inspect, error) {
+func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (api.NetworkInspect, error) {
 	all, err := e.allNetworks(ctx)
 	if err != nil {
-		return network.Inspect{}, err
+		return api.NetworkInspect{}, err
 	}
 	if scope != "" {
 		all = slices.DeleteFunc(all, func(n *Network) bool {
@@ -81,11 +81,11 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 	}
 	n, err := pickNetwork(all, ref)
 	if err != nil {
-		return network.Inspect{}, err
+		return api.NetworkInspect{}, err
 	}
-	r := network.Inspect{Network: n.view(), Containers: map[string]network.EndpointResource{}}
+	r := api.NetworkInspect{Inspect: network.Inspect{Network: n.view(), Containers: map[string]network.EndpointResource{}}}
 	if n.global() {
-		e.globalEndpoints(n, &r)
+		e.globalEndpoints(n, &r.Inspect)
 	} else {
 		for _, u := range e.localUses(n.ID) {
 			r.Containers[u.containerID] = network.EndpointResource{
@@ -94,16 +94,42 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 		}
 	}
 	if verbose {
-		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(n, &r)}}
+		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(n, &r.Inspect)}}
 	}
 	if len(n.Subnets) > 0 {
-		used := len(r.Containers)
+		used, reserves, err := e.addressCount(ctx, n, &r.Inspect)
+		if err != nil {
+			return api.NetworkInspect{}, err
+		}
+		r.Reserves = reserves
 		_, free := ipam.Usage(n.Subnets[0], used)
 		r.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: network.SubnetStatuses{
 			n.Subnets[0].Prefix: {IPsInUse: uint64(used), DynamicIPsAvailable: uint64(free)},
 		}}}
 	}
 	return r, nil
+}
+
+// addressCount counts the addresses that nobody can be given any more, and names those among them that hosts have in
+// reserve.
+func (e *Engine) addressCount(ctx context.Context, n *Network, r *network.Inspect) (used int, reserves map[string][]netip.Addr, err error) {
+	if !n.global() {
+		return len(r.Containers), nil, nil
+	}
+	held, err := e.leasesOf(ctx, n.ID, false)
+	if err != nil {
+		return 0, nil, err
+	}
+	used = len(held)
+	for _, c := range r.Containers { // given while nobody decided
+		h, ok := held[c.IPv4Address.Addr()]
+		if !ok {
+			used++
+		} else if h.spare() {
+			delete(held, c.IPv4Address.Addr())
+		}
+	}
+	return used, reserveWords(held, e.nodeName), nil
 }
 
 func (e *Engine) globalEndpoints(n *Network, r *network.Inspect) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/minictl/minictl/cluster"
 )
 
@@ -14,8 +16,12 @@ func (e *Engine) NodeRemove(ctx context.Context, ref string, _ bool) error {
 	if err != nil {
 		return err
 	}
-	if err := e.cl.Remove(ctx, cmp.Or(m.Name, string(m.ID))); err != nil {
-		return e.explainStore(err)
+	err = e.cl.Remove(ctx, cmp.Or(m.Name, string(m.ID)))
+	if errdefs.IsUnavailable(err) {
+		return e.undecided("remove node "+m.Name, err)
+	}
+	if err != nil {
+		return err
 	}
 	return e.synced(ctx)
 }

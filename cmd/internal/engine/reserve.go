@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -88,12 +87,17 @@ func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, cont
 		}
 		return
 	}
-	err := e.changeLease(ctx, addressKey(n.ID, a), func(l lease) (lease, bool) {
+	ctx, cancel := e.cl.Deciding(ctx)
+	defer cancel()
+	end := func(l lease) (lease, bool) {
 		mine := l.Container == containerID
 		l.Static, l.Endpoint = false, ""
 		return l, mine
-	})
-	if err != nil {
+	}
+	if e.returnSpare(ctx, n.ID, a, ctx.Err() != nil, end) {
+		return
+	}
+	if err := e.changeLease(ctx, addressKey(n.ID, a), end); err != nil {
 		e.log.Warn("address is given back later", "network", n.ID, "container", containerID, "err", err)
 	}
 }
@@ -126,64 +130,4 @@ func (e *Engine) restoreAddresses(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// reconcileLeases gives back this host's leases that no container of its stands behind: what a crash or a missing leader
-// left over.
-func (e *Engine) reconcileLeases(ctx context.Context) error {
-	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
-	if err != nil {
-		return err
-	}
-	all, _, err := e.globalNetworks(ctx, true)
-	if err != nil {
-		return err
-	}
-	self := string(e.cl.Self().ID)
-	for _, p := range pairs {
-		var l lease
-		if json.Unmarshal(p.Value, &l) != nil || l.Node != self {
-			continue
-		}
-		want, busy := e.wantsLease(all, p.Key, l)
-		if busy || want == l {
-			continue
-		}
-		err := e.changeLease(ctx, p.Key, func(now lease) (lease, bool) { return want, now == l })
-		if err != nil {
-			return err
-		}
-		e.log.Info("gave back an address that nobody used", "container", l.Container, "endpoint", l.Endpoint, "key", p.Key)
-	}
-	return nil
-}
-
-// wantsLease is the lease as its container would have it now. busy: the container is in the middle of a step that may be
-// changing it.
-func (e *Engine) wantsLease(all []*Network, key string, l lease) (want lease, busy bool) {
-	e.mu.RLock()
-	b := e.boxes[l.Container]
-	e.mu.RUnlock()
-	want = l
-	if b == nil {
-		want.Endpoint, want.Static = "", false
-		return want, false
-	}
-	if !b.op.TryLock() {
-		return want, true
-	}
-	defer b.op.Unlock()
-	used, kept := false, false
-	for _, ep := range b.statusCopy().Endpoints {
-		used = used || ep.ID == l.Endpoint
-	}
-	for wished, set := range b.specCopy().Networks {
-		n, err := pickNetwork(all, wished)
-		kept = kept || err == nil && staticAddress(set).IsValid() && addressKey(n.ID, staticAddress(set)) == key
-	}
-	if !used {
-		want.Endpoint = ""
-	}
-	want.Static = kept
-	return want, false
 }

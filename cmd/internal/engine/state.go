@@ -17,7 +17,7 @@ import (
 // stateVersion is the schema's; an older one is brought up to it (migrate), a newer one is refused.
 //
 //	meta
-//	├── version     "2"
+//	├── version     "3"
 //	└── identity    this engine's ID, 64 hexadecimal digits
 //	containers
 //	└── <id>        JSON record{spec, status}
@@ -25,9 +25,11 @@ import (
 //	└── <id>        JSON Network, local networks only
 //	volumes
 //	└── <name>      JSON volume.Volume, since version 2
-const stateVersion = "2"
+//	reserves
+//	└── <id>        JSON spareNet, by a global network's ID, since version 3
+const stateVersion = "3"
 
-// state is this host's own memory: containers, local networks and volumes. What the cluster decides lives in the store.
+// state is this host's own memory: containers, local networks, volumes and the addresses it may give without asking. What the cluster decides lives in the store.
 type state struct{ db *bolt.DB }
 
 type record struct {
@@ -47,7 +49,7 @@ func openState(path string) (*state, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range []string{"meta", "containers", "networks", "volumes"} {
+		for _, b := range []string{"meta", "containers", "networks", "volumes", "reserves"} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 				return err
 			}
@@ -94,16 +96,26 @@ func (s *state) delete(bucket, id string) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Delete([]byte(id)) })
 }
 
-// each decodes every value of a bucket; one that can't be read is an error that names it.
-func each[T any](s *state, bucket string, fn func(T)) error {
+// eachKey calls fn with every key and value of a bucket.
+func (s *state) eachKey(bucket string, fn func(id string, value []byte) error) error {
 	return s.db.View(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error {
-			var t T
-			if err := json.Unmarshal(v, &t); err != nil {
+			if err := fn(string(k), v); err != nil {
 				return fmt.Errorf("read %s %s: %w", bucket, k, err)
 			}
-			fn(t)
 			return nil
 		})
+	})
+}
+
+// each decodes every value of a bucket; one that can't be read is an error that names it.
+func each[T any](s *state, bucket string, fn func(T)) error {
+	return s.eachKey(bucket, func(_ string, value []byte) error {
+		var t T
+		if err := json.Unmarshal(value, &t); err != nil {
+			return err
+		}
+		fn(t)
+		return nil
 	})
 }

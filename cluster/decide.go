@@ -1,0 +1,55 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// decideCheck is how often a question under way is asked whether it still has a chance.
+const decideCheck = 50 * time.Millisecond
+
+// errUndecided is why a context of Deciding ended.
+var errUndecided = fmt.Errorf("no leader can be heard: %w", errdefs.ErrUnavailable)
+
+// Deciding gives a context for questions to the Store that ends as soon as it is clear that nobody answers them now:
+// at once when there is no leader, half a second after a leader has fallen silent. So whoever has another way than the
+// Store's loses no time.
+func (c *Cluster) Deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancelCause(ctx)
+	done := func() { cancel(context.Canceled) }
+	if c.decider().Hopeless() {
+		cancel(errUndecided)
+		return out, done
+	}
+	go func() { // ends with the context
+		tick := time.NewTicker(decideCheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-out.Done():
+				return
+			}
+			if c.decider().Hopeless() {
+				cancel(errUndecided)
+				return
+			}
+		}
+	}()
+	return out, done
+}
+
+// Standing is how this host sees the cluster's ability to decide.
+type Standing struct {
+	Decides bool      // somebody can be expected to answer a question to the Store
+	Heard   time.Time // when a leader other than this host was heard last; zero: not since Open
+}
+
+// Standing tells how this host sees the cluster, without asking anybody.
+func (c *Cluster) Standing() Standing {
+	b := c.decider()
+	return Standing{Decides: !b.Hopeless(), Heard: b.LastContact()}
+}

@@ -1,0 +1,294 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
+)
+
+// How often the leases are compared with what this host has: soon again while nobody can decide, else now and then, and
+// whenever networks or members change.
+const (
+	reconcileSoon  = 500 * time.Millisecond
+	reconcileEvery = 30 * time.Second
+)
+
+func (e *Engine) wakeReconcile() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+func (e *Engine) reconcileLoop() {
+	networks, err := e.cl.Store().Watch(e.ctx, keyNetwork)
+	if err != nil {
+		return // the cluster is closed
+	}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+		case <-e.wake:
+		case _, open := <-networks:
+			if !open {
+				networks = nil
+			}
+		case <-e.ctx.Done():
+			return
+		}
+		wait := reconcileEvery
+		if err := e.reconcileLeases(e.ctx); err != nil && e.ctx.Err() == nil {
+			e.log.Debug("leases stay as they are for now", "err", err)
+			wait = reconcileSoon
+		}
+		next.Reset(wait)
+	}
+}
+
+// reconcileLeases makes the cluster's leases what this host's containers have, and its reserves as large as they should
+// be: after a crash, after a time without a leader, after a takeover.
+func (e *Engine) reconcileLeases(ctx context.Context) error {
+	ctx, cancel := e.cl.Deciding(ctx)
+	defer cancel()
+	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
+	if err != nil {
+		return err
+	}
+	all, _, err := e.globalNetworks(ctx, true)
+	if err != nil {
+		return err
+	}
+	held := map[string]map[netip.Addr]lease{}
+	for _, p := range pairs {
+		id, a, err := parseAddressKey(p.Key)
+		l := lease{rev: p.Rev}
+		if err != nil || json.Unmarshal(p.Value, &l) != nil {
+			continue
+		}
+		if held[id] == nil {
+			held[id] = map[netip.Addr]lease{}
+		}
+		held[id][a] = l
+	}
+	var clashes []clash
+	uses, busy := e.addressUses(all)
+	for _, n := range all {
+		found, err := e.reconcileNetwork(ctx, n, held[n.ID], uses[n.ID], busy)
+		if err != nil {
+			return err
+		}
+		clashes = append(clashes, found...)
+		delete(uses, n.ID)
+	}
+	for id, gone := range uses {
+		for a, l := range gone {
+			clashes = append(clashes, clash{networkID: id, leaseClash: leaseClash{addr: a, mine: l}})
+		}
+	}
+	e.setClashes(ctx, clashes)
+	node := string(e.cl.Self().ID)
+	return e.spares.forget(func(owner, id string) bool {
+		return owner == node && slices.ContainsFunc(all, func(n *Network) bool { return n.ID == id })
+	})
+}
+
+func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses map[netip.Addr]lease, busy func(string) bool) ([]clash, error) {
+	if len(n.Subnets) == 0 {
+		return nil, nil
+	}
+	node := string(e.cl.Self().ID)
+	e.adoptReserve(ctx, n.ID, node)
+	list, _ := e.spares.list(node, n.ID)
+	f := leaseFacts{
+		self: node, held: held, uses: uses, spares: list, busy: busy,
+		subnet: n.Subnets[0], size: ipam.ReserveSize(n.Subnets[0], len(e.cl.Members())),
+	}
+	steps, found := planLeases(f)
+	for _, s := range steps {
+		if err := e.applyLease(ctx, n, s, f); err != nil {
+			return nil, err
+		}
+	}
+	var out []clash
+	for _, c := range found {
+		out = append(out, clash{networkID: n.ID, network: n.Name, leaseClash: c})
+	}
+	return out, nil
+}
+
+// applyLease takes one step. One that comes too late is left for the next look.
+func (e *Engine) applyLease(ctx context.Context, n *Network, s leaseStep, f leaseFacts) error {
+	if s.strike && !e.spares.strike(f.self, n.ID, s.addr, f.spares[s.addr]) {
+		return nil
+	}
+	if !s.only {
+		key := addressKey(n.ID, s.addr)
+		ops := []store.Op{{Key: key, Delete: true}}
+		if s.put != nil {
+			value, err := json.Marshal(s.put)
+			if err != nil {
+				return err
+			}
+			ops = []store.Op{{Key: key, Value: value}, {Key: keyUse + n.ID, Value: []byte(s.put.Endpoint)}}
+		}
+		_, err := e.cl.Store().Txn(ctx, store.Txn{
+			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: key, Rev: f.held[s.addr].rev}}, Then: ops,
+		})
+		if errdefs.IsConflict(err) {
+			e.wakeReconcile()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e.log.Info("brought a lease up to date", "network", n.Name, "address", s.addr, "was", f.held[s.addr].Container, "is", leaseWords(s.put))
+	}
+	return e.spares.change(f.self, n.ID, func(addrs map[netip.Addr]lease) {
+		switch now, listed := addrs[s.addr]; {
+		case s.note && (!listed || now == f.spares[s.addr]):
+			addrs[s.addr] = lease{}
+		case s.settle && now.Endpoint == f.uses[s.addr].Endpoint:
+			delete(addrs, s.addr)
+		}
+	})
+}
+
+func leaseWords(l *lease) string {
+	switch {
+	case l == nil:
+		return "free"
+	case l.spare():
+		return "in reserve"
+	}
+	return l.Container
+}
+
+// addressUses are the addresses on global networks that this host's containers have, or keep for their life. busy tells
+// whether a container is in the middle of a step, so that what is said of it here means nothing.
+func (e *Engine) addressUses(all []*Network) (uses map[string]map[netip.Addr]lease, busy func(container string) bool) {
+	uses = map[string]map[netip.Addr]lease{}
+	at := map[string]bool{}
+	for _, b := range e.all() {
+		if !b.op.TryLock() {
+			at[b.id] = true
+			continue
+		}
+		for id, addrs := range e.usesOf(b, all) {
+			if uses[id] == nil {
+				uses[id] = map[netip.Addr]lease{}
+			}
+			maps.Copy(uses[id], addrs)
+		}
+		b.op.Unlock()
+	}
+	return uses, func(container string) bool { return at[container] }
+}
+
+func (e *Engine) usesOf(b *box, all []*Network) map[string]map[netip.Addr]lease {
+	out := map[string]map[netip.Addr]lease{}
+	spec := b.specCopy()
+	set := func(networkID string, a netip.Addr, endpoint string, static bool) {
+		if out[networkID] == nil {
+			out[networkID] = map[netip.Addr]lease{}
+		}
+		l := e.leaseFor(b.id, spec.Name, endpoint, static)
+		l.Static = l.Static || out[networkID][a].Static
+		out[networkID][a] = l
+	}
+	for key, wish := range spec.Networks {
+		a := staticAddress(wish)
+		n, err := pickNetwork(all, key)
+		if err == nil && a.IsValid() && len(n.Subnets) > 0 && ipam.Check(n.Subnets[0], a) == nil {
+			set(n.ID, a, "", true)
+		}
+	}
+	for _, ep := range b.statusCopy().Endpoints {
+		if ep.Driver == netdriver.TypeOverlay && ep.Address.IsValid() {
+			set(ep.NetworkID, ep.Address.Addr(), ep.ID, false)
+		}
+	}
+	return out
+}
+
+// clash is an address that a container of this host has and that is not its own in the cluster: its network is gone
+// (network is empty), or somebody else was given it after a takeover. The container goes on, but no other host hears of
+// it there.
+type clash struct {
+	networkID, network string
+	leaseClash
+}
+
+type clashes struct {
+	mu   sync.Mutex
+	list []clash
+}
+
+func (c *clashes) has(endpoint string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.list, func(x clash) bool { return x.mine.Endpoint == endpoint && endpoint != "" })
+}
+
+func (c *clashes) all() []clash {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.list)
+}
+
+// setClashes withdraws the records of what clashes now and publishes those of what does no more.
+func (e *Engine) setClashes(ctx context.Context, now []clash) {
+	before := e.clashes.all()
+	has := func(list []clash, endpoint string) bool {
+		return slices.ContainsFunc(list, func(x clash) bool { return x.mine.Endpoint == endpoint })
+	}
+	e.clashes.mu.Lock()
+	e.clashes.list = now
+	e.clashes.mu.Unlock()
+	var withdraw []string
+	for _, c := range now {
+		if c.mine.Endpoint != "" && !has(before, c.mine.Endpoint) {
+			e.log.Error("an address is not this container's any more", "container", c.mine.Name, "network", c.networkID, "address", c.addr, "holder", c.other.Name)
+			withdraw = append(withdraw, c.mine.Endpoint)
+		}
+	}
+	e.publish(ctx, nil, withdraw)
+	for _, c := range before {
+		if c.mine.Endpoint == "" || has(now, c.mine.Endpoint) {
+			continue
+		}
+		if b, err := e.find(c.mine.Container); err == nil {
+			if err := e.republish(ctx, b); err != nil {
+				e.log.Warn("publish a container again", "container", b.id, "err", err)
+			}
+		}
+	}
+}
+
+// clashWords say what a user can do about each.
+func (e *Engine) clashWords() []string {
+	var out []string
+	for _, c := range e.clashes.all() {
+		switch {
+		case c.network == "":
+			out = append(out, fmt.Sprintf("%s is on a network that the cluster does not have any more: remove it, or start it on another.", c.mine.Name))
+		case c.mine.Endpoint != "":
+			out = append(out, fmt.Sprintf("%s has the address %s on %s, which belongs to %s on %s: minictl restart %s gives it another.",
+				c.mine.Name, c.addr, c.network, e.holderName(c.networkID, c.other), e.nodeName(c.other.Node), c.mine.Name))
+		}
+	}
+	slices.Sort(out)
+	return out
+}

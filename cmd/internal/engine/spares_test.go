@@ -1,0 +1,318 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
+	"pgregory.net/rapid"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/store/memstore"
+	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
+)
+
+// link is a host's way to the cluster's store: it can be cut, and lose what it carries.
+type link struct {
+	store.Store
+	cut     bool
+	replica []store.Pair // what the host knew when it was cut
+	// fate says what happens to the next transaction; nil: it arrives and is answered.
+	fate func() fate
+	late []store.Txn // on their way for longer than anybody waited
+}
+
+type fate int
+
+const (
+	arrives fate = iota
+	lost
+	unanswered
+	delayed
+)
+
+func (l *link) sever(t interface{ Fatal(...any) }) {
+	var err error
+	if l.replica, _, err = l.Store.Range(context.Background(), "", false); err != nil {
+		t.Fatal(err)
+	}
+	l.cut = true
+}
+
+func (l *link) Range(ctx context.Context, prefix string, fresh bool) ([]store.Pair, store.Revision, error) {
+	if !l.cut {
+		return l.Store.Range(ctx, prefix, fresh)
+	}
+	if fresh {
+		return nil, 0, errdefs.ErrUnavailable
+	}
+	var out []store.Pair
+	for _, p := range l.replica {
+		if len(p.Key) >= len(prefix) && p.Key[:len(prefix)] == prefix {
+			out = append(out, p)
+		}
+	}
+	return out, 1, nil
+}
+
+func (l *link) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
+	if l.cut {
+		return 0, errdefs.ErrUnavailable
+	}
+	what := arrives
+	if l.fate != nil {
+		what = l.fate()
+	}
+	switch what {
+	case lost:
+		return 0, errdefs.ErrUnavailable
+	case delayed:
+		l.late = append(l.late, t)
+		return 0, errdefs.ErrUnavailable
+	}
+	rev, err := l.Store.Txn(ctx, t)
+	if what == unanswered {
+		return 0, errdefs.ErrUnavailable
+	}
+	return rev, err
+}
+
+// island is a host of a cluster that can be cut off, with containers that are nothing but their addresses.
+type island struct {
+	*Engine
+	link *link
+	fake *fakeCluster
+}
+
+func islands(t *testing.T, n int) (hosts []*island, network string) {
+	t.Helper()
+	st := memstore.New()
+	var members []cluster.Member
+	for i := range n {
+		members = append(members, cluster.Member{Node: cluster.Node{ID: cluster.NodeID(fmt.Sprint("host", i+1)), Name: fmt.Sprint("host", i+1)}, Alive: true})
+	}
+	for _, m := range members {
+		l := &link{Store: st}
+		e := newHost(t, l, m.Name)
+		e.state.db.NoSync = true // nothing here survives a power failure
+		f := e.cl.(*fakeCluster)
+		f.members = members
+		hosts = append(hosts, &island{e, l, f})
+	}
+	ov := &Network{ID: newID(), Name: "ov", Driver: netdriver.TypeOverlay, Scope: scopeGlobal, Subnets: lan(t, "10.0.0.0/26")}
+	if err := hosts[0].createGlobal(t.Context(), ov); err != nil {
+		t.Fatal(err)
+	}
+	return hosts, ov.ID
+}
+
+func (h *island) network(ctx context.Context, id string) (*Network, error) {
+	all, _, err := h.globalNetworks(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return pickNetwork(all, id)
+}
+
+// run starts a container that has an address and nothing else.
+func (h *island) run(ctx context.Context, network, name string) (netip.Addr, error) {
+	n, err := h.network(ctx, network)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	b := &box{id: newID(), spec: container.Spec{Name: name}}
+	b.spec.ID = b.id
+	ep := container.Endpoint{ID: newID(), NetworkID: network, Driver: netdriver.TypeOverlay}
+	h.mu.Lock()
+	h.boxes[b.id], h.names[name] = b, b.id
+	h.mu.Unlock()
+	b.op.Lock()
+	defer b.op.Unlock()
+	p, err := h.takeAddress(ctx, n, netip.Addr{}, h.leaseFor(b.id, name, ep.ID, false))
+	if err != nil {
+		h.forget(b)
+		return p.Addr(), err
+	}
+	ep.Address = p
+	b.status = container.Status{State: mobycontainer.StateRunning, Endpoints: []container.Endpoint{ep}}
+	return p.Addr(), nil
+}
+
+// remove ends it; a crash forgets it before its address is given back.
+func (h *island) end(ctx context.Context, network, name string, crash bool) {
+	b := h.boxes[h.names[name]]
+	b.op.Lock()
+	defer b.op.Unlock()
+	ep := b.status.Endpoints[0]
+	b.status.Endpoints = nil
+	h.forget(b)
+	if !crash {
+		h.releaseAddress(ctx, network, true, ep.Address.Addr(), ep.ID)
+	}
+}
+
+func (h *island) used() map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	for _, b := range h.boxes {
+		for _, ep := range b.status.Endpoints {
+			out[ep.Address.Addr()] = b.spec.Name
+		}
+	}
+	return out
+}
+
+// TestReserve: a host that is cut off gives addresses at once, the same again after it got them back, and none that the
+// others give; when it is back, they are addresses like any other, and the reserve is whole again.
+func TestReserve(t *testing.T) {
+	ctx := t.Context()
+	hosts, ov := islands(t, 2)
+	h1, h2 := hosts[0], hosts[1]
+	must := func(h *island, name, want string) {
+		t.Helper()
+		if a, err := h.run(ctx, ov, name); err != nil || a.String() != want {
+			t.Errorf("%s on %s: %s, %v; want %s", name, h.cfg.NodeName, a, err, want)
+		}
+	}
+	must(h1, "a", "10.0.0.2")
+	must(h2, "b", "10.0.0.3")
+	h2.link.sever(t)
+	h2.fake.missing = true
+	must(h1, "c", "10.0.0.4")
+	must(h2, "d", "10.0.0.49") // nobody has looked at the reserve before: it was there from the network's first moment on
+	h2.end(ctx, ov, "b", false)
+	must(h2, "e", "10.0.0.3") // its own once more
+	h2.end(ctx, ov, "d", false)
+	must(h2, "f", "10.0.0.49")
+	for i := range 6 {
+		must(h2, fmt.Sprint("g", i), fmt.Sprintf("10.0.0.%d", 50+i))
+	}
+	if _, err := h2.run(ctx, ov, "one too many"); !errdefs.IsUnavailable(err) {
+		t.Errorf("beyond the reserve: %v", err)
+	}
+	h2.end(ctx, ov, "g5", false)
+	h2.link.cut, h2.fake.missing = false, false
+	if err := h2.reconcileLeases(ctx); err != nil {
+		t.Fatal(err)
+	}
+	held, err := h1.addresses(ctx, ov)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, name := range h2.used() {
+		if held[a].Name != name {
+			t.Errorf("%s is %s's, the cluster says %+v", a, name, held[a])
+		}
+	}
+	words := reserveWords(held, func(node string) string { return node })
+	if got := len(words["host2"]); got != 7 {
+		t.Errorf("the reserve is %v", words["host2"])
+	}
+	list, _ := h2.spares.list("host2", ov)
+	if len(list) != 7 {
+		t.Errorf("the list is %v", list)
+	}
+	must(h2, "h", "10.0.0.5")
+	must(h1, "i", "10.0.0.6")
+}
+
+// TestReserveWalk cuts hosts off, loses and delays what they send, crashes and restarts them: no address is ever given
+// twice, and at rest the cluster's leases are what the hosts have.
+func TestReserveWalk(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		ctx := t.Context()
+		hosts, ov := islands(t, 2)
+		fates := rapid.SampledFrom([]fate{arrives, arrives, arrives, arrives, arrives, arrives, lost, unanswered, delayed})
+		for _, h := range hosts {
+			h.link.fate = func() fate { return fates.Draw(rt, "fate") }
+		}
+		names := func(h *island) []string {
+			var out []string
+			for _, n := range h.used() {
+				out = append(out, n)
+			}
+			slices.Sort(out)
+			return out
+		}
+		serial := 0
+		deliver := func() {
+			for _, h := range hosts {
+				for _, x := range h.link.late {
+					_, _ = h.link.Store.Txn(ctx, x)
+				}
+				h.link.late = nil
+			}
+		}
+		steps := map[string]func(h *island){
+			"run": func(h *island) { serial++; _, _ = h.run(ctx, ov, fmt.Sprint("c", serial)) },
+			"end": func(h *island) {
+				if list := names(h); len(list) > 0 {
+					h.end(ctx, ov, rapid.SampledFrom(list).Draw(rt, "name"), rapid.IntRange(0, 4).Draw(rt, "crash") == 0)
+				}
+			},
+			"cut":       func(h *island) { h.link.sever(rt); h.fake.missing = true },
+			"silent":    func(h *island) { h.link.sever(rt) }, // nobody has noticed yet
+			"heal":      func(h *island) { h.link.cut, h.fake.missing = false, false },
+			"reconcile": func(h *island) { _ = h.reconcileLeases(ctx) },
+			"deliver":   func(*island) { deliver() },
+			"restart": func(h *island) {
+				var err error
+				if h.spares, err = openSpares(h.state); err != nil {
+					rt.Fatal(err)
+				}
+			},
+		}
+		choice := rapid.SampledFrom([]string{
+			"run", "run", "run", "run", "end", "end", "end", "end", "cut", "cut", "heal", "heal", "heal",
+			"reconcile", "reconcile", "reconcile", "reconcile", "silent", "deliver", "restart",
+		})
+		for range 150 {
+			steps[choice.Draw(rt, "step")](hosts[rapid.IntRange(0, len(hosts)-1).Draw(rt, "host")])
+			all := map[netip.Addr]string{}
+			for _, h := range hosts {
+				for a, name := range h.used() {
+					if other, twice := all[a]; twice {
+						rt.Fatalf("%s is given to %s and to %s on %s", a, other, name, h.cfg.NodeName)
+					}
+					all[a] = name
+				}
+			}
+		}
+		deliver()
+		for range 2 {
+			for _, h := range hosts {
+				h.link.cut, h.link.fate, h.fake.missing = false, nil, false
+				if err := h.reconcileLeases(ctx); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		held, err := hosts[0].addresses(ctx, ov)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for _, h := range hosts {
+			used := h.used()
+			for a, name := range used {
+				if held[a].Name != name || held[a].Node != h.cfg.NodeName {
+					rt.Errorf("%s is %s's on %s, the cluster says %+v", a, name, h.cfg.NodeName, held[a])
+				}
+			}
+			list, _ := h.spares.list(h.cfg.NodeName, ov)
+			for a, l := range held {
+				_, listed := list[a]
+				if l.Node == h.cfg.NodeName && (l.spare() != listed || used[a] == "" && !l.spare()) {
+					rt.Errorf("%s: %s is %+v, listed %v as %+v", h.cfg.NodeName, a, l, listed, list[a])
+				}
+			}
+			if len(h.clashes.all()) > 0 {
+				rt.Errorf("%s: clashes %v", h.cfg.NodeName, h.clashes.all())
+			}
+		}
+	})
+}
