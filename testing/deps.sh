@@ -5,6 +5,8 @@
 #   nftables iproute2 conntrack   tests compare with what the kernel lists
 #   python3-docker  Docker's SDK for Python, a client that the tests drive
 #   docker          the stock CLI, unpacked beside the build: no daemon is installed or started
+#   etcd, zookeeper the servers of external cluster stores, unpacked likewise: tests start and end them by themselves
+#   java            ZooKeeper runs on it (the headless one; the longest of all if it is not there, 60 MB)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +17,7 @@ need nft nftables
 need ip iproute2
 need conntrack conntrack
 /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
+need java default-jre-headless
 [ -x /bin/busybox ] && file -L /bin/busybox 2>/dev/null | grep -q 'statically' || dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 
 apt() {
@@ -36,5 +39,28 @@ if ! command -v docker >/dev/null 2>&1 && [ ! -x bin/docker ]; then
   tmp=$(mktemp -d)
   (cd "$tmp" && apt download docker.io >/dev/null && dpkg-deb -x docker.io_*.deb .)
   mkdir -p bin && cp "$tmp/usr/bin/docker" bin/docker
+  rm -rf "$tmp"
+fi
+
+# unpack PACKAGE... puts their files below $tmp.
+unpack() {
+  update
+  tmp=$(mktemp -d)
+  (cd "$tmp" && apt -o APT::Sandbox::User=root download "$@" >/dev/null && for deb in *.deb; do dpkg-deb -x "$deb" .; done)
+}
+if [ ! -x bin/etcd ]; then
+  echo "unpacking etcd"
+  unpack etcd-server
+  mkdir -p bin && cp "$tmp/usr/bin/etcd" bin/etcd
+  rm -rf "$tmp"
+fi
+if [ ! -e bin/zookeeper/zookeeper.jar ]; then
+  echo "unpacking ZooKeeper"
+  # Of what Debian's package asks for, a server without web page and TLS loads these.
+  unpack libzookeeper-java libslf4j-java libdropwizard-metrics-java libsnappy-java
+  mkdir -p bin/zookeeper
+  for jar in zookeeper-jute slf4j-api slf4j-nop metrics-core snappy-java zookeeper; do
+    cp -L "$tmp/usr/share/java/$jar.jar" bin/zookeeper/
+  done
   rm -rf "$tmp"
 fi

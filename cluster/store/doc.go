@@ -60,6 +60,7 @@
 // # Backends
 //
 // memstore (one process, no disk) is the reference; cluster/raft is what a
-// cluster runs. Every backend must pass the suite in storetest; a difference
+// cluster runs; journal, with etcd, consul or zk below it, is for those who
+// have one of these and want it to decide. Every backend must pass the suite in storetest; a difference
 // between two backends is a bug in one of them or a missing check in the suite.
 package store

@@ -30,6 +30,10 @@ var only = map[string][]string{
 	"github.com/hashicorp/memberlist":     {"cluster/gossip"},
 	"github.com/hashicorp/raft":           {"cluster/raft"},
 	"github.com/miekg/dns":                {"dnsd", "testing"},
+	"go.etcd.io/etcd":                     {"cluster/store/etcd"},
+	"go.uber.org/zap":                     {"cluster/store/etcd"},
+	"github.com/hashicorp/consul":         {"cluster/store/consul"},
+	"github.com/go-zookeeper/zk":          {"cluster/store/zk"},
 }
 
 // vague are package names that say nothing about what is inside.

@@ -1,5 +1,5 @@
 // Package memstore keeps a store in memory: the reference that says what the
-// other backends must do, and the data structure underneath cluster/raft.
+// other backends must do, and the data structure underneath cluster/raft and cluster/store/journal.
 package memstore
 
 import (
@@ -84,14 +84,30 @@ func (s *Store) Apply(rev store.Revision, t store.Txn) (store.Revision, error) {
 	return s.apply(rev, t)
 }
 
-func (s *Store) apply(rev store.Revision, t store.Txn) (store.Revision, error) {
-	if done, ok := s.idRev[t.ID]; ok && t.ID != "" {
-		return done, nil
+// Check is what applying t would find, without applying it: the first answer
+// and done for an ID that is remembered, a conflict, or else the revision of
+// the present state.
+func (s *Store) Check(t store.Txn) (rev store.Revision, done bool, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.check(t)
+}
+
+func (s *Store) check(t store.Txn) (rev store.Revision, done bool, err error) {
+	if first, ok := s.idRev[t.ID]; ok && t.ID != "" {
+		return first, true, nil
 	}
 	for _, c := range t.If {
 		if have := s.revOf(c.Key); have != c.Rev {
-			return 0, &store.ConflictError{Key: c.Key, Want: c.Rev, Have: have}
+			return 0, false, &store.ConflictError{Key: c.Key, Want: c.Rev, Have: have}
 		}
+	}
+	return s.rev, false, nil
+}
+
+func (s *Store) apply(rev store.Revision, t store.Txn) (store.Revision, error) {
+	if first, done, err := s.check(t); done || err != nil {
+		return first, err
 	}
 	before := map[string]*store.Pair{} // nil: was absent
 	for _, op := range t.Then {
