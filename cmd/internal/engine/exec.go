@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -25,9 +23,6 @@ import (
 // execFailed is the exit code of an exec that never ran for reasons of its container's.
 const execFailed = 128
 
-// execKept is how long an exec can be inspected after its end: docker's least.
-const execKept = 5 * time.Minute
-
 // execution is one exec: asked for, then perhaps started, then ended.
 type execution struct {
 	id, containerID string
@@ -37,7 +32,6 @@ type execution struct {
 	started bool
 	running bool
 	code    *int
-	ended   time.Time
 	pid     int
 	proc    *ctrd.Exec
 }
@@ -59,7 +53,6 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req mobycontainer.Exe
 	}
 	x := &execution{id: newID(), containerID: b.id, req: req}
 	e.mu.Lock()
-	maps.DeleteFunc(e.execs, func(_ string, old *execution) bool { return old.endedBefore(time.Now().Add(-execKept)) })
 	e.execs[x.id] = x
 	e.mu.Unlock()
 	e.event(b, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", x.id)
@@ -152,25 +145,19 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys)
 }
 
-// execError gives a failed exec, which containerd words as docker does, its status: what the command line got wrong is the
-// client's fault.
+// execError words a failed exec as docker does: what the command line got wrong is the client's fault.
 func execError(err error) error {
+	const prefix = "OCI runtime exec failed: "
 	if startExitCode(err) != 128 {
-		return invalid("%v", err)
+		return invalid("%s%s", prefix, strings.TrimPrefix(err.Error(), prefix)) // the runtime may have said so itself
 	}
-	return err
+	return fmt.Errorf("%s%w", prefix, err)
 }
 
 func (x *execution) end(code int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.running, x.code, x.pid, x.ended = false, &code, 0, time.Now()
-}
-
-func (x *execution) endedBefore(t time.Time) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.code != nil && x.ended.Before(t)
+	x.running, x.code, x.pid = false, &code, 0
 }
 
 func (e *Engine) watchExec(ctx context.Context, b *box, x *execution, exit <-chan ctrd.ExitStatus, ended chan struct{}) {
