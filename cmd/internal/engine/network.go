@@ -313,7 +313,7 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
 		}
-		if err := e.fillGlobal(n, others); err != nil {
+		if err := e.fillGlobal(ctx, n, others); err != nil {
 			return err
 		}
 		value, err := json.Marshal(n)
@@ -335,7 +335,7 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 	return unavailable("create network %s: the cluster's networks keep changing; try again", n.Name)
 }
 
-func (e *Engine) fillGlobal(n *Network, others []*Network) error {
+func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) error {
 	e.mu.RLock()
 	local := slices.Collect(maps.Values(e.networks))
 	e.mu.RUnlock()
@@ -351,7 +351,11 @@ func (e *Engine) fillGlobal(n *Network, others []*Network) error {
 			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
 		}
 	}
-	if err := e.choosePool(n, append(others, local...), ipam.DefaultOverlay()); err != nil {
+	blocks, err := e.overlayBlocks(ctx)
+	if err != nil {
+		return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+	}
+	if err := e.choosePool(n, append(others, local...), blocks); err != nil {
 		return err
 	}
 	return e.drivers[n.Driver].Check(n.wish())
