@@ -146,4 +146,3 @@ func swarmNode(m cluster.Member, spec cluster.NodeSpec) swarm.Node {
 	}
 	return n
 }
-
