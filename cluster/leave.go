@@ -145,7 +145,7 @@ func (c *Cluster) forget(ctx context.Context, id NodeID) error {
 			ops = append(ops, store.Op{Key: nameKey(n.Name), Delete: true})
 		}
 	}
-	ops = append(ops, store.Op{Key: nodeKey(id), Delete: true})
+	ops = append(ops, store.Op{Key: nodeSpecKey(id), Delete: true}, store.Op{Key: nodeKey(id), Delete: true})
 	for len(ops) > 0 {
 		n := min(len(ops), opsPerTxn)
 		if _, err := c.store.Txn(ctx, store.Txn{Then: ops[:n]}); err != nil {

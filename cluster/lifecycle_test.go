@@ -250,6 +250,9 @@ func TestLearnerLeaves(t *testing.T) {
 	old := b.Self().ID
 	put(t, b, "address/n/10.0.0.2", `{"node":"`+string(a.Self().ID)+`"}`)
 	put(t, b, "address/n/10.0.0.3", `{"node":"`+string(old)+`"}`)
+	if err := PutNodeSpec(t.Context(), a.Store(), old, NodeSpec{Labels: map[string]string{"a": "b"}}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := b.Publish(t.Context(), []Record{record("e1", "n", 3)}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +265,7 @@ func TestLearnerLeaves(t *testing.T) {
 	if !has(t, a, "address/n/10.0.0.2", true) || has(t, a, "address/n/10.0.0.3", true) {
 		t.Error("addresses: the leaver's must go, the others stay")
 	}
-	if has(t, a, nodeKey(old), true) || has(t, a, nameKey("b"), true) {
+	if has(t, a, nodeKey(old), true) || has(t, a, nameKey("b"), true) || has(t, a, nodeSpecKey(old), true) {
 		t.Error("the node's records are there still")
 	}
 	if b.Clustered() || b.Self().ID == old || b.ID() == a.ID() || has(t, b, keyCA, false) || len(b.Records("n")) != 0 {

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -17,6 +18,30 @@ type Block struct {
 func DefaultOverlay() []Block {
 	return []Block{{netip.MustParsePrefix("10.0.0.0/8"), 24}}
 }
+
+// Blocks makes pools of ranges that somebody chose, each cut into subnets of a prefix length. The error is
+// errdefs.ErrInvalidArgument.
+func Blocks(bases []netip.Prefix, size int) ([]Block, error) {
+	out := make([]Block, 0, len(bases))
+	for i, base := range bases {
+		switch {
+		case !base.IsValid() || !base.Addr().Is4():
+			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid base pool %s: must be an IPv4 range such as 10.20.0.0/16", base))
+		case size < base.Bits() || size > maxSubnetBits:
+			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid subnet size %d for pool %s: must be from %d to %d", size, base, base.Bits(), maxSubnetBits))
+		}
+		for _, other := range bases[:i] {
+			if other.Overlaps(base) {
+				return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("base pools %s and %s overlap", other, base))
+			}
+		}
+		out = append(out, Block{base.Masked(), size})
+	}
+	return out, nil
+}
+
+// maxSubnetBits is the prefix length of the smallest subnet worth giving: a gateway and five containers.
+const maxSubnetBits = 29
 
 // DefaultLocal gives the pools of networks of one host: docker's own list. 172.17.0.0/16 is not in it: it belongs to
 // the default bridge alone.

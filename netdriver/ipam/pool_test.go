@@ -11,6 +11,46 @@ import (
 
 func block(base string, size int) Block { return Block{netip.MustParsePrefix(base), size} }
 
+func TestBlocks(t *testing.T) {
+	for _, c := range []struct {
+		bases []string
+		size  int
+		want  string
+	}{
+		{nil, 0, ""},
+		{[]string{"10.20.0.0/16", "192.168.7.9/24"}, 26, ""}, // host bits are masked away
+		{[]string{"10.20.0.0/29"}, 29, ""},
+		{[]string{"10.20.0.0/16"}, 15, "invalid subnet size 15 for pool 10.20.0.0/16: must be from 16 to 29"},
+		{[]string{"10.20.0.0/16"}, 30, "invalid subnet size 30 for pool 10.20.0.0/16: must be from 16 to 29"},
+		{[]string{"10.20.0.0/16"}, -1, "invalid subnet size -1 for pool 10.20.0.0/16: must be from 16 to 29"},
+		{[]string{"fd00::/64"}, 24, "invalid base pool fd00::/64: must be an IPv4 range such as 10.20.0.0/16"},
+		{[]string{"10.20.0.0/16", "10.20.3.0/24"}, 24, "base pools 10.20.0.0/16 and 10.20.3.0/24 overlap"},
+	} {
+		var bases []netip.Prefix
+		for _, b := range c.bases {
+			bases = append(bases, netip.MustParsePrefix(b))
+		}
+		got, err := Blocks(bases, c.size)
+		if c.want != "" {
+			if err == nil || err.Error() != c.want || !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%v /%d: %v, want %q", c.bases, c.size, err, c.want)
+			}
+			continue
+		}
+		if err != nil || len(got) != len(bases) {
+			t.Errorf("%v /%d: %v, %v", c.bases, c.size, got, err)
+		}
+		for _, b := range got {
+			if p, err := NextPool([]Block{b}, nil); err != nil || p.Addr() != b.Base.Addr() || p.Bits() != c.size {
+				t.Errorf("%v: %v, %v", b, p, err)
+			}
+		}
+	}
+	if _, err := Blocks([]netip.Prefix{{}}, 24); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no prefix: %v", err)
+	}
+}
+
 func TestNextPool(t *testing.T) {
 	for _, c := range []struct {
 		what   string

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -44,13 +45,13 @@ func ValidateResources(r *container.Resources) error {
 	if s := r.MemorySwappiness; s != nil && (*s < -1 || *s > 100) {
 		return refused("Invalid value: %d, valid memory swappiness range is 0-100", *s)
 	}
-	return nil
+	return validateUlimits(r.Ulimits)
 }
 
 // FillResources sets what docker derives from other limits: as much swap as memory.
 func FillResources(r *container.Resources) {
 	if r.Memory > 0 && r.MemorySwap == 0 {
-		r.MemorySwap = 2 * r.Memory
+		r.MemorySwap = r.Memory + min(r.Memory, math.MaxInt64-r.Memory)
 	}
 }
 

@@ -215,7 +215,7 @@ func (r *Runtime) Import(ctx context.Context, in io.Reader, ref string, changes 
 	plat := platforms.DefaultSpec()
 	if platform != "" {
 		if plat, err = platforms.Parse(platform); err != nil {
-			return "", fmt.Errorf("import image: %w", err)
+			return "", fmt.Errorf("import image: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
 	now := time.Now().UTC()

@@ -33,7 +33,7 @@ func (r *Runtime) Pull(ctx context.Context, ref, platform string, auth *rules.Au
 	want := platforms.DefaultSpec()
 	if platform != "" {
 		if want, err = platforms.Parse(platform); err != nil {
-			return fmt.Errorf("pull image: %w", err)
+			return fmt.Errorf("pull image: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		match = platforms.Only(want)
 	}

@@ -151,4 +151,6 @@ type ClusterBackend interface {
 	NodeList(ctx context.Context, f Filters) ([]swarm.Node, error)
 	NodeInspect(ctx context.Context, ref string) (swarm.Node, error)
 	NodeRemove(ctx context.Context, ref string, force bool) error
+	// NodeUpdate replaces a node's spec if version is still that of the one there is.
+	NodeUpdate(ctx context.Context, ref string, version uint64, spec swarm.NodeSpec) error
 }

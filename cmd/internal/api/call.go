@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -122,7 +124,8 @@ func (c *call) checkJSON() error {
 
 // decodeJSON reads exactly one JSON document. Unknown fields are ignored: clients are often newer than we are.
 func decodeJSON(r io.Reader, v any) error {
-	dec := json.NewDecoder(r)
+	var raw bytes.Buffer
+	dec := json.NewDecoder(io.TeeReader(r, &raw))
 	if err := dec.Decode(v); err != nil {
 		return badJSON(err)
 	}
@@ -133,7 +136,34 @@ func decodeJSON(r io.Reader, v any) error {
 		}
 		return invalid("unexpected content after JSON")
 	}
-	return nil
+	return refuseNUL(raw.Bytes())
+}
+
+// refuseNUL looks for the one character that neither names, paths, arguments nor environments can hold. Behind this point
+// the kernel would refuse it half way through the work.
+func refuseNUL(doc []byte) error {
+	var v any
+	if !bytes.Contains(doc, []byte(`\u0000`)) || json.Unmarshal(doc, &v) != nil || !holdsNUL(v) {
+		return nil
+	}
+	return invalid("invalid JSON: a string in it holds a NUL character")
+}
+
+// holdsNUL walks a decoded document, its keys included.
+func holdsNUL(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return strings.Contains(v, "\x00")
+	case []any:
+		return slices.ContainsFunc(v, holdsNUL)
+	case map[string]any:
+		for key, value := range v {
+			if strings.Contains(key, "\x00") || holdsNUL(value) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // badJSON words a decoder's error as docker does. Text of the client's may be in it, so it is cut.

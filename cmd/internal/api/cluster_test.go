@@ -42,7 +42,8 @@ func TestClientSwarm(t *testing.T) {
 	if _, err := c.SwarmInspect(ctx, client.SwarmInspectOptions{}); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "This node is not a swarm manager.") {
 		t.Error(err)
 	}
-	res, err := c.SwarmInit(ctx, client.SwarmInitOptions{ListenAddr: "0.0.0.0:2377", AdvertiseAddr: "eth0:2377", DataPathAddr: "10.1.1.1", DataPathPort: 4790})
+	res, err := c.SwarmInit(ctx, client.SwarmInitOptions{ListenAddr: "0.0.0.0:2377", AdvertiseAddr: "eth0:2377", DataPathAddr: "10.1.1.1", DataPathPort: 4790,
+		DefaultAddrPool: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")}, SubnetSize: 26})
 	if err != nil || res.NodeID != "node1" {
 		t.Error(res, err)
 	}
@@ -77,14 +78,14 @@ func TestClientSwarm(t *testing.T) {
 	}
 	for name, o := range map[string]client.SwarmInitOptions{
 		"minictl cluster recover": {ForceNewCluster: true}, "--autolock": {AutoLockManagers: true},
-		"--subnet": {DefaultAddrPool: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, "--availability": {Availability: "drain"},
+		"--availability": {Availability: "drain"},
 	} {
 		if _, err := c.SwarmInit(ctx, o); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	want := []string{
-		"init {AdvertiseAddr:eth0 DataPathAddr:10.1.1.1 DataPathPort:4790}", "token false",
+		"init {AdvertiseAddr:eth0 DataPathAddr:10.1.1.1 DataPathPort:4790 AddrPools:[10.20.0.0/16] AddrPoolBits:26}", "token false",
 		"join {Token:T Remote:dead AdvertiseAddr: DataPathAddr:}", "join {Token:T Remote:10.0.0.1 AdvertiseAddr: DataPathAddr:}",
 		"join {Token:T Remote:twice:1 AdvertiseAddr: DataPathAddr:}", "leave true", "token true",
 	}

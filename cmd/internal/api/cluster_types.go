@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // The bodies of /cluster/*, the part of the API that is ours. The command line imports them too.
 
@@ -10,6 +13,10 @@ type ClusterInitRequest struct {
 	AdvertiseAddr string `json:"AdvertiseAddr,omitempty"`
 	DataPathAddr  string `json:"DataPathAddr,omitempty"` // default: AdvertiseAddr
 	DataPathPort  uint16 `json:"DataPathPort,omitempty"` // UDP; default 4789
+	// AddrPools are the ranges that overlay networks are cut from (default 10.0.0.0/8), AddrPoolBits the prefix length of
+	// each network's part (default 24).
+	AddrPools    []netip.Prefix `json:"AddrPools,omitempty"`
+	AddrPoolBits int            `json:"AddrPoolBits,omitempty"`
 }
 
 // ClusterInitResponse says how others join.

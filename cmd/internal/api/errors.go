@@ -20,10 +20,16 @@ func notImplemented(format string, args ...any) error {
 	return errdefs.ErrNotImplemented.WithMessage(fmt.Sprintf(format, args...))
 }
 
+// maxMessage bounds what a client reads of an error, in bytes: the name in it may be a megabyte of the client's own.
+const maxMessage = 4 << 10
+
 // message is what the client reads. The class's own word at the end ("…: invalid argument") says what the status says
 // already, and docker's texts are compared to the letter by tools, so it is dropped.
 func message(err error) string {
 	text := err.Error()
+	if len(text) > maxMessage {
+		return strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
 	if class := errdefs.Resolve(err); class != nil {
 		if short, ok := strings.CutSuffix(text, ": "+class.Error()); ok && short != "" {
 			return short

@@ -79,6 +79,9 @@ func TestBadInput(t *testing.T) {
 		"too deep":          {"POST", "/networks/create", js, `{"Labels":` + strings.Repeat("[", 20000), 400, "invalid JSON"},
 		"bad address":       {"POST", "/networks/create", js, `{"Name":"ab","IPAM":{"Config":[{"Subnet":"10.0.0/24"}]}}`, 400, "invalid JSON"},
 		"bad port":          {"POST", "/containers/create", js, `{"Image":"x","ExposedPorts":{"99999/tcp":{}}}`, 400, "invalid JSON"},
+		"NUL":               {"POST", "/containers/create", js, `{"Image":"x","Env":["A\u0000=b"]}`, 400, "invalid JSON: a string in it holds a NUL character"},
+		"NUL in a key":      {"POST", "/networks/create", js, `{"Name":"ab","Labels":{"a\u0000":"b"}}`, 400, "invalid JSON: a string in it holds a NUL character"},
+		"NUL in a query":    {"GET", "/containers/x/top?ps_args=a%00", "", "", 400, `invalid query: parameter "ps_args" holds a NUL character`},
 		"bad mac":           {"POST", "/containers/create", js, `{"Image":"x","MacAddress":"zz"}`, 400, "invalid JSON"},
 
 		"network, 1 MB name":   {"POST", "/networks/create", js, `{"Name":"` + big + `"}`, 400, "invalid name"},
@@ -134,6 +137,17 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("message of %d bytes", len(msg))
 			}
 		})
+	}
+}
+
+// TestNoNUL: what only looks like one is taken.
+func TestNoNUL(t *testing.T) {
+	for doc, want := range map[string]bool{
+		`{"a":"\\u0000"}`: false, `{"a":"\u0000"}`: true, `{"a":[{"b":["c\u0000"]}]}`: true, `["\\\u0000"]`: true, `{"\u0000":1}`: true, `{"a":"\u0001"}`: false, `5`: false,
+	} {
+		if err := refuseNUL([]byte(doc)); (err != nil) != want {
+			t.Errorf("%s: %v", doc, err)
+		}
 	}
 }
 

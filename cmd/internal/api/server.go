@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -73,6 +74,11 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return invalid("invalid query: %s", clip(err.Error()))
 	}
+	for key, values := range query {
+		if holdsNUL(key) || slices.ContainsFunc(values, func(v string) bool { return holdsNUL(v) }) {
+			return invalid("invalid query: parameter %s holds a NUL character", shown(key))
+		}
+	}
 	return row.serve(w, &call{Request: r, name: name, version: version, query: query})
 }
 
@@ -80,7 +86,8 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) error {
 // take half an answer for a whole one.
 func (s *server) fail(w *recorder, r *http.Request, err error) {
 	status := httpStatus(err)
-	if status >= http.StatusInternalServerError && status != http.StatusNotImplemented {
+	known := status == http.StatusNotImplemented || status == http.StatusServiceUnavailable // whom it concerns is told
+	if status >= http.StatusInternalServerError && !known {
 		s.Log.Error("request failed", "method", r.Method, "path", clip(r.URL.Path), "status", status, "err", err)
 	} else {
 		s.Log.Debug("request refused", "method", r.Method, "path", clip(r.URL.Path), "status", status, "err", err)

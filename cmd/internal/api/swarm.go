@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/swarm"
@@ -23,6 +26,8 @@ func (s *server) swarmRoutes() []route {
 		{"GET", "/nodes", s.nodeList},
 		{"GET", "/nodes/{id}", s.nodeInspect},
 		{"DELETE", "/nodes/{id}", s.nodeRemove},
+		{"POST", "/nodes/{id}/update", s.nodeUpdate},
+		{"GET", "/tasks", s.taskList},
 	}
 }
 
@@ -46,8 +51,6 @@ func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 		return notImplemented("--force-new-cluster is not supported; use \"minictl cluster recover\" instead")
 	case req.AutoLockManagers || req.Spec.EncryptionConfig.AutoLockManagers:
 		return notImplemented("--autolock is not supported; keep the daemon's data folder on an encrypted disk instead")
-	case len(req.DefaultAddrPool) > 0:
-		return notImplemented("--default-addr-pool is not supported; use \"docker network create --subnet\" instead")
 	case req.DataPathPort > math.MaxUint16:
 		return invalid("invalid data path port %d: must be below 65536", req.DataPathPort)
 	}
@@ -58,6 +61,7 @@ func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 	defer cancel()
 	res, err := s.Cluster.ClusterInit(ctx, ClusterInitRequest{
 		AdvertiseAddr: hostOf(req.AdvertiseAddr), DataPathAddr: hostOf(req.DataPathAddr), DataPathPort: uint16(req.DataPathPort),
+		AddrPools: req.DefaultAddrPool, AddrPoolBits: int(req.SubnetSize),
 	})
 	if err != nil {
 		return swarmError(err)
@@ -128,8 +132,7 @@ func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
 // swarmInspect is where docker swarm init and join-token read the token.
 func (s *server) swarmInspect(w http.ResponseWriter, c *call) error {
 	if s.System.SwarmState(c.Context()) == string(swarm.LocalNodeStateInactive) {
-		return errdefs.ErrUnavailable.WithMessage("This node is not a swarm manager. Use \"docker swarm init\" or " +
-			"\"docker swarm join\" to connect this node to swarm and try again.")
+		return errNoManager()
 	}
 	info, err := s.System.Info(c.Context())
 	if err != nil {
@@ -179,10 +182,66 @@ func (s *server) nodeRemove(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
+// nodeUpdate takes the whole spec and the version of the one it was made from, so that nobody undoes another's change.
+func (s *server) nodeUpdate(w http.ResponseWriter, c *call) error {
+	var spec swarm.NodeSpec
+	if err := c.body(w, &spec); err != nil {
+		return err
+	}
+	version, err := strconv.ParseUint(c.text("version"), 10, 64)
+	if err != nil {
+		return invalid("invalid node version %s: %v", shown(c.text("version")), errors.Unwrap(err))
+	}
+	if spec.Role != swarm.NodeRoleManager && spec.Role != swarm.NodeRoleWorker {
+		return invalid("invalid Role: %s", shown(string(spec.Role)))
+	}
+	if spec.Availability == "" {
+		return invalid("invalid Availability: \"\"")
+	}
+	if err := checkAvailability(spec.Availability); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.NodeUpdate(ctx, c.name, version, spec); err != nil {
+		return swarmError(err)
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// taskList answers that there are none, which docker node ps asks: tasks are parts of services, and there are no services.
+func (s *server) taskList(w http.ResponseWriter, c *call) error {
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	known := []string{"id", "label", "name", "node", "service", "desired-state", "up-to-date", "runtime"}
+	for key := range f {
+		if !slices.Contains(known, key) {
+			return invalid("invalid filter %s", shown(key))
+		}
+	}
+	if s.System.SwarmState(c.Context()) == string(swarm.LocalNodeStateInactive) {
+		return errNoManager()
+	}
+	return writeJSON(w, http.StatusOK, []swarm.Task{})
+}
+
+// errNoManager is docker's for questions about a swarm to a host without one.
+func errNoManager() error {
+	return errdefs.ErrUnavailable.WithMessage("This node is not a swarm manager. Use \"docker swarm init\" or " +
+		"\"docker swarm join\" to connect this node to swarm and try again.")
+}
+
 // checkAvailability refuses pause and drain, which speak of services' tasks.
 func checkAvailability(a swarm.NodeAvailability) error {
-	if a == "" || a == swarm.NodeAvailabilityActive {
+	switch a {
+	case "", swarm.NodeAvailabilityActive:
 		return nil
+	case swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain:
+	default:
+		return invalid("invalid Availability: %s", shown(string(a)))
 	}
 	return fmt.Errorf("availability %s has no meaning without services; leave --availability out: %w",
 		shown(string(a)), errdefs.ErrNotImplemented)

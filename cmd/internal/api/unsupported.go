@@ -22,10 +22,8 @@ func unsupported() []route {
 
 		{"GET", "/swarm/unlockkey", noLock},
 		{"POST", "/swarm/unlock", noLock},
-		{"POST", "/nodes/{id}/update", "changing a node is not supported; every node is a manager and active"},
 		{anyMethod, "/services", noService},
 		{anyMethod, "/services/{name...}", noService},
-		{anyMethod, "/tasks", noService},
 		{anyMethod, "/tasks/{name...}", noService},
 		{anyMethod, "/secrets", noSecret},
 		{anyMethod, "/secrets/{name...}", noSecret},

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/swarm"
 
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cmd/internal/api"
@@ -24,7 +23,15 @@ func (e *Engine) ClusterInit(ctx context.Context, req api.ClusterInitRequest) (r
 	if err != nil {
 		return r, err
 	}
+	if e.cl.Clustered() { // Init refuses it; the cluster's pools stay as they are
+		return r, e.cl.Init(ctx, o)
+	}
+	undo, err := e.choosePools(ctx, req.AddrPools, req.AddrPoolBits)
+	if err != nil {
+		return r, err
+	}
 	if err := e.cl.Init(ctx, o); err != nil {
+		undo()
 		return r, err
 	}
 	if err := e.adoptDataPath(ctx); err != nil {
@@ -235,32 +242,6 @@ func summarize(clustered bool, self cluster.Node, members []cluster.Member) []st
 	return out
 }
 
-// NodeList is docker node ls.
-func (e *Engine) NodeList(_ context.Context, f api.Filters) ([]swarm.Node, error) {
-	if err := known(f, "id", "name", "role", "membership", "label", "node.label"); err != nil {
-		return nil, err
-	}
-	out := []swarm.Node{}
-	for _, m := range e.cl.Members() {
-		n := swarmNode(m)
-		if matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
-			matchAny(f["name"], func(v string) bool { return strings.HasPrefix(n.Description.Hostname, v) }) &&
-			matchAny(f["role"], func(v string) bool { return string(n.Spec.Role) == v }) && len(f["label"])+len(f["node.label"]) == 0 {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
-// NodeInspect finds one by ID, name, start of the ID, or self.
-func (e *Engine) NodeInspect(_ context.Context, ref string) (swarm.Node, error) {
-	m, err := e.member(ref)
-	if err != nil {
-		return swarm.Node{}, err
-	}
-	return swarmNode(m), nil
-}
-
 func pickMember(all []cluster.Member, ref string) (cluster.Member, error) {
 	var found []cluster.Member
 	for _, m := range all {
@@ -278,37 +259,6 @@ func pickMember(all []cluster.Member, ref string) (cluster.Member, error) {
 		return cluster.Member{}, notFound("node %s not found", ref)
 	}
 	return cluster.Member{}, invalid("node %s is ambiguous (%d matches found)", ref, len(found))
-}
-
-func swarmNode(m cluster.Member) swarm.Node {
-	n := swarm.Node{
-		ID: string(m.ID), Meta: swarm.Meta{CreatedAt: m.Joined, UpdatedAt: m.Joined},
-		Spec: swarm.NodeSpec{Role: swarm.NodeRoleManager, Availability: swarm.NodeAvailabilityActive},
-		Description: swarm.NodeDescription{
-			Hostname: m.Name, Platform: swarm.Platform{Architecture: m.Arch, OS: m.OS},
-			Resources: swarm.Resources{NanoCPUs: int64(m.CPUs) * 1e9, MemoryBytes: m.Memory},
-			Engine:    swarm.EngineDescription{EngineVersion: m.Version},
-		},
-		Status: swarm.NodeStatus{State: swarm.NodeStateDown},
-	}
-	if m.Addr.IsValid() {
-		n.Status.Addr = m.Addr.Addr().String()
-	}
-	if m.Alive {
-		n.Status.State = swarm.NodeStateReady
-	}
-	if m.Voter {
-		n.ManagerStatus = &swarm.ManagerStatus{Leader: m.Leader, Reachability: swarm.ReachabilityReachable}
-		if m.Addr.IsValid() {
-			n.ManagerStatus.Addr = m.Addr.String()
-		}
-		if !m.Alive {
-			n.ManagerStatus.Reachability = swarm.ReachabilityUnreachable
-		}
-	} else {
-		n.Spec.Role = swarm.NodeRoleWorker
-	}
-	return n
 }
 
 // initOptions resolves what the user calls an address: an IP of this host, an interface, or nothing for the one that

@@ -315,7 +315,7 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return e.undecided("create network "+n.Name, err)
 		}
-		if err := e.fillGlobal(n, others); err != nil {
+		if err := e.fillGlobal(ctx, n, others); err != nil {
 			return err
 		}
 		ops, err := e.foundation(n)
@@ -355,7 +355,7 @@ func (e *Engine) foundation(n *Network) ([]store.Op, error) {
 	return ops, nil
 }
 
-func (e *Engine) fillGlobal(n *Network, others []*Network) error {
+func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) error {
 	e.mu.RLock()
 	local := slices.Collect(maps.Values(e.networks))
 	e.mu.RUnlock()
@@ -371,7 +371,11 @@ func (e *Engine) fillGlobal(n *Network, others []*Network) error {
 			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
 		}
 	}
-	if err := e.choosePool(n, append(others, local...), ipam.DefaultOverlay()); err != nil {
+	blocks, err := e.overlayBlocks(ctx)
+	if err != nil {
+		return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+	}
+	if err := e.choosePool(n, append(others, local...), blocks); err != nil {
 		return err
 	}
 	return e.drivers[n.Driver].Check(n.wish())

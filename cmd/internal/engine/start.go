@@ -91,6 +91,14 @@ func startExitCode(err error) int {
 	return 128
 }
 
+// askedTooMuch tells whether the runtime or the kernel refused what the container asks for, a sysctl or a mount's option
+// say, rather than failed at it. Only their words tell.
+func askedTooMuch(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "OCI runtime create failed") &&
+		(strings.HasSuffix(text, syscall.EINVAL.Error()) || strings.Contains(text, "is not in a separate kernel namespace"))
+}
+
 // run is one start under way.
 type run struct {
 	e         *Engine
@@ -221,7 +229,7 @@ func (r *run) makeTask(ctx context.Context) error {
 // the client's fault.
 func startError(err error) error {
 	text := "failed to create task for container: " + err.Error()
-	if startExitCode(err) != 128 {
+	if startExitCode(err) != 128 || askedTooMuch(err) {
 		return invalid("%s", text)
 	}
 	return fmt.Errorf("failed to create task for container: %w", err)

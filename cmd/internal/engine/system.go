@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/runtime/oci"
 )
 
@@ -88,8 +89,9 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		Swarm: e.swarmInfo(), InitBinary: "minictl-init",
-		ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)}, InitCommit: system.Commit{ID: e.cfg.Version}, Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
+		Swarm: e.swarmInfo(ctx), InitBinary: "minictl-init",
+		ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)}, InitCommit: system.Commit{ID: e.cfg.Version},
+		Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"
@@ -113,7 +115,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 }
 
 // swarmInfo shows our cluster where docker's clients look for theirs.
-func (e *Engine) swarmInfo() swarm.Info {
+func (e *Engine) swarmInfo(ctx context.Context) swarm.Info {
 	if !e.cl.Clustered() {
 		return swarm.Info{LocalNodeState: swarm.LocalNodeStateInactive, RemoteManagers: []swarm.Peer{}}
 	}
@@ -122,6 +124,14 @@ func (e *Engine) swarmInfo() swarm.Info {
 		NodeID: string(self.ID), NodeAddr: self.Addr.Addr().String(), LocalNodeState: swarm.LocalNodeStateActive, ControlAvailable: true,
 		Cluster: &swarm.ClusterInfo{ID: e.cl.ID()},
 	}
+	if p, ok, err := chosenPools(ctx, e.cl.Store(), false); err == nil && ok {
+		s.Cluster.DefaultAddrPool, s.Cluster.SubnetSize = p.Bases, uint32(p.Bits)
+	} else {
+		for _, b := range ipam.DefaultOverlay() {
+			s.Cluster.DefaultAddrPool, s.Cluster.SubnetSize = append(s.Cluster.DefaultAddrPool, b.Base), uint32(b.Size)
+		}
+	}
+	s.Cluster.DataPathPort = uint32(self.DataPathPort)
 	for _, m := range e.cl.Members() {
 		s.Nodes++
 		s.Managers++ // any host takes any command

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -43,6 +45,7 @@ type initClient interface {
 // newInitCommand is the tutorial's first step. A host alone already is a cluster of one, so init only opens it to others.
 func newInitCommand(c *console.Console) *cobra.Command {
 	var req api.ClusterInitRequest
+	var pools []net.IPNet
 	cmd := &cobra.Command{
 		Use:                   "init [OPTIONS]",
 		Short:                 "Make this host the first of a cluster",
@@ -55,6 +58,13 @@ func newInitCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, p := range pools {
+				prefix, err := netip.ParsePrefix(p.String())
+				if err != nil {
+					return fmt.Errorf("invalid --default-addr-pool %s: %w", &p, err)
+				}
+				req.AddrPools = append(req.AddrPools, prefix)
+			}
 			return runInit(cmd.Context(), cl, c.Out, req)
 		},
 	}
@@ -63,6 +73,8 @@ func newInitCommand(c *console.Console) *cobra.Command {
 		"Address or interface that other hosts reach this one by (default: the one that leads outside)")
 	fs.StringVar(&req.DataPathAddr, "data-path-addr", "",
 		"Address or interface for the containers' traffic (default: --advertise-addr)")
+	fs.IPNetSliceVar(&pools, "default-addr-pool", nil, "Ranges that overlay networks are cut from (default 10.0.0.0/8)")
+	fs.IntVar(&req.AddrPoolBits, "default-addr-pool-mask-length", 0, "Prefix length of each network's part of --default-addr-pool (default 24)")
 	fs.Uint16Var(&req.DataPathPort, "data-path-port", 0, "UDP port for the containers' traffic (default 4789)")
 	return cmd
 }

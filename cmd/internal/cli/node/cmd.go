@@ -1,4 +1,4 @@
-// Package node has the commands about the cluster's hosts: ls, inspect and rm.
+// Package node has the commands about the cluster's hosts: ls, inspect, update and rm.
 package node
 
 import (
@@ -23,7 +23,7 @@ import (
 // NewCommand gives minictl node.
 func NewCommand(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{Use: "node COMMAND", Short: "Manage the cluster's hosts", Example: "  minictl node ls\n  minictl node rm host3"}
-	cmd.AddCommand(newListCommand(c), newInspectCommand(c), newRemoveCommand(c))
+	cmd.AddCommand(newListCommand(c), newInspectCommand(c), newRemoveCommand(c), newUpdateCommand(c))
 	return cmd
 }
 

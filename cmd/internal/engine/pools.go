@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/netdriver/ipam"
+)
+
+// keyPools is where the Store has the ranges that overlays without a --subnet are cut from, if somebody chose them.
+const keyPools = "address-pools"
+
+// defaultPoolBits is the subnets' prefix length unless another was asked for.
+const defaultPoolBits = 24
+
+// pools is keyPools' value.
+type pools struct {
+	Bases []netip.Prefix `json:"bases"`
+	Bits  int            `json:"bits"` // prefix length of each subnet
+}
+
+// chosenPools reads the pools; ok is false when nobody chose any.
+func chosenPools(ctx context.Context, s store.Store, fresh bool) (p pools, ok bool, err error) {
+	pair, ok, err := store.Get(ctx, s, keyPools, fresh)
+	if err != nil || !ok {
+		return p, false, err
+	}
+	if err := json.Unmarshal(pair.Value, &p); err != nil {
+		return p, false, fmt.Errorf("read %s: %w", keyPools, err)
+	}
+	return p, true, nil
+}
+
+// overlayBlocks are what overlays are cut from.
+func (e *Engine) overlayBlocks(ctx context.Context) ([]ipam.Block, error) {
+	p, ok, err := chosenPools(ctx, e.cl.Store(), true)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return ipam.DefaultOverlay(), nil
+	}
+	return ipam.Blocks(p.Bases, p.Bits)
+}
+
+// choosePools writes the pools before there are others to read them, and gives the way back. Without any there is nothing
+// to do.
+func (e *Engine) choosePools(ctx context.Context, bases []netip.Prefix, bits int) (undo func(), err error) {
+	if len(bases) == 0 {
+		return func() {}, nil
+	}
+	if bits == 0 {
+		bits = defaultPoolBits
+	}
+	if _, err := ipam.Blocks(bases, bits); err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(pools{bases, bits})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.cl.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: keyPools, Value: value}}}); err != nil {
+		return nil, e.explainStore(fmt.Errorf("choose address pools: %w", err))
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		if _, err := e.cl.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: keyPools, Delete: true}}}); err != nil {
+			e.log.Error("forget address pools", "err", err)
+		}
+	}, nil
+}
