@@ -2,13 +2,16 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // keptEvents is how many past events `events --since` can show: docker's number.
@@ -77,7 +80,13 @@ func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters)
 	if err != nil {
 		return nil, err
 	}
+	if err := knownEvents(f); err != nil {
+		return nil, err
+	}
 	past, live := e.events.subscribe(from)
+	if !to.IsZero() {
+		past = slices.DeleteFunc(past, func(m events.Message) bool { return m.TimeNano > to.UnixNano() })
+	}
 	out := make(chan events.Message)
 	e.spawn(func() {
 		defer close(out)
@@ -121,23 +130,63 @@ func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters)
 	return out, nil
 }
 
+// knownEvents refuses filters that would otherwise let everything through.
+func knownEvents(f api.Filters) error {
+	return known(f, "type", "event", "scope", "label", "container", "network", "volume", "image", "daemon", "node", "service", "secret", "config", "plugin")
+}
+
 func matchEvent(f api.Filters, m events.Message) bool {
 	name := m.Actor.Attributes["name"]
-	isA := func(key string, t events.Type) bool {
-		return len(f[key]) == 0 || (m.Type == t && (f[key][m.Actor.ID] || f[key][name]))
+	for _, t := range []events.Type{
+		events.ContainerEventType, events.NetworkEventType, events.VolumeEventType, events.DaemonEventType, events.NodeEventType,
+		events.ServiceEventType, events.SecretEventType, events.ConfigEventType, events.PluginEventType,
+	} {
+		// docker's rule: the start of an ID or a name is enough
+		if len(f[string(t)]) > 0 && (m.Type != t || !matchAny(f[string(t)], func(v string) bool {
+			return strings.HasPrefix(m.Actor.ID, v) || strings.HasPrefix(name, v)
+		})) {
+			return false
+		}
 	}
-	return (len(f["type"]) == 0 || f["type"][string(m.Type)]) &&
-		(len(f["event"]) == 0 || f["event"][string(m.Action)]) &&
-		(len(f["scope"]) == 0 || f["scope"][m.Scope]) &&
-		isA("container", events.ContainerEventType) && isA("network", events.NetworkEventType) &&
-		isA("volume", events.VolumeEventType) &&
-		(len(f["image"]) == 0 || f["image"][m.Actor.ID] || f["image"][name] || f["image"][m.Actor.Attributes["image"]]) &&
+	return matchAny(f["type"], func(v string) bool { return v == string(m.Type) }) &&
+		matchAny(f["event"], func(v string) bool { return matchAction(v, string(m.Action)) }) &&
+		matchAny(f["scope"], func(v string) bool { return v == m.Scope }) &&
+		matchAny(f["image"], func(v string) bool { return matchEventImage(v, m) }) &&
 		matchLabels(f["label"], m.Actor.Attributes)
+}
+
+// matchAction takes the first word of actions that say more: exec_start is any command's.
+func matchAction(want, action string) bool {
+	kind, _, more := strings.Cut(action, ":")
+	return want == action || more && want == kind
+}
+
+// matchEventImage goes by the image's ID and by its name, with and without the tag.
+func matchEventImage(want string, m events.Message) bool {
+	image := m.Actor.Attributes["image"]
+	if m.Type == events.ImageEventType {
+		image = m.Actor.Attributes["name"]
+		if m.Actor.ID == want {
+			return true
+		}
+	}
+	return image != "" && (image == want || withoutTag(image) == want)
+}
+
+func withoutTag(image string) string {
+	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
+		return image[:i]
+	}
+	return image
 }
 
 // event says what happened to a container.
 func (e *Engine) event(b *box, action events.Action, more ...string) {
 	spec := b.specCopy()
+	e.events.publish(containerEvent(&spec, action, more...))
+}
+
+func containerEvent(spec *container.Spec, action events.Action, more ...string) events.Message {
 	attrs := map[string]string{}
 	for k, v := range spec.Config.Labels {
 		attrs[k] = v
@@ -146,7 +195,7 @@ func (e *Engine) event(b *box, action events.Action, more ...string) {
 	for i := 0; i+1 < len(more); i += 2 {
 		attrs[more[i]] = more[i+1]
 	}
-	e.events.publish(events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: spec.ID, Attributes: attrs}})
+	return events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: spec.ID, Attributes: attrs}}
 }
 
 func (e *Engine) networkEvent(n *Network, action events.Action, more ...string) {

@@ -22,8 +22,8 @@ import (
 	"github.com/minictl/minictl/runtime/oci"
 )
 
-// execFailed is the exit code of an exec that never ran for reasons of its container's.
-const execFailed = 128
+// execFailed is the exit code of an exec that never came to its command: docker's.
+const execFailed = 126
 
 // execKept is how long an exec can be inspected after its end: docker's least.
 const execKept = 5 * time.Minute
@@ -117,7 +117,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	}
 	p, err := e.process(b, x, req)
 	if err != nil {
-		x.end(startExitCode(err))
+		x.end(execFailed)
 		return nil, err
 	}
 	// The command outlives the request that started it.
@@ -154,10 +154,12 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
 func execError(err error) error {
+	const words = "OCI runtime exec failed: "
+	text := words + strings.TrimPrefix(err.Error(), words)
 	if startExitCode(err) != 128 {
-		return invalid("OCI runtime exec failed: %v", err)
+		return invalid("%s", text)
 	}
-	return fmt.Errorf("OCI runtime exec failed: %w", err)
+	return &classed{text, err}
 }
 
 func (x *execution) end(code int) {
