@@ -63,11 +63,13 @@ func ValidateHost(h *mobycontainer.HostConfig, host Host) error {
 	return validateBlockIO(&h.Resources)
 }
 
+const weightRange = "Range of blkio weight is from 10 to 1000"
+
 // validateBlockIO knows docker's bounds, in docker's words.
 func validateBlockIO(r *mobycontainer.Resources) error {
 	bad := func(w uint16) bool { return w < 10 || w > 1000 }
 	if r.BlkioWeight != 0 && bad(r.BlkioWeight) {
-		return fmt.Errorf("Range of blkio weight is from 10 to 1000: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: %w", weightRange, errdefs.ErrInvalidArgument)
 	}
 	for _, list := range throttles(r) {
 		if slices.Contains(list, nil) {
@@ -79,7 +81,7 @@ func validateBlockIO(r *mobycontainer.Resources) error {
 			return fmt.Errorf("invalid weight of a block device: null: %w", errdefs.ErrInvalidArgument)
 		}
 		if bad(d.Weight) {
-			return fmt.Errorf("Range of blkio weight is from 10 to 1000, %s has %d: %w", d.Path, d.Weight, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("%s, %s has %d: %w", weightRange, d.Path, d.Weight, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

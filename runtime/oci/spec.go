@@ -140,10 +140,14 @@ func Env(c *mobycontainer.Config, home string, asked []string) []string {
 	return env
 }
 
-// SetEnv lets each variable of asked replace or join env.
+// SetEnv lets each variable of asked replace or join env. A bare name takes a variable out: docker's rule.
 func SetEnv(env, asked []string) []string {
 	for _, kv := range asked {
-		k, _, _ := strings.Cut(kv, "=")
+		k, _, set := strings.Cut(kv, "=")
+		if !set {
+			env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, k+"=") })
+			continue
+		}
 		i := slices.IndexFunc(env, func(e string) bool { return strings.HasPrefix(e, k+"=") })
 		if i >= 0 {
 			env[i] = kv

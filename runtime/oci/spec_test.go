@@ -274,3 +274,10 @@ func TestBlockIO(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSetEnv(t *testing.T) {
+	got := SetEnv([]string{"A=1", "B=2", "C=3"}, []string{"B=x=y", "C", "D=", "NONE"})
+	if want := []string{"A=1", "B=x=y", "D="}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minictl/minictl/testing/lab"
 )
@@ -22,9 +23,12 @@ func (c cli) until(l *lab.Lab, h *lab.Host, name, format, want string) {
 	})
 }
 
+// now is this moment as events --until takes it: 0s would be the beginning of this second.
+func now() string { return time.Now().Format(time.RFC3339Nano) }
+
 // happened are the actions of one container's events so far, in order.
 func happened(h *lab.Host, name string) string {
-	out := h.MustMinictl("events", "--since", "10m", "--until", "0s", "--filter", "container="+name, "--format", "{{.Action}}")
+	out := h.MustMinictl("events", "--since", "10m", "--until", now(), "--filter", "container="+name, "--format", "{{.Action}}")
 	return strings.Join(lines(out), " ")
 }
 

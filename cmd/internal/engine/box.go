@@ -150,7 +150,11 @@ func (b *box) answerWaits(removed bool) {
 		if !removed && w.condition == mobycontainer.WaitConditionRemoved {
 			return false
 		}
-		w.answer <- exitAnswer(&b.status)
+		answer := exitAnswer(&b.status)
+		if removed {
+			answer.Error = nil // of the removal, which docker's client would report as failed
+		}
+		w.answer <- answer
 		return true
 	})
 }

@@ -100,6 +100,13 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 		ID: newID(), Name: strings.TrimPrefix(name, "/"), Created: time.Now().UTC(), Image: c.Image, ImageID: img.ID,
 		Platform: "linux", Config: c, HostConfig: h,
 	}
+	if h.NetworkMode.IsContainer() {
+		owner, err := e.networkOwner(s)
+		if err != nil {
+			return nil, invalid("%v", err) // a 404 would make clients pull the image
+		}
+		c.Hostname, c.Domainname = owner.Config.Hostname, owner.Config.Domainname
+	}
 	if c.Hostname == "" {
 		c.Hostname = s.Short()
 		if h.NetworkMode.IsHost() || h.UTSMode.IsHost() {
@@ -242,10 +249,13 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) error {
 	}
 	b.op.Lock()
 	defer b.op.Unlock()
+	if name == b.specCopy().Name {
+		return invalid("Renaming a container with the same name as its current name")
+	}
 	e.mu.Lock()
 	if id, ok := e.names[name]; ok {
 		e.mu.Unlock()
-		return conflict("Conflict. The container name \"/%s\" is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", name, id)
+		return conflict("Error when allocating new name: Conflict. The container name \"/%s\" is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", name, id)
 	}
 	old := b.specCopy().Name
 	delete(e.names, old)

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // keptEvents is how many past events `events --since` can show: docker's number.
@@ -76,6 +77,9 @@ func (b *broker) unsubscribe(l chan events.Message) {
 func (e *Engine) Events(ctx context.Context, since, until string, f api.Filters) (<-chan events.Message, error) {
 	from, to, err := eventTimes(since, until)
 	if err != nil {
+		return nil, err
+	}
+	if err := knownEvents(f); err != nil {
 		return nil, err
 	}
 	past, live := e.events.subscribe(from, wholeSecond(to))
@@ -148,6 +152,11 @@ func wholeSecond(t time.Time) time.Time {
 	return t.Add(time.Second - 1)
 }
 
+// knownEvents refuses filters that would otherwise let everything through.
+func knownEvents(f api.Filters) error {
+	return known(f, "type", "event", "scope", "label", "container", "network", "volume", "image", "daemon", "node", "service", "secret", "config", "plugin")
+}
+
 // openActions are followed by a colon and what it was about: "exec_start: sh". Asked for without it, all of them fit.
 var openActions = []string{string(events.ActionHealthStatus), string(events.ActionExecCreate), string(events.ActionExecStart)}
 
@@ -199,6 +208,10 @@ func withoutTag(s string) string {
 // event says what happened to a container.
 func (e *Engine) event(b *box, action events.Action, more ...string) {
 	spec := b.specCopy()
+	e.events.publish(containerEvent(&spec, action, more...))
+}
+
+func containerEvent(spec *container.Spec, action events.Action, more ...string) events.Message {
 	attrs := map[string]string{}
 	for k, v := range spec.Config.Labels {
 		attrs[k] = v
@@ -207,7 +220,7 @@ func (e *Engine) event(b *box, action events.Action, more ...string) {
 	for i := 0; i+1 < len(more); i += 2 {
 		attrs[more[i]] = more[i+1]
 	}
-	e.events.publish(events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: spec.ID, Attributes: attrs}})
+	return events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: spec.ID, Attributes: attrs}}
 }
 
 func (e *Engine) networkEvent(n *Network, action events.Action, more ...string) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -20,8 +22,11 @@ import (
 	"github.com/minictl/minictl/runtime/oci"
 )
 
-// execFailed is the exit code of an exec that never ran for reasons of its container's.
-const execFailed = 128
+// execFailed is the exit code of an exec that never came to its command: docker's.
+const execFailed = 126
+
+// execKept is how long an exec can be inspected after its end: docker's least.
+const execKept = 5 * time.Minute
 
 // execution is one exec: asked for, then perhaps started, then ended.
 type execution struct {
@@ -32,6 +37,7 @@ type execution struct {
 	started bool
 	running bool
 	code    *int
+	ended   time.Time
 	pid     int
 	proc    *ctrd.Exec
 }
@@ -53,6 +59,7 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req mobycontainer.Exe
 	}
 	x := &execution{id: newID(), containerID: b.id, req: req}
 	e.mu.Lock()
+	maps.DeleteFunc(e.execs, func(_ string, old *execution) bool { return old.endedBefore(time.Now().Add(-execKept)) })
 	e.execs[x.id] = x
 	e.mu.Unlock()
 	e.event(b, events.Action("exec_create: "+strings.Join(req.Cmd, " ")), "execID", x.id)
@@ -110,7 +117,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	}
 	p, err := e.process(b, x, req)
 	if err != nil {
-		x.end(startExitCode(err))
+		x.end(execFailed)
 		return nil, err
 	}
 	// The command outlives the request that started it.
@@ -147,17 +154,24 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
 func execError(err error) error {
-	const prefix = "OCI runtime exec failed: "
+	const words = "OCI runtime exec failed: "
+	text := words + strings.TrimPrefix(err.Error(), words)
 	if startExitCode(err) != 128 {
-		return invalid("%s%s", prefix, strings.TrimPrefix(err.Error(), prefix)) // the runtime may have said so itself
+		return invalid("%s", text)
 	}
-	return fmt.Errorf("%s%w", prefix, err)
+	return &classed{text, err}
 }
 
 func (x *execution) end(code int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.running, x.code, x.pid = false, &code, 0
+	x.running, x.code, x.pid, x.ended = false, &code, 0, time.Now()
+}
+
+func (x *execution) endedBefore(t time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.code != nil && x.ended.Before(t)
 }
 
 func (e *Engine) watchExec(ctx context.Context, b *box, x *execution, exit <-chan ctrd.ExitStatus, ended chan struct{}) {

@@ -17,13 +17,35 @@ import (
 // hostResolvConf is where this host's own resolvers stand.
 const hostResolvConf = "/etc/resolv.conf"
 
-// etcFiles are the three files that docker binds into each container.
-func (e *Engine) etcFiles(id string) []specs.Mount {
+// etcFiles are the three files that docker binds into each container. Who is on another's network has the other's: its
+// address, its names, its resolver.
+func (e *Engine) etcFiles(s *container.Spec) ([]specs.Mount, error) {
+	owner, err := e.networkOwner(s)
+	if err != nil {
+		return nil, err
+	}
 	var out []specs.Mount
 	for _, f := range []string{"resolv.conf", "hostname", "hosts"} {
-		out = append(out, specs.Mount{Type: "bind", Source: filepath.Join(e.dir(id), f), Destination: "/etc/" + f, Options: []string{"rbind", "rprivate"}})
+		out = append(out, specs.Mount{Type: "bind", Source: filepath.Join(e.dir(owner.ID), f), Destination: "/etc/" + f, Options: []string{"rbind", "rprivate"}})
 	}
-	return out
+	return out, nil
+}
+
+// networkOwner is the container whose network s is on: mostly s itself.
+func (e *Engine) networkOwner(s *container.Spec) (*container.Spec, error) {
+	for seen := map[string]bool{}; s.HostConfig.NetworkMode.IsContainer(); {
+		if seen[s.ID] {
+			return nil, invalid("container %s is on its own network by way of others", s.ID)
+		}
+		seen[s.ID] = true
+		other, err := e.find(s.HostConfig.NetworkMode.ConnectedContainer())
+		if err != nil {
+			return nil, err
+		}
+		spec := other.specCopy()
+		s = &spec
+	}
+	return s, nil
 }
 
 // writeFile replaces a file's content in place: the container has it bound, and a rename would leave it the old one.

@@ -219,7 +219,10 @@ func (e *Engine) dropVolumes(s *container.Spec, anonymous bool) {
 // userMounts are the binds, volumes, tmpfs and the three files of a container, outer ones first.
 func (e *Engine) userMounts(s *container.Spec) ([]specs.Mount, error) {
 	mounts := oci.Tmpfs(s.HostConfig)
-	etc := e.etcFiles(s.ID)
+	etc, err := e.etcFiles(s)
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range s.Mounts {
 		source := m.Source
 		if m.Type == mount.TypeVolume {

@@ -373,7 +373,7 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	}
 	blocks, err := e.overlayBlocks(ctx)
 	if err != nil {
-		return e.explainStore(fmt.Errorf("create network %s: %w", n.Name, err))
+		return e.undecided(fmt.Sprintf("create network %s", n.Name), err)
 	}
 	if err := e.choosePool(n, append(others, local...), blocks); err != nil {
 		return err

@@ -21,7 +21,7 @@ func (e *Engine) NodeList(ctx context.Context, f api.Filters) ([]swarm.Node, err
 	}
 	specs, err := cluster.NodeSpecs(ctx, e.cl.Store())
 	if err != nil {
-		return nil, e.explainStore(err)
+		return nil, e.undecided("list nodes", err)
 	}
 	out := []swarm.Node{}
 	for _, m := range e.cl.Members() {
@@ -68,7 +68,7 @@ func (e *Engine) NodeInspect(ctx context.Context, ref string) (swarm.Node, error
 	}
 	specs, err := cluster.NodeSpecs(ctx, e.cl.Store())
 	if err != nil {
-		return swarm.Node{}, e.explainStore(err)
+		return swarm.Node{}, e.undecided("inspect node "+m.Name, err)
 	}
 	return swarmNode(m, specs[m.ID]), nil
 }
@@ -90,7 +90,7 @@ func (e *Engine) NodeUpdate(ctx context.Context, ref string, version uint64, spe
 		return invalid("update out of sequence: node %s was changed by somebody else; look at it again", now.Description.Hostname)
 	}
 	if err != nil {
-		return e.explainStore(err)
+		return e.undecided("update node "+now.Description.Hostname, err)
 	}
 	return e.synced(ctx)
 }

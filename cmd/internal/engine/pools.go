@@ -63,7 +63,7 @@ func (e *Engine) choosePools(ctx context.Context, bases []netip.Prefix, bits int
 		return nil, err
 	}
 	if _, err := e.cl.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: keyPools, Value: value}}}); err != nil {
-		return nil, e.explainStore(fmt.Errorf("choose address pools: %w", err))
+		return nil, e.undecided("choose address pools", err)
 	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)

@@ -73,26 +73,32 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 	end := b.statusCopy()
 	end.ExitCode, end.FinishedAt = int(st.Code), at.UTC()
 	again := e.again(b, &end)
+	b.mu.Lock()
+	stopped := b.stopping
+	b.stopping = false
+	b.mu.Unlock()
+	var said []events.Message
+	if st.OOM {
+		said = append(said, containerEvent(&spec, events.ActionOOM))
+	}
+	said = append(said, containerEvent(&spec, events.ActionDie, append(exitAttr(int(st.Code)), "execDuration", ranFor(end.StartedAt, at))...))
+	if stopped {
+		said = append(said, containerEvent(&spec, events.ActionStop))
+	}
 	e.update(b, func(s *container.Status) {
 		s.State, s.Pid, s.ExitCode, s.OOMKilled, s.FinishedAt = mobycontainer.StateExited, 0, int(st.Code), st.OOM, at.UTC()
 		s.SandboxPath, s.Endpoints = "", nil
 		if again {
 			s.State, s.RestartCount = mobycontainer.StateRestarting, s.RestartCount+1
 		}
+		for _, m := range said { // who sees the one sees the other
+			e.events.publish(m)
+		}
 	})
 	b.mu.Lock()
 	b.task, b.gone = nil, nil
-	stopped := b.stopping
-	b.stopping = false
 	b.answerWaits(false)
 	b.mu.Unlock()
-	if st.OOM {
-		e.event(b, events.ActionOOM)
-	}
-	e.event(b, events.ActionDie, append(exitAttr(int(st.Code)), "execDuration", ranFor(end.StartedAt, at))...)
-	if stopped {
-		e.event(b, events.ActionStop)
-	}
 	if again {
 		e.comeBack(b)
 	}
