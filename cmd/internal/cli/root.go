@@ -62,7 +62,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		TraverseChildren:  true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetIn(c.In)
 	root.SetOut(c.Out)
@@ -83,6 +83,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)
 	}
+	addGroup(root, groupRest, newCompletionCommand(c))
 	anywhere(root)
 	if daemon != nil {
 		addGroup(root, groupMain, daemon)
