@@ -13,12 +13,55 @@ EMBEDDED    := runtime/shim/embedded
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim deps images demo test unit test-root race fuzz bench golden check fmt clean help
+.PHONY: all build shim man completion install uninstall deb deps images demo test unit test-root race fuzz bench golden check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
 build: shim ## bin/minictl, one static binary with the shim and the init inside
 	$(BUILD) -o bin/minictl ./cmd/minictl
+	@rm -rf bin/man bin/completion
+
+man: ## bin/man: a page a command
+	$(GO) build -trimpath -tags $(TAGS) -o bin/minictl-man ./cmd/minictl-man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} bin/minictl-man bin/man
+
+completion: bin/minictl ## bin/completion: scripts for bash, zsh and fish
+	@mkdir -p bin/completion
+	for s in bash zsh fish; do bin/minictl completion $$s > bin/completion/$$s || exit 1; done
+
+# What install needs and is not there is made; after "make" nothing is compiled, so root needs no go.
+bin/minictl: ; $(MAKE) build
+bin/man: ; $(MAKE) man
+bin/completion: ; $(MAKE) completion
+
+PREFIX  ?= /usr/local
+BINDIR  := $(PREFIX)/bin
+MANDIR  := $(PREFIX)/share/man/man1
+UNITDIR := $(PREFIX)/lib/systemd/system
+BASHDIR := $(PREFIX)/share/bash-completion/completions
+ZSHDIR  := $(PREFIX)/share/zsh/site-functions
+FISHDIR := $(PREFIX)/share/fish/vendor_completions.d
+
+install: bin/minictl bin/man bin/completion ## program, man pages, completion and systemd units below PREFIX (/usr/local), DESTDIR before it
+	install -D -m 755 bin/minictl $(DESTDIR)$(BINDIR)/minictl
+	install -d $(DESTDIR)$(MANDIR) $(DESTDIR)$(UNITDIR)
+	install -m 644 bin/man/*.1 $(DESTDIR)$(MANDIR)
+	install -D -m 644 bin/completion/bash $(DESTDIR)$(BASHDIR)/minictl
+	install -D -m 644 bin/completion/zsh $(DESTDIR)$(ZSHDIR)/_minictl
+	install -D -m 644 bin/completion/fish $(DESTDIR)$(FISHDIR)/minictl.fish
+	for u in service socket; do \
+	  sed 's,@BINDIR@,$(BINDIR),' cmd/packaging/minictl.$$u > $(DESTDIR)$(UNITDIR)/minictl.$$u && \
+	  chmod 644 $(DESTDIR)$(UNITDIR)/minictl.$$u || exit 1; done
+
+# The first step refuses while a daemon or containers run, and says what to do.
+uninstall: ## what install installed, and all that the daemon left in the kernel; /var/lib/minictl stays
+	[ -n "$(DESTDIR)" ] || [ ! -x $(BINDIR)/minictl ] || $(BINDIR)/minictl daemon --cleanup
+	rm -f $(DESTDIR)$(BINDIR)/minictl $(DESTDIR)$(MANDIR)/minictl.1 $(DESTDIR)$(MANDIR)/minictl-*.1 \
+	  $(DESTDIR)$(BASHDIR)/minictl $(DESTDIR)$(ZSHDIR)/_minictl $(DESTDIR)$(FISHDIR)/minictl.fish \
+	  $(DESTDIR)$(UNITDIR)/minictl.service $(DESTDIR)$(UNITDIR)/minictl.socket
+
+deb: bin/minictl bin/man bin/completion ## a Debian package in bin
+	@cmd/packaging/deb.sh
 
 # Both are compressed into the binary. They are written only when their content changes, so that go's cache holds.
 shim:

@@ -50,7 +50,9 @@ func TestDaemonTLS(t *testing.T) {
 			t.Errorf("%s: exec over TLS: %q", program, got)
 		}
 	}
-	fails(t, laptop, 1, `certificate`, slices.Concat(remote, files(others), []string{"ps"})...)
+	fails(t, laptop, 1, `certificate signed by unknown authority`, slices.Concat(remote, files(others), []string{"ps"})...)
+	stranger := slices.Concat(files(mine)[:3], files(others)[3:], []string{"ps"}) // trusts the daemon, which does not trust it
+	fails(t, laptop, 1, `remote error: tls: .*certificate`, slices.Concat(remote, stranger)...)
 	fails(t, laptop, 1, `HTTPS server`, append(remote, "ps")...)
 }
 

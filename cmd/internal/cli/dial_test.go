@@ -153,6 +153,25 @@ func TestContextsAreDockers(t *testing.T) {
 	}
 }
 
+// programs is a folder with a program minictl, which is this test.
+func programs(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	script(t, bin, "minictl", asMinictl+`=1 exec '`+self+`' "$@"`)
+	return bin
+}
+
+func script(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSSH(t *testing.T) {
 	noWhere(t)
 	d := hello(t, "far")
@@ -164,20 +183,10 @@ func TestSSH(t *testing.T) {
 		_, input, _ := strings.Cut(string(b), "}") // the request's body comes first
 		io.WriteString(conn, clitest.Frame(1, strings.ToUpper(strings.TrimSpace(input))))
 	}))
-	bin := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := programs(t)
 	// An ssh that is its own other host; it writes down how it was called.
-	script := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
 	log := filepath.Join(bin, "log")
-	script("ssh", `echo "$*" > '`+log+`'; for last; do :; done; MINICTL_HOST=`+d.Host+` exec sh -c "$last"`)
-	script("minictl", asMinictl+`=1 exec '`+self+`' "$@"`)
+	script(t, bin, "ssh", `echo "$*" > '`+log+`'; for last; do :; done; MINICTL_HOST=`+d.Host+` exec sh -c "$last"`)
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	calledWith := func(want string) {
 		t.Helper()
@@ -202,7 +211,7 @@ func TestSSH(t *testing.T) {
 	if code != 0 || out.String() != "THROUGH THE STREAM" {
 		t.Errorf("code %d, out %q, err %q", code, out.String(), errs.String())
 	}
-	script("minictl", "echo 'sh: 1: minictl: not found' >&2; exit 127\n")
+	script(t, bin, "minictl", "echo 'sh: 1: minictl: not found' >&2; exit 127\n")
 	r := plain(t, t.TempDir(), "-H", "ssh://host1", "ps")
 	if r.Code != 1 || !strings.HasPrefix(r.Err, "minictl: cannot reach the minictl daemon at ssh://host1: sh: 1: minictl: not found: ") {
 		t.Errorf("%+v", r)

@@ -62,14 +62,15 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		TraverseChildren:  true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetIn(c.In)
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
 	root.SetVersionTemplate("minictl version {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.SetUsageTemplate(usageTemplate)
+	_, width := c.Out.GetTtySize()
+	root.SetUsageTemplate(usage(width))
 	root.SetHelpCommandGroupID(groupRest)
 	c.Daemon.AddFlags(root.Flags())
 	root.Flags().BoolVarP(&c.Debug, "debug", "D", os.Getenv("MINICTL_DEBUG") != "", "Print the requests to the daemon")
@@ -83,6 +84,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)
 	}
+	addGroup(root, groupRest, newCompletionCommand(c))
 	anywhere(root)
 	if daemon != nil {
 		addGroup(root, groupMain, daemon)

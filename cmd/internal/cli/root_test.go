@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,6 +143,14 @@ func TestCompletion(t *testing.T) {
 		{"volume inspect data10 data", "data2\n:4\n"},
 		{"run -v data1", "data10\n:6\n"},
 		{"run -v data1:", ":4\n"},
+		{"cp bb", "bbox1:\n:6\n"},
+		{"cp bbox1:/etc/hosts .", ":0\n"},
+		{"rm bb", "bbox1\n:4\n"},
+		{"logs b", "bbox1\n:4\n"},
+		{"rmi busy", "busybox:latest\n:4\n"},
+		{"container stop b", "bbox1\n:4\n"},
+		{"context use d", "default\n:4\n"},
+		{"completion z", "zsh\n:4\n"},
 	} {
 		r := clitest.Run(t, d, append([]string{"__complete"}, strings.Fields(c.args)...)...)
 		if r.Code != 0 || !strings.HasSuffix(r.Out, c.want) {
@@ -148,8 +158,56 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if r := clitest.Run(t, d, "completion", shell); r.Code != 0 || len(r.Out) < 1000 {
+		r := clitest.Run(t, d, "completion", shell)
+		if r.Code != 0 || len(r.Out) < 1000 {
 			t.Errorf("completion %s: code %d, %d bytes", shell, r.Code, len(r.Out))
+		}
+		// The shell itself, where there is one, finds no fault with it.
+		if path, err := exec.LookPath(shell); err == nil {
+			check := exec.Command(path, "-n")
+			check.Stdin = strings.NewReader(r.Out)
+			if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("%s -n: %v: %s", shell, err, out)
+			}
+		}
+	}
+	if r := clitest.Run(t, d, "completion", "csh"); r.Code != 1 || r.Err != "minictl: there is no completion for \"csh\": want bash, zsh or fish\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What a user of bash sees after the tab key: names that are there now, and files where they may stand.
+func TestBashCompletes(t *testing.T) {
+	d := listings(t)
+	bin := programs(t)
+	t.Setenv("MINICTL_HOST", d.Host)
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	// bash-completion's own function cuts the line into words; the lines here need no more than the shell's.
+	const press = `source <(minictl completion bash)
+_get_comp_words_by_ref() { cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD; }
+complete -p minictl >/dev/null || exit 1
+COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_WORDS=("$@") COMP_CWORD=$(($#-1)) COMP_TYPE=9
+__start_minictl
+printf '%s\n' "${COMPREPLY[@]%% *}"`
+	for _, c := range []struct {
+		line string
+		want []string
+	}{
+		{"minictl stop b", []string{"bbox1"}},
+		{"minictl network rm ov", []string{"ov_net1"}},
+		{"minictl volume in", []string{"inspect"}},
+		{"minictl run --netw", []string{"--network", "--network-alias"}},
+		{"minictl context us", []string{"use"}},
+	} {
+		out, err := exec.Command("bash", append([]string{"-c", press, "bash"}, strings.Fields(c.line)...)...).Output() // compopt complains on stderr: no key was pressed
+		got := strings.Fields(string(out))
+		for _, w := range c.want {
+			if err != nil || !slices.Contains(got, w) {
+				t.Errorf("%s: %q, %v, want %q", c.line, out, err, w)
+			}
+		}
+		if len(got) > len(c.want) {
+			t.Errorf("%s: %q, want %q", c.line, got, c.want)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -95,6 +97,11 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
+// usage is the help's template for a terminal's width in columns; 0 is no terminal, which docker takes for 80.
+func usage(width uint) string {
+	return strings.ReplaceAll(usageTemplate, "WIDTH", strconv.Itoa(int(cmp.Or(width, 80))))
+}
+
 // usageTemplate is cobra's, without its second usage line and with our words.
 const usageTemplate = `Usage:  {{.UseLine}}
 {{- if .Aliases}}
@@ -123,12 +130,12 @@ Commands:
 {{- if .HasAvailableLocalFlags}}
 
 Options:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{.LocalFlags.FlagUsagesWrapped WIDTH | trimTrailingWhitespaces}}
 {{- end}}
 {{- if .HasAvailableInheritedFlags}}
 
 Global Options:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{.InheritedFlags.FlagUsagesWrapped WIDTH | trimTrailingWhitespaces}}
 {{- end}}
 {{- if .HasAvailableSubCommands}}
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -73,7 +74,11 @@ func (c *Config) complete() error {
 		}
 		c.NodeName, _, _ = strings.Cut(name, ".")
 	}
-	if len(c.Hosts) == 0 {
+	switch {
+	case len(c.Hosts) > 0:
+	case os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()): // a socket unit started us
+		c.Hosts = []string{"fd://"}
+	default:
 		c.Hosts = []string{"unix://" + filepath.Join(c.ExecRoot, "minictl.sock")}
 	}
 	for _, dir := range []struct{ flag, path string }{{"--data-root", c.DataRoot}, {"--exec-root", c.ExecRoot}} {

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,6 +44,10 @@ func TestFileAndFlags(t *testing.T) {
 		if c, err := load(t, empty); err != nil || strings.Join(c.Hosts, " ") != "unix:///run/minictl/minictl.sock" || c.NodeName == "" {
 			t.Errorf("%q: %+v, %v", empty, c, err)
 		}
+	}
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	if c, err := load(t, "{}"); err != nil || strings.Join(c.Hosts, " ") != "fd://" {
+		t.Errorf("started by a socket unit: %v, %v", c.Hosts, err)
 	}
 	c, fs := Config{}, pflag.NewFlagSet("daemon", pflag.ContinueOnError)
 	c.Flags(fs)

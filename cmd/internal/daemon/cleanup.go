@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,17 +36,45 @@ func (c *cleaning) flags(f *pflag.FlagSet) {
 
 // run removes everything it can, says what it did, and gives all that failed. It may be called again.
 func (c *cleaning) run(ctx context.Context, cfg config.Config, log *slog.Logger, out io.Writer) error {
+	folders := []string{cfg.ExecRoot}
+	if c.purge {
+		folders = append(folders, cfg.DataRoot)
+	}
+	folders = slices.DeleteFunc(folders, func(dir string) bool {
+		_, err := os.Stat(dir)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	if len(folders) == 0 {
+		fmt.Fprintf(out, "Nothing to remove: there is no %s\n", cfg.ExecRoot)
+		return nil
+	}
 	lock, err := acquire(cfg) // a daemon that runs owns all this
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.release() }() // on files that may be gone
+	// Without an exec root there was no daemon of these folders since boot: what is in the kernel is another's.
+	if slices.Contains(folders, cfg.ExecRoot) {
+		if err := c.cleanKernel(ctx, cfg, log, out); err != nil {
+			return err
+		}
+	}
+	for _, dir := range folders {
+		if err := removeFolder(dir); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "Removed:", dir)
+	}
+	return nil
+}
+
+// cleanKernel ends containers, if it may, and removes what the kernel has of the daemon.
+func (c *cleaning) cleanKernel(ctx context.Context, cfg config.Config, log *slog.Logger, out io.Writer) error {
 	rt := ctrd.Config{Root: filepath.Join(cfg.DataRoot, "containerd"), State: filepath.Join(cfg.ExecRoot, "containerd"), CgroupParent: cgroupParent}
 	running := ctrd.Running(rt)
 	if len(running) > 0 && !c.force {
 		return fmt.Errorf("%s: stop them first, or end them with --force", stillRun(running))
 	}
-	log.Debug("clean up", "containers", running)
 	if err := errors.Join(
 		ctrd.CleanUp(ctx, rt),
 		removeNetwork(ctx, cfg, log),
@@ -58,16 +87,6 @@ func (c *cleaning) run(ctx context.Context, cfg config.Config, log *slog.Logger,
 		fmt.Fprintf(out, "Ended containers: %s\n", short(running))
 	}
 	fmt.Fprintln(out, "Removed: links, firewall rules, namespaces, mounts, cgroups; the host's settings are as they were")
-	folders := []string{cfg.ExecRoot}
-	if c.purge {
-		folders = append(folders, cfg.DataRoot)
-	}
-	for _, dir := range folders {
-		if err := removeFolder(dir); err != nil {
-			return err
-		}
-		fmt.Fprintln(out, "Removed:", dir)
-	}
 	return nil
 }
 

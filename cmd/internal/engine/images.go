@@ -33,9 +33,16 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	for _, i := range images {
 		dangling := len(i.RepoTags) == 0
 		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
-			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) ||
-			!matchAny(f["reference"], func(v string) bool { return matchesReference(i.RepoTags, v) }) {
+			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) {
 			continue
+		}
+		if want := f["reference"]; len(want) > 0 { // the other names of the image are not asked for
+			i.RepoTags = slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool {
+				return !matchAny(want, func(v string) bool { return matchesReference(tag, v) })
+			})
+			if len(i.RepoTags) == 0 {
+				continue
+			}
 		}
 		out = append(out, mobyimage.Summary{
 			ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Unix(), Size: i.Size,
@@ -174,13 +181,11 @@ func (e *Engine) imageUsers(id string) []string {
 }
 
 // matchesReference tells whether one of an image's names fits a pattern, as docker images --filter reference does.
-func matchesReference(tags []string, pattern string) bool {
-	return slices.ContainsFunc(tags, func(tag string) bool {
-		named, err := reference.ParseNormalizedNamed(tag)
-		if err != nil {
-			return false
-		}
-		ok, err := reference.FamiliarMatch(pattern, named)
-		return err == nil && ok
-	})
+func matchesReference(tag, pattern string) bool {
+	named, err := reference.ParseNormalizedNamed(tag)
+	if err != nil {
+		return false
+	}
+	ok, err := reference.FamiliarMatch(pattern, named)
+	return err == nil && ok
 }

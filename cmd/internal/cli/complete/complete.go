@@ -68,9 +68,15 @@ func Volumes(c *console.Console) Func {
 }
 
 // VolumeFlag offers what may stand before the first colon of -v: volume names, or, after a slash or a dot, files.
-func VolumeFlag(c *console.Console) Func {
-	list := Volumes(c)
-	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+func VolumeFlag(c *console.Console) Func { return beforeColon(Volumes(c), "") }
+
+// CopyPath offers what may stand for a file of cp: a container's name and a colon, or a file of this machine.
+func CopyPath(c *console.Console) Func { return beforeColon(Containers(c, true), ":") }
+
+// beforeColon offers a list's names, with end behind each, up to the first colon. After a slash or a dot, or where no
+// name fits, it is files.
+func beforeColon(list Func, end string) Func {
+	return func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		switch {
 		case strings.Contains(prefix, ":"):
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -78,7 +84,13 @@ func VolumeFlag(c *console.Console) Func {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
 		found, directive := list(cmd, nil, prefix)
-		return found, directive | cobra.ShellCompDirectiveNoSpace // the target is to follow
+		if len(found) == 0 && end != "" {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		for i := range found {
+			found[i] += end
+		}
+		return found, directive | cobra.ShellCompDirectiveNoSpace // more is to follow
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 	"github.com/minictl/minictl/runtime/tree"
 )
@@ -34,6 +35,7 @@ Use '-' as the source to read a tar archive from stdin and extract it to a folde
 Use '-' as the destination to write the container's files to stdout as a tar archive.`,
 		Example:               "  minictl cp web1:/etc/hosts .\n  minictl cp site/. web1:/usr/local/apache2/htdocs",
 		Args:                  console.Exactly(2),
+		ValidArgsFunction:     complete.First(2, complete.CopyPath(c)),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("quiet") {

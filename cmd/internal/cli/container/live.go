@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/docker/cli/cli/command/formatter/tabwriter"
 	"github.com/docker/cli/opts"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -63,30 +64,13 @@ func newTopCommand(c *console.Console) *cobra.Command {
 // topGap is how many spaces stand between two columns of top, at least.
 const topGap = 3
 
-// writeTop pads each column to its widest entry; the last, the command, is left as it is.
+// writeTop has docker's columns.
 func writeTop(out io.Writer, res client.ContainerTopResult) error {
-	rows := append([][]string{res.Titles}, res.Processes...)
-	width := make([]int, len(res.Titles))
-	for _, r := range rows {
-		for i, cell := range r {
-			if i < len(width) {
-				width[i] = max(width[i], len(cell))
-			}
-		}
+	w := tabwriter.NewWriter(out, 20, 1, 3, ' ', 0)
+	for _, row := range append([][]string{res.Titles}, res.Processes...) {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
-	var text strings.Builder
-	for _, r := range rows {
-		for i, cell := range r {
-			if i == len(r)-1 {
-				text.WriteString(cell)
-				break
-			}
-			fmt.Fprintf(&text, "%-*s", width[min(i, len(width)-1)]+topGap, cell)
-		}
-		text.WriteByte('\n')
-	}
-	_, err := io.WriteString(out, text.String())
-	return err
+	return w.Flush()
 }
 
 // updateFlags are those of the limits that can change while a container runs.

@@ -53,6 +53,9 @@ func runDf(ctx context.Context, cl dfClient, out io.Writer, format string, verbo
 	if err != nil {
 		return err
 	}
+	if du.Images.ActiveCount == 0 { // the client counts only what no two images share, though all of it can go
+		du.Images.Reclaimable = du.Images.TotalSize
+	}
 	if format == "" {
 		format = formatter.TableFormatKey
 	}

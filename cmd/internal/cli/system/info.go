@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/templates"
@@ -58,6 +60,7 @@ func runInfo(ctx context.Context, cl infoClient, c *console.Console, format stri
 		}
 		return execute(c.Out, t, res.Info)
 	}
+	fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\n", c.Version, c.Daemon.ContextName(c.Config()), c.Debug)
 	writeInfo(c.Out, res.Info)
 	for _, w := range res.Info.Warnings {
 		c.Warn([]string{strings.TrimPrefix(w, "WARNING: ")})
@@ -83,12 +86,21 @@ func writeInfo(out io.Writer, i system.Info) {
 	line(1, "Cgroup Driver", i.CgroupDriver)
 	line(1, "Cgroup Version", i.CgroupVersion)
 	if len(i.Plugins.Network) > 0 {
-		fmt.Fprintf(out, " Plugins:\n  Network: %s\n", strings.Join(i.Plugins.Network, " "))
+		fmt.Fprintln(out, " Plugins:")
+		line(2, "Volume", strings.Join(i.Plugins.Volume, " "))
+		line(2, "Network", strings.Join(i.Plugins.Network, " "))
+		line(2, "Log", strings.Join(i.Plugins.Log, " "))
 	}
 	fmt.Fprintf(out, " Cluster: %s\n", i.Swarm.LocalNodeState)
 	line(2, "NodeID", i.Swarm.NodeID)
 	line(2, "Node Address", i.Swarm.NodeAddr)
 	line(2, "Nodes", i.Swarm.Nodes)
+	line(1, "Runtimes", strings.Join(slices.Sorted(maps.Keys(i.Runtimes)), " "))
+	line(1, "Default Runtime", i.DefaultRuntime)
+	line(1, "Init Binary", i.InitBinary)
+	line(1, "containerd version", i.ContainerdCommit.ID)
+	line(1, "runc version", i.RuncCommit.ID)
+	writeSecurity(out, i.SecurityOptions)
 	line(1, "Kernel Version", i.KernelVersion)
 	line(1, "Operating System", i.OperatingSystem)
 	line(1, "OSType", i.OSType)
@@ -99,5 +111,28 @@ func writeInfo(out io.Writer, i system.Info) {
 	}
 	line(1, "Name", i.Name)
 	line(1, "ID", i.ID)
-	line(1, "Root Dir", i.DockerRootDir)
+	line(1, "Docker Root Dir", i.DockerRootDir)
+	line(1, "Debug Mode", i.Debug)
+	line(1, "HTTP Proxy", i.HTTPProxy)
+	line(1, "HTTPS Proxy", i.HTTPSProxy)
+	line(1, "No Proxy", i.NoProxy)
+	if len(i.Labels) > 0 {
+		fmt.Fprintf(out, " Labels:\n  %s\n", strings.Join(i.Labels, "\n  "))
+	}
+	line(1, "Live Restore Enabled", i.LiveRestoreEnabled)
+}
+
+// writeSecurity splits options such as "name=seccomp,profile=builtin" as docker does.
+func writeSecurity(out io.Writer, options []string) {
+	if len(options) == 0 {
+		return
+	}
+	fmt.Fprintln(out, " Security Options:")
+	for _, o := range options {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(o, "name="), ",")
+		fmt.Fprintln(out, "  "+name)
+		if key, value, _ := strings.Cut(rest, "="); key != "" {
+			fmt.Fprintf(out, "   %s: %s\n", strings.ToUpper(key[:1])+key[1:], value)
+		}
+	}
 }

@@ -25,6 +25,7 @@ type clientVersion struct {
 	GoVersion  string
 	Os         string
 	Arch       string
+	Context    string
 }
 
 // versions is what version's templates see.
@@ -47,7 +48,7 @@ func newVersionCommand(c *console.Console, version string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runVersion(cmd.Context(), cl, c.Out, version, format)
+			return runVersion(cmd.Context(), cl, c.Out, clientVersion{Version: version, Context: c.Daemon.ContextName(c.Config())}, format)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
@@ -61,14 +62,13 @@ type versionClient interface {
 }
 
 // runVersion shows this side even when the daemon does not answer; that error comes after it.
-func runVersion(ctx context.Context, cl versionClient, out io.Writer, version, format string) error {
-	v := versions{}
-	server, serverErr := cl.ServerVersion(ctx, client.ServerVersionOptions{})
+func runVersion(ctx context.Context, cl versionClient, out io.Writer, this clientVersion, format string) error {
+	server, serverErr := cl.ServerVersion(ctx, client.ServerVersionOptions{}) // first: it settles the API's version
+	this.APIVersion, this.GoVersion, this.Os, this.Arch = cl.ClientVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH
+	v := versions{Client: this}
 	if serverErr == nil {
 		v.Server = &server
 	}
-	v.Client = clientVersion{Version: version, APIVersion: cl.ClientVersion(), GoVersion: runtime.Version(),
-		Os: runtime.GOOS, Arch: runtime.GOARCH}
 	if format != "" {
 		if format == "json" {
 			format = "{{json .}}"
@@ -90,8 +90,8 @@ func runVersion(ctx context.Context, cl versionClient, out io.Writer, version, f
 
 func writeVersions(out io.Writer, v versions) error {
 	w := tabwriter.NewWriter(out, 20, 1, 1, ' ', 0)
-	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s\n Go version:\t%s\n OS/Arch:\t%s/%s\n",
-		v.Client.Version, v.Client.APIVersion, v.Client.GoVersion, v.Client.Os, v.Client.Arch)
+	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s\n Go version:\t%s\n OS/Arch:\t%s/%s\n Context:\t%s\n",
+		v.Client.Version, v.Client.APIVersion, v.Client.GoVersion, v.Client.Os, v.Client.Arch, v.Client.Context)
 	if s := v.Server; s != nil {
 		fmt.Fprintf(w, "\nServer: %s\n", s.Platform.Name)
 		for _, c := range s.Components {
