@@ -10,6 +10,7 @@ import (
 type engine struct {
 	client
 	name   string
+	dir    string // where its programs are; docker's only
 	host   *lab.Host
 	socket string       // of its API, as opened from outside the host
 	pids   func() []int // of its daemons
