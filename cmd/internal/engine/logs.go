@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -34,19 +35,26 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 	opts.Done = b.gone
 	b.mu.Unlock()
 	opts.Follow = o.Follow && opts.Done != nil
+	// Every write to the client is a system call here and one there, so lines go together as long as there are more.
+	out := bufio.NewWriterSize(w, logBuffer)
+	opts.Idle = func() { _ = out.Flush() } // the next write has the error too
 	for entry, err := range logs.Read(ctx, e.logDir(b.id), opts) {
 		if err != nil {
+			_ = out.Flush() // what was read is the client's, and then the reason why there is no more
 			return err
 		}
 		if entry.Stream == "stdout" && !o.Stdout || entry.Stream == "stderr" && !o.Stderr {
 			continue
 		}
-		if err := writeEntry(w, entry, o.Timestamps, spec.Config.Tty); err != nil {
+		if err := writeEntry(out, entry, o.Timestamps, spec.Config.Tty); err != nil {
 			return err
 		}
 	}
-	return nil
+	return out.Flush()
 }
+
+// logBuffer is how many bytes of log lines go to a client at once, if there are so many.
+const logBuffer = 32 << 10
 
 func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
 	if opts.Since, err = parseTime(o.Since); err != nil {
@@ -69,7 +77,7 @@ func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
 }
 
 // writeEntry frames one line: stream number, three zeros, length, payload.
-func writeEntry(w io.Writer, entry logs.Entry, stamps, tty bool) error {
+func writeEntry(w *bufio.Writer, entry logs.Entry, stamps, tty bool) error {
 	line := entry.Line
 	if stamps {
 		line = append([]byte(entry.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...)
@@ -81,12 +89,12 @@ func writeEntry(w io.Writer, entry logs.Entry, stamps, tty bool) error {
 	if len(line) > math.MaxInt32 {
 		return fmt.Errorf("frame log line: %d bytes at %s are too many", len(line), entry.Time.Format(time.RFC3339))
 	}
-	frame := make([]byte, 8, 8+len(line))
-	frame[0] = 1
+	header := [8]byte{1}
 	if entry.Stream == "stderr" {
-		frame[0] = 2
+		header[0] = 2
 	}
-	binary.BigEndian.PutUint32(frame[4:], uint32(len(line)))
-	_, err := w.Write(append(frame, line...))
+	binary.BigEndian.PutUint32(header[4:], uint32(len(line)))
+	_, _ = w.Write(header[:]) // the next write has the error too
+	_, err := w.Write(line)
 	return err
 }
