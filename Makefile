@@ -13,7 +13,7 @@ EMBEDDED    := runtime/shim/embedded
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim man completion install uninstall deb deps images demo test unit test-root race fuzz bench golden check fmt clean help
+.PHONY: all build shim man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
@@ -102,9 +102,12 @@ fuzz: ## every fuzz target for ten seconds
 	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
 	    echo "$$f $$t"; $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$t$$" -fuzztime 10s ./$$(dirname $$f); done; done
 
-bench: deps build images ## the figures, as a table
+bench: deps build images bench-deps ## the figures, beside Debian's Docker Engine, as a table
 	$(GO) build -o bin/bench ./testing/bench
 	bin/bench
+
+bench-deps: ## unpack Debian's Docker Engine into bin/peer; nothing is installed
+	@testing/bench/peer.sh
 
 check: ## the linters
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run

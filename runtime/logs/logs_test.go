@@ -182,6 +182,36 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestIdle: a follower tells when it has given all there is, and only then.
+func TestIdle(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir, Limits{})
+	w.Write(Stdout, []byte("one\ntwo\n"), t0)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var given []string
+	var idle []string
+	o := Options{Tail: -1, Follow: true, Idle: func() {
+		if now := strings.Join(given, ""); len(idle) == 0 || idle[len(idle)-1] != now {
+			idle = append(idle, now)
+			if len(idle) == 1 {
+				w.Write(Stdout, []byte("three\n"), t0)
+				return
+			}
+			cancel()
+		}
+	}}
+	for e, err := range Read(ctx, dir, o) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		given = append(given, string(e.Line))
+	}
+	if want := []string{"one\ntwo\n", "one\ntwo\nthree\n"}; !slices.Equal(idle, want) {
+		t.Errorf("idle after %q, want %q", idle, want)
+	}
+}
+
 func TestRotationKeeps(t *testing.T) {
 	dir := t.TempDir()
 	w := newWriter(t, dir, Limits{MaxSize: 1000, MaxFiles: 3})

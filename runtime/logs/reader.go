@@ -24,6 +24,9 @@ type Options struct {
 	// Done, when closed, says that nothing more will be written: a follower
 	// reads to the end and stops. Nil: it follows until the context ends.
 	Done <-chan struct{}
+	// Idle, if set, is called whenever a follower has given all there is and is
+	// about to wait. Who collects entries hands them on then.
+	Idle func()
 }
 
 // Read gives the entries of the log in dir, oldest first. A missing directory is
@@ -66,6 +69,9 @@ func (r *reader) run(ctx context.Context, yield func(Entry, error) bool) error {
 		}
 		if err != nil || last {
 			return err
+		}
+		if r.opts.Idle != nil {
+			r.opts.Idle()
 		}
 		if !wake.wait(ctx, r.opts.Done) {
 			return nil

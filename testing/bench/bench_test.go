@@ -29,22 +29,27 @@ func TestTableSaysWhetherTargetsAreMet(t *testing.T) {
 	if got := tab.String(); got != "" {
 		t.Errorf("an empty table: %q", got)
 	}
-	tab.add(figure{what: "a", values: sample{300}, target: 300, docker: 668})
-	tab.add(figure{what: "b", values: sample{301}, target: 300})
+	tab.add(figure{what: "a", values: sample{300}, target: 300, peer: sample{600, 1000, 400}, ratio: 0.5})
+	tab.add(figure{what: "b", values: sample{301}, target: 300, ratio: 0.5})
 	tab.add(figure{what: "c", values: sample{50}, target: 50, more: true, format: "%.0f"})
-	tab.add(figure{what: "d", values: sample{49}, target: 50, more: true, format: "%.0f"})
-	tab.add(figure{what: "e", values: sample{2, 1}, format: "%.1f MB"})
-	lines := strings.Split(tab.String(), "\n")[2:]
+	tab.add(figure{what: "d", values: sample{49}, peer: sample{50}, ratio: 1, more: true, format: "%.0f"})
+	tab.add(figure{what: "e", values: sample{2, 1}, format: "%.1f MB", peer: sample{1}, ratio: 1.4})
+	tab.alone = "it is away"
+	text := tab.String()
+	lines := strings.Split(text, "\n")[2:]
 	for i, want := range []string{
-		"| a | **300 ms** |  | 1 | ≤ 300 ms: met | 668 ms |",
-		"| b | **301 ms** |  | 1 | ≤ 300 ms: **missed** |  |",
-		"| c | **50** |  | 1 | ≥ 50: met |  |",
-		"| d | **49** |  | 1 | ≥ 50: **missed** |  |",
-		"| e | **1.5 MB** | 1 to 2 | 2 |  |  |",
+		"| a | **300 ms**, 1 | **600 ms** (400 to 1000), 3 | 0.50 | ≤ 300 ms: met, ≤ 0.50 of it: met |",
+		"| b | **301 ms**, 1 | not measured |  | ≤ 300 ms: **missed** |",
+		"| c | **50**, 1 |  |  | ≥ 50: met |",
+		"| d | **49**, 1 | **50**, 1 | 0.98 | ≥ 1.00 of it: **missed** |",
+		"| e | **1.5 MB** (1 to 2), 2 | **1.0 MB**, 1 | 1.50 | ≤ 1.40 of it: **missed** |",
 	} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("got  %s\nwant %s", lines[i], want)
 		}
+	}
+	if want := "Docker was not measured: it is away.\n"; !strings.HasSuffix(text, want) {
+		t.Errorf("no %q in\n%s", want, text)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,31 +12,56 @@ import (
 	"github.com/minictl/minictl/testing/lab"
 )
 
-// call is one finished command of the command line.
+// call is one finished command of a command line.
 type call struct {
 	out  string
 	wall time.Duration // from before the process is made until it has been waited for
 	cpu  time.Duration // the process's own
 }
 
-// cli runs the command line against a host's daemon. The process itself stays outside the host, so that what is timed is
-// minictl and not the lab's way into six namespaces: to the command line, a host is a socket.
-func cli(h *lab.Host, args ...string) (call, error) {
+// client is a command line and the socket it talks to. The process itself stays outside the host, so that what is timed is
+// the command and not the lab's way into six namespaces: to a command line, a host is a socket.
+type client struct {
+	bin    string
+	args   []string // in front of every command
+	config string   // the folder of its configuration: the user's own is none of ours
+}
+
+// minictl is the command line under test, for a host's daemon.
+func minictl(h *lab.Host) (client, error) {
 	bin, err := lab.Binary()
+	return client{bin: bin, args: []string{"-H", "unix://" + h.SocketPath()}, config: h.Dir()}, err
+}
+
+// cli runs a minictl command against a host's daemon.
+func cli(h *lab.Host, args ...string) (call, error) {
+	c, err := minictl(h)
 	if err != nil {
 		return call{}, err
 	}
-	cmd := exec.Command(bin, append([]string{"-H", "unix://" + h.SocketPath()}, args...)...)
-	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	// The user's own configuration is none of ours.
-	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+h.Dir(), "DOCKER_HOST=", "MINICTL_HOST=")
+	return c.run(args...)
+}
+
+// run runs a command to its end.
+func (c client) run(args ...string) (call, error) {
+	var out bytes.Buffer
+	done, err := c.runTo(&out, args...)
+	done.out = out.String()
+	return done, err
+}
+
+// runTo is run with the output going to a writer; an *os.File gets it without a detour.
+func (c client) runTo(w io.Writer, args ...string) (call, error) {
+	cmd := exec.Command(c.bin, append(c.args[:len(c.args):len(c.args)], args...)...)
+	var errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &errOut
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+c.config, "DOCKER_HOST=", "MINICTL_HOST=")
 	begin := time.Now()
-	err = cmd.Run()
-	c := call{out: out.String(), wall: time.Since(begin)}
+	err := cmd.Run()
+	done := call{wall: time.Since(begin)}
 	if err != nil {
-		return c, fmt.Errorf("minictl %s on %s: %w: %s", strings.Join(args, " "), h.Name(), err, strings.TrimSpace(errOut.String()))
+		return done, fmt.Errorf("%s %s: %w: %s", c.bin, strings.Join(cmd.Args[1:], " "), err, strings.TrimSpace(errOut.String()))
 	}
-	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return c, nil
+	done.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return done, nil
 }

@@ -1,5 +1,5 @@
-// Command bench measures what minictl's users wait for and what it costs them, on two hosts made of namespaces, and prints
-// the figures as one markdown table. It judges nothing: it fails only when something did not work at all.
+// Command bench measures what minictl's users wait for and what it costs them, on two hosts made of namespaces, beside
+// Debian's Docker Engine on two more, and prints the figures as one markdown table. It judges nothing: it fails only when something did not work at all.
 package main
 
 import (
@@ -24,10 +24,14 @@ func main() {
 	}
 	only := flag.String("only", "", "measure these `parts` only, separated by commas: "+strings.Join(names, ", "))
 	flag.IntVar(&b.n, "n", 20, "repeat each `run --rm` so often")
+	flag.BoolVar(&b.docker, "docker", true, "measure Docker Engine beside it, when make bench-deps has brought it here")
 	flag.Parse()
 	err := b.choose(*only)
 	if err == nil {
 		err = b.Run(b.measure)
+	}
+	if b.table.alone = b.dockerGone; !b.docker {
+		b.table.alone = "left out (-docker=false)"
 	}
 	fmt.Print(b.table)
 	if err != nil {
@@ -46,6 +50,10 @@ type bench struct {
 	lab      *lab.Lab
 	h1, h2   *lab.Host
 	networks bool // the overlay and its cluster are there
+
+	docker       bool   // it is wanted
+	dockerGone   string // why it is not there, nevertheless
+	dockerEngine *engine
 }
 
 // part is one group of figures.
@@ -57,7 +65,8 @@ type part struct {
 // parts are in the order in which they run: what wants fresh daemons comes first.
 func (b *bench) parts() []part {
 	return []part{
-		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"run", b.runs}, {"many", b.many}, {"names", b.names},
+		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"run", b.runs}, {"exec", b.execs}, {"streams", b.streams},
+		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/minictl/minictl/testing/lab"
 )
@@ -18,6 +19,9 @@ const (
 	targetShimMB   = 5
 )
 
+// ratioMemory is the same as a share of what dockerd and containerd have.
+const ratioMemory = 0.5
+
 // memoryContainers is how many containers the second measurement has.
 const memoryContainers = 10
 
@@ -25,26 +29,36 @@ const memoryContainers = 10
 // come free with its end.
 type usage struct{ Resident, Private float64 }
 
-// memory weighs the daemon without containers and with some, and their shims. The daemon is started anew first, so that
-// it is not the work of other parts that is weighed.
+// memory weighs the daemons without containers and with some, and minictl's shims. minictl's daemon is started anew first,
+// and docker's have just been started, so that it is not the work of other parts that is weighed.
 func (b *bench) memory() error {
 	if err := b.cluster(); err != nil {
 		return err
 	}
 	b.h1.StopDaemon()
 	b.h1.RestartDaemon()
-	if err := b.weighDaemon("without containers"); err != nil {
+	if err := b.weighDaemons("without containers"); err != nil {
+		return err
+	}
+	if err := b.idle(); err != nil {
 		return err
 	}
 	remove := []string{"rm", "-f"}
 	for i := range memoryContainers {
-		name := fmt.Sprintf("memory%d", i)
-		remove = append(remove, name)
-		if _, err := cli(b.h1, "run", "-d", "--name", name, "--network", overlay, "busybox", "sleep", "86400"); err != nil {
-			return err
-		}
+		remove = append(remove, fmt.Sprintf("memory%d", i))
 	}
-	if err := b.weighDaemon(fmt.Sprintf("with %d containers", memoryContainers)); err != nil {
+	err := b.each(func(e *engine) error {
+		for _, name := range remove[2:] {
+			if _, err := e.run("run", "-d", "--name", name, "--network", overlay, "busybox", "sleep", "86400"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.weighDaemons(fmt.Sprintf("with %d containers", memoryContainers)); err != nil {
 		return err
 	}
 	shims, err := shims(b.h1)
@@ -57,20 +71,105 @@ func (b *bench) memory() error {
 	}
 	b.table.add(figure{what: "a container's shim, private", values: private, format: "%.1f MB", target: targetShimMB})
 	b.table.add(figure{what: "… resident, the program's pages shared with the others", values: resident, format: "%.1f MB"})
-	_, err = cli(b.h1, remove...)
-	return err
+	return b.each(func(e *engine) error {
+		_, err := e.run(remove...)
+		return err
+	})
 }
 
-func (b *bench) weighDaemon(when string) error {
-	u, err := weigh(b.h1.Running().Pid())
+// weighDaemons adds up what an engine's daemons have: minictl's one, docker's dockerd and containerd.
+func (b *bench) weighDaemons(when string) error {
+	var private pair
+	resident, err := b.turns(1, func(e *engine) (float64, error) {
+		var sum usage
+		for _, pid := range e.pids() {
+			u, err := weigh(pid)
+			if err != nil {
+				return 0, err
+			}
+			sum.Resident, sum.Private = sum.Resident+u.Resident, sum.Private+u.Private
+		}
+		private.add(e, sum.Private)
+		return sum.Resident, nil
+	})
 	if err != nil {
 		return err
 	}
-	b.table.add(figure{what: "daemon " + when + ", resident", values: sample{u.Resident}, format: "%.1f MB", target: targetDaemonMB})
+	f := versus("daemon "+when+", resident (docker: dockerd and containerd)", resident, ratioMemory)
+	f.format, f.target = "%.1f MB", targetDaemonMB
+	b.table.add(f)
 	// The other host's daemon shares the program's pages, some 33 MB of the resident ones; on a machine of its own they
 	// would count as private, though the kernel may drop them at any time.
-	b.table.add(figure{what: "… private, the program's pages being shared here", values: sample{u.Private}, format: "%.1f MB"})
+	f = versus("… private, the program's pages being shared here", private, 0)
+	f.format = "%.1f MB"
+	b.table.add(f)
 	return nil
+}
+
+// idleTime is how long daemons that have nothing to do are watched.
+const idleTime = 30 * time.Second
+
+// idle measures the processor time that daemons without work take, all in the same span of time.
+func (b *bench) idle() error {
+	all, err := b.engines()
+	if err != nil {
+		return err
+	}
+	before := make([]time.Duration, len(all))
+	for i := range all {
+		if before[i], err = all[i].used(); err != nil {
+			return err
+		}
+	}
+	time.Sleep(idleTime)
+	var p pair
+	for i := range all {
+		after, err := all[i].used()
+		if err != nil {
+			return err
+		}
+		p.add(&all[i], ms(after-before[i]))
+	}
+	b.table.add(versus(fmt.Sprintf("… processor time in %.0f idle seconds, two hosts joined", idleTime.Seconds()), p, 1))
+	return nil
+}
+
+// used is the processor time that an engine's daemons have taken so far.
+func (e *engine) used() (time.Duration, error) {
+	var sum time.Duration
+	for _, pid := range e.pids() {
+		d, err := processorTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += d
+	}
+	return sum, nil
+}
+
+// processorTime adds up the threads' run times (proc_pid_schedstat: nanoseconds, finer than proc_pid_stat's hundredths of a
+// second). Go programs keep their threads, so none that ended is missed while they are idle.
+func processorTime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return 0, err
+		}
+		var ran int64
+		if _, err := fmt.Sscan(string(text), &ran); err != nil {
+			return 0, fmt.Errorf("%s: %w", f, err)
+		}
+		sum += time.Duration(ran)
+	}
+	if len(files) == 0 {
+		return 0, fmt.Errorf("no process %d", pid)
+	}
+	return sum, nil
 }
 
 // shims weighs every shim that runs on a host.

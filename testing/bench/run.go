@@ -2,116 +2,200 @@ package main
 
 import (
 	"fmt"
+	"sync"
 	"time"
 )
 
-// Docker Engine 20.10.24 (Debian 12) on the same work, medians of 10 (of 3 where the overlay is cold or 30 containers are
-// started) on an otherwise idle machine of 2 processors, its hosts made of namespaces as here. Source: the project's
-// comparison of engines, results-docker-20.10.md, "container start".
+// What the project wants to reach, as shares of what docker takes for the same work in the same run.
 const (
-	dockerNoneMs, dockerNoneCPU       = 289, 305
-	dockerBridgeMs, dockerBridgeCPU   = 362, 330
-	dockerOverlayMs, dockerOverlayCPU = 668, 430
-	dockerColdMs                      = 1072
-	dockerManySeconds                 = 17.28
-	dockerManyRemovedSeconds          = 3.36
+	ratioNone    = 0.5
+	ratioBridge  = 1
+	ratioOverlay = 0.35
+	ratioCold    = 0.3
+	ratioExec    = 0.6
+	ratioMany    = 0.4
 )
 
-// targetOverlayMs is what the project wants to reach.
+// targetOverlayMs is what the project wants to reach, whatever docker takes.
 const targetOverlayMs = 300
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // kind is one way to run a container.
 type kind struct {
-	what, network             string
-	target, docker, dockerCPU float64
-	wall, cpu                 sample
+	what, network string
+	target, ratio float64
+	wall, cpu     pair
 }
 
 // runs times `run --rm busybox true`: from the command's start until the container is gone without a trace. An overlay is
 // made on a host with its first container there and goes with its last, so it is measured both ways.
 func (b *bench) runs() error {
-	if err := b.cluster(); err != nil {
-		return err
-	}
-	cold := kind{what: "an overlay without other containers here", network: overlay, target: targetOverlayMs, docker: dockerColdMs}
+	cold := kind{what: "an overlay without other containers here", network: overlay, target: targetOverlayMs, ratio: ratioCold}
 	if err := b.repeat(&cold); err != nil {
 		return err
 	}
-	if _, err := cli(b.h1, "run", "-d", "--name", "keep", "--network", overlay, "busybox", "sleep", "86400"); err != nil {
+	stop, err := b.keep("keep")
+	if err != nil {
 		return err
 	}
-	none := kind{what: "none", network: "none", docker: dockerNoneMs, dockerCPU: dockerNoneCPU}
-	bridge := kind{what: "bridge", network: "bridge", docker: dockerBridgeMs, dockerCPU: dockerBridgeCPU}
-	warm := kind{what: "overlay", network: overlay, target: targetOverlayMs, docker: dockerOverlayMs, dockerCPU: dockerOverlayCPU}
+	none := kind{what: "none", network: "none", ratio: ratioNone}
+	bridge := kind{what: "bridge", network: "bridge", ratio: ratioBridge}
+	warm := kind{what: "overlay", network: overlay, target: targetOverlayMs, ratio: ratioOverlay}
 	if err := b.repeat(&none, &bridge, &warm); err != nil {
 		return err
 	}
 	for _, k := range []kind{none, bridge, warm, cold} {
-		b.table.add(figure{what: "`run --rm busybox true`, " + k.what, values: k.wall, target: k.target, docker: k.docker})
-		b.table.add(figure{what: "… processor time of all it takes", values: k.cpu, docker: k.dockerCPU})
+		f := versus("`run --rm busybox true`, "+k.what, k.wall, k.ratio)
+		f.target = k.target
+		b.table.add(f)
+		b.table.add(versus("… processor time of all it takes", k.cpu, 0))
 	}
-	_, err := cli(b.h1, "rm", "-f", "keep")
-	return err
+	return stop()
 }
 
-// repeat lets the kinds take turns, so that a passing load hits all of them.
+// keep runs a container that stays on each engine's overlay, until stop is called.
+func (b *bench) keep(name string) (stop func() error, err error) {
+	stop = func() error {
+		return b.each(func(e *engine) error {
+			_, err := e.run("rm", "-f", name)
+			return err
+		})
+	}
+	return stop, b.each(func(e *engine) error {
+		_, err := e.run("run", "-d", "--name", name, "--network", overlay, "busybox", "sleep", "86400")
+		return err
+	})
+}
+
+// repeat lets the kinds and the engines take turns, so that a passing load hits all of them.
 func (b *bench) repeat(kinds ...*kind) error {
+	all, err := b.engines()
+	if err != nil {
+		return err
+	}
 	for i := range b.n + 1 {
 		for _, k := range kinds {
-			wall, cpu, err := b.runOnce(k.network)
-			if err != nil {
-				return err
-			}
-			if i > 0 { // the first finds cold caches
-				k.wall, k.cpu = append(k.wall, ms(wall)), append(k.cpu, ms(cpu))
+			for j := range all {
+				wall, cpu, err := all[j].runOnce(k.network)
+				if err != nil {
+					return err
+				}
+				if i > 0 { // the first finds cold caches
+					k.wall.add(&all[j], ms(wall))
+					k.cpu.add(&all[j], ms(cpu))
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// runOnce gives the wall clock of the command, and the processor time of the command, the daemons, shims and containers.
-func (b *bench) runOnce(network string) (wall, cpu time.Duration, err error) {
-	before, err := b.lab.CPU()
+// runOnce gives the wall clock of the command, and the processor time of the command, the host's daemons, shims and
+// containers.
+func (e *engine) runOnce(network string) (wall, cpu time.Duration, err error) {
+	before, err := e.host.CPU()
 	if err != nil {
 		return 0, 0, err
 	}
-	c, err := cli(b.h1, "run", "--rm", "--network", network, "busybox", "true")
+	c, err := e.run("run", "--rm", "--network", network, "busybox", "true")
 	if err != nil {
 		return 0, 0, err
 	}
-	after, err := b.lab.CPU()
+	after, err := e.host.CPU()
 	return c.wall, after - before + c.cpu, err
 }
 
-// manyContainers is how many `run -d` follow each other.
-const manyContainers = 30
-
-// many starts containers on an overlay one after another, and leaves them running meanwhile.
-func (b *bench) many() error {
-	if err := b.cluster(); err != nil {
+// execs times `exec` in a running container.
+func (b *bench) execs() error {
+	stop, err := b.keep("exec")
+	if err != nil {
 		return err
 	}
-	remove := []string{"rm", "-f"}
-	var each sample
-	begin := time.Now()
-	for i := range manyContainers {
-		name := fmt.Sprintf("many%d", i)
-		remove = append(remove, name)
-		c, err := cli(b.h1, "run", "-d", "--name", name, "--network", overlay, "busybox", "sleep", "86400")
+	p, err := b.turns(b.n, func(e *engine) (float64, error) {
+		c, err := e.run("exec", "exec", "true")
+		return ms(c.wall), err
+	})
+	if err != nil {
+		return err
+	}
+	b.table.add(versus("`exec CONTAINER true`", p, ratioExec))
+	return stop()
+}
+
+// manyContainers is how many `run -d` follow each other; concurrentRuns how many `run --rm` begin at once. Each of the two
+// is done manyRepeats times.
+const (
+	manyContainers = 30
+	concurrentRuns = 20
+	manyRepeats    = 3
+)
+
+// concurrent starts containers at the same time and waits until the last is gone.
+func (b *bench) concurrent() error {
+	stop, err := b.keep("keep")
+	if err != nil {
+		return err
+	}
+	for _, network := range []string{"none", overlay} {
+		p, err := b.turns(manyRepeats, func(e *engine) (float64, error) { return e.atOnce(network) })
 		if err != nil {
 			return err
 		}
-		each = append(each, ms(c.wall))
+		what := "none"
+		if network == overlay {
+			what = "an overlay"
+		}
+		f := versus(fmt.Sprintf("%d × `run --rm busybox true` at once, %s", concurrentRuns, what), p, ratioMany)
+		f.format = "%.2f s"
+		b.table.add(f)
 	}
-	total := time.Since(begin).Seconds()
-	b.table.add(figure{what: fmt.Sprintf("%d × `run -d` on an overlay, total", manyContainers), values: sample{total}, format: "%.2f s", docker: dockerManySeconds})
-	b.table.add(figure{what: "… each", values: each})
-	c, err := cli(b.h1, remove...)
-	if err == nil {
-		b.table.add(figure{what: "… `rm -f` of all", values: sample{c.wall.Seconds()}, format: "%.2f s", docker: dockerManyRemovedSeconds})
+	return stop()
+}
+
+// atOnce gives the seconds until the last of the runs has ended.
+func (e *engine) atOnce(network string) (float64, error) {
+	errs := make([]error, concurrentRuns)
+	var all sync.WaitGroup
+	begin := time.Now()
+	for i := range concurrentRuns {
+		all.Go(func() { _, errs[i] = e.run("run", "--rm", "--network", network, "busybox", "true") })
 	}
-	return err
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(begin).Seconds(), nil
+}
+
+// many starts containers on an overlay one after another, leaves them running meanwhile, and removes all.
+func (b *bench) many() error {
+	var removed pair
+	started, err := b.turns(manyRepeats, func(e *engine) (float64, error) {
+		remove := []string{"rm", "-f"}
+		begin := time.Now()
+		for i := range manyContainers {
+			name := fmt.Sprintf("many%d", i)
+			remove = append(remove, name)
+			if _, err := e.run("run", "-d", "--name", name, "--network", overlay, "busybox", "sleep", "86400"); err != nil {
+				return 0, err
+			}
+		}
+		total := time.Since(begin).Seconds()
+		c, err := e.run(remove...)
+		removed.add(e, c.wall.Seconds())
+		return total, err
+	})
+	if err != nil {
+		return err
+	}
+	f := versus(fmt.Sprintf("%d × `run -d` on an overlay, total", manyContainers), started, ratioMany)
+	f.format = "%.2f s"
+	b.table.add(f)
+	f = versus("… `rm -f` of all", removed, 1)
+	f.format = "%.2f s"
+	b.table.add(f)
+	return nil
 }

@@ -35,7 +35,31 @@ func (s sample) spread(format string) string {
 	return fmt.Sprintf(format+" to "+format, o[0], o[len(o)-1])
 }
 
-// figure is one line of the table: the median of a sample.
+// cell is a sample as the table shows it: median, range and how many values they are of.
+func (s sample) cell(format string) string {
+	if len(s) == 0 {
+		return ""
+	}
+	c := "**" + fmt.Sprintf(format, s.median()) + "**"
+	if r := s.spread("%.4g"); r != "" {
+		c += " (" + r + ")"
+	}
+	return fmt.Sprintf("%s, %d", c, len(s))
+}
+
+// pair is the same work done by both engines in turn: minictl, and what it is compared with, empty when that is not there.
+type pair struct{ ours, theirs sample }
+
+// add keeps one more value of an engine.
+func (p *pair) add(e *engine, v float64) {
+	if e.name == ourName {
+		p.ours = append(p.ours, v)
+		return
+	}
+	p.theirs = append(p.theirs, v)
+}
+
+// figure is one line of the table.
 type figure struct {
 	what   string
 	values sample
@@ -44,34 +68,54 @@ type figure struct {
 	// more is better, at or above.
 	target float64
 	more   bool
-	// docker is what Docker Engine 20.10 took for the same work; 0: not measured.
-	docker float64
+	// peer is what Docker Engine (or the program that what names) took for the same work in the same run.
+	peer sample
+	// ratio is target as a share of the peer's median; 0: none is set.
+	ratio float64
+}
+
+// versus is a figure of both, with the ratio that the project wants to reach.
+func versus(what string, p pair, ratio float64) figure {
+	return figure{what: what, values: p.ours, peer: p.theirs, ratio: ratio}
 }
 
 // table is the figures as markdown, each with the load at the time it was taken.
-type table struct{ lines []string }
+type table struct {
+	lines []string
+	// alone says why there is nothing to compare with; "" when there is.
+	alone string
+}
 
 func (t *table) add(f figure) {
-	format := f.format
-	if format == "" {
-		format = "%.0f ms"
+	if f.format == "" {
+		f.format = "%.0f ms"
 	}
-	show := func(v float64) string {
-		if v == 0 {
-			return ""
-		}
-		return fmt.Sprintf(format, v)
+	peer, ratio := f.peer.cell(f.format), ""
+	if len(f.peer) > 0 && f.peer.median() > 0 {
+		ratio = fmt.Sprintf("%.2f", f.values.median()/f.peer.median())
+	} else if f.ratio > 0 {
+		peer = "not measured"
 	}
-	target := show(f.target)
-	if target != "" {
-		met, sign := f.values.median() <= f.target, "≤ "
+	t.lines = append(t.lines, fmt.Sprintf("| %s | %s | %s | %s | %s | %s |", f.what, f.values.cell(f.format), peer, ratio, f.verdict(), load()))
+}
+
+// verdict says what was to be reached, and whether it was.
+func (f figure) verdict() string {
+	var out []string
+	say := func(value, target float64, text string) {
+		met, sign := value <= target, "≤ "
 		if f.more {
-			met, sign = f.values.median() >= f.target, "≥ "
+			met, sign = value >= target, "≥ "
 		}
-		target = sign + target + map[bool]string{true: ": met", false: ": **missed**"}[met]
+		out = append(out, sign+text+map[bool]string{true: ": met", false: ": **missed**"}[met])
 	}
-	t.lines = append(t.lines, fmt.Sprintf("| %s | **%s** | %s | %d | %s | %s | %s |", f.what,
-		fmt.Sprintf(format, f.values.median()), f.values.spread("%.4g"), len(f.values), target, show(f.docker), load()))
+	if f.target > 0 {
+		say(f.values.median(), f.target, fmt.Sprintf(f.format, f.target))
+	}
+	if peer := f.peer.median(); f.ratio > 0 && peer > 0 {
+		say(f.values.median()/peer, f.ratio, fmt.Sprintf("%.2f of it", f.ratio))
+	}
+	return strings.Join(out, ", ")
 }
 
 // String is the whole table.
@@ -79,8 +123,12 @@ func (t table) String() string {
 	if len(t.lines) == 0 {
 		return ""
 	}
-	head := fmt.Sprintf("| figure | median | range | n | target | Docker 20.10 | load on %d CPUs |\n|---|---|---|---|---|---|---|\n", runtime.NumCPU())
-	return head + strings.Join(t.lines, "\n") + "\n"
+	head := fmt.Sprintf("| figure | minictl: median (range), n | Docker 20.10 | ratio | target | load on %d CPUs |\n|---|---|---|---|---|---|\n", runtime.NumCPU())
+	out := head + strings.Join(t.lines, "\n") + "\n"
+	if t.alone != "" {
+		out += "\nDocker was not measured: " + t.alone + ".\n"
+	}
+	return out
 }
 
 // load is the average of the last minute (proc_loadavg(5)): figures taken on a busy machine say little about an idle one.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -39,19 +40,26 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 	b.mu.Unlock()
 	opts.Follow = o.Follow && opts.Done != nil
 	f := framer{tty: spec.Config.Tty, stamps: o.Timestamps, details: o.Details, goesOn: map[string]bool{}}
+	// Every write to the client is a system call here and one there, so lines go together as long as there are more.
+	out := bufio.NewWriterSize(w, logBuffer)
+	opts.Idle = func() { _ = out.Flush() } // the next write has the error too
 	for entry, err := range logs.Read(ctx, e.logDir(b.id), opts) {
 		if err != nil {
+			_ = out.Flush() // what was read is the client's, and then the reason why there is no more
 			return err
 		}
 		if entry.Stream == "stdout" && !o.Stdout || entry.Stream == "stderr" && !o.Stderr {
 			continue
 		}
-		if err := f.write(w, entry); err != nil {
+		if err := f.write(out, entry); err != nil {
 			return err
 		}
 	}
-	return nil
+	return out.Flush()
 }
+
+// logBuffer is how many bytes of log lines go to a client at once, if there are so many.
+const logBuffer = 32 << 10
 
 func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
 	if opts.Since, err = parseTime(o.Since); err != nil {
@@ -81,7 +89,7 @@ type framer struct {
 
 // write frames one line: stream number, three zeros, length, payload. Of a line in pieces only the first one begins with
 // time and details.
-func (f *framer) write(w io.Writer, entry logs.Entry) error {
+func (f *framer) write(w *bufio.Writer, entry logs.Entry) error {
 	line := entry.Line
 	if !f.goesOn[entry.Stream] {
 		line = append(f.head(entry), line...)
@@ -94,13 +102,13 @@ func (f *framer) write(w io.Writer, entry logs.Entry) error {
 	if len(line) > math.MaxInt32 {
 		return fmt.Errorf("frame log line: %d bytes at %s are too many", len(line), entry.Time.Format(time.RFC3339))
 	}
-	frame := make([]byte, 8, 8+len(line))
-	frame[0] = 1
+	header := [8]byte{1}
 	if entry.Stream == logs.Stderr {
-		frame[0] = 2
+		header[0] = 2
 	}
-	binary.BigEndian.PutUint32(frame[4:], uint32(len(line)))
-	_, err := w.Write(append(frame, line...))
+	binary.BigEndian.PutUint32(header[4:], uint32(len(line)))
+	_, _ = w.Write(header[:]) // the next write has the error too
+	_, err := w.Write(line)
 	return err
 }
 
