@@ -18,6 +18,11 @@ func DefaultOverlay() []Block {
 	return []Block{{netip.MustParsePrefix("10.0.0.0/8"), 24}}
 }
 
+// LateOverlay gives the same pools in an order in which the first ones are the last that DefaultOverlay comes to.
+func LateOverlay() []Block {
+	return append([]Block{{netip.MustParsePrefix("10.128.0.0/9"), 24}}, DefaultOverlay()...)
+}
+
 // DefaultLocal gives the pools of networks of one host: docker's own list. 172.17.0.0/16 is not in it: it belongs to
 // the default bridge alone.
 func DefaultLocal() []Block {

@@ -24,6 +24,8 @@ func TestNextPool(t *testing.T) {
 		{"a hole", DefaultOverlay(), []string{"10.0.2.0/24", "10.0.0.0/24"}, "10.0.1.0/24"},
 		{"a corner of one is enough", DefaultOverlay(), []string{"10.0.0.200/32"}, "10.0.1.0/24"},
 		{"a host's LAN is jumped over", DefaultOverlay(), []string{"10.0.0.0/16", "10.0.7.0/24", "10.1.0.0/24"}, "10.1.1.0/24"},
+		{"from the far half", LateOverlay(), []string{"10.0.0.0/24"}, "10.128.0.0/24"},
+		{"and the near one when that is full", LateOverlay(), []string{"10.128.0.0/9", "10.0.0.0/24"}, "10.0.1.0/24"},
 		{"a default route takes nothing", DefaultOverlay(), []string{"0.0.0.0/0", "::/0"}, "10.0.0.0/24"},
 		{"a VPN's half of everything does", DefaultOverlay(), []string{"0.0.0.0/1"}, ""},
 		{"all taken", DefaultOverlay(), []string{"10.0.0.0/8"}, ""},
