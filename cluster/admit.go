@@ -25,6 +25,7 @@ type admitReply struct {
 	Authority   []byte   `json:"authority"`   // DER
 	Cluster     string   `json:"cluster"`
 	Epoch       string   `json:"epoch"`
+	Past        []string `json:"past,omitempty"`
 	Keys        [][]byte `json:"keys"`
 	Member      NodeID   `json:"member"` // who answers
 	Nodes       []Node   `json:"nodes"`  // all members, the new one among them
@@ -66,7 +67,9 @@ func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error)
 		return admitReply{}, err
 	}
 	c.log.Info("admitted node", "node", n.ID, "name", n.Name, "addr", n.Addr.String())
-	return c.welcome(ctx, n, cert, ca)
+	welcome, err := c.welcome(ctx)
+	welcome.Certificate, welcome.Authority = cert, ca.Cert.Raw
+	return welcome, err
 }
 
 func (c *Cluster) checkSecret(ctx context.Context, secret string) error {
@@ -140,15 +143,15 @@ func (c *Cluster) errNameTaken(name string, holder NodeID) error {
 		name, holder, at, errdefs.ErrAlreadyExists)
 }
 
-func (c *Cluster) welcome(ctx context.Context, n Node, cert []byte, ca *identity.Authority) (admitReply, error) {
+// welcome is all that a host must know to be a member, but its certificate.
+func (c *Cluster) welcome(ctx context.Context) (admitReply, error) {
 	pairs, _, err := c.store.Range(ctx, prefixNode, true)
 	if err != nil {
 		return admitReply{}, err
 	}
 	st := c.snapshotState()
 	r := admitReply{
-		Certificate: cert, Authority: ca.Cert.Raw, Cluster: st.Cluster, Epoch: st.Epoch, Keys: st.Keys,
-		Member: st.Self.ID, Alive: []NodeID{st.Self.ID},
+		Cluster: st.Cluster, Epoch: st.Epoch, Past: st.Past, Keys: st.Keys, Member: st.Self.ID, Alive: []NodeID{st.Self.ID},
 	}
 	for _, p := range pairs {
 		if other, err := decodeNode(p.Value); err == nil {

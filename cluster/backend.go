@@ -23,6 +23,7 @@ type backend interface {
 	LeaderChanged() <-chan struct{}
 	LastContact() time.Time
 	Hopeless() bool
+	Unapplied() uint64
 	AppliedIndex() uint64
 	WaitApplied(ctx context.Context, index uint64) error
 	LocalTxn(ctx context.Context, t store.Txn) (store.Revision, error)
@@ -41,6 +42,9 @@ func (c *Cluster) openBackend(ctx context.Context, id NodeID, bootstrap bool) (b
 	if err != nil {
 		return nil, nil, err
 	}
+	c.mu.Lock()
+	c.opened = time.Now()
+	c.mu.Unlock()
 	return b, s, nil
 }
 

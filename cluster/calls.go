@@ -12,7 +12,7 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 )
 
-// The calls between members, and the one of a joining host (callAdmit).
+// The calls between members, and those of a host that joins (callAdmit) or joins again (callRejoin).
 const (
 	callTxn       = "txn"
 	callRange     = "range"
@@ -23,6 +23,7 @@ const (
 	callRemove    = "remove"
 	callForget    = "forget"
 	callAdmit     = "admit"
+	callRejoin    = "rejoin"
 )
 
 // txnReply carries a conflict beside the error classes: its key and revisions must survive the wire.

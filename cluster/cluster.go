@@ -56,7 +56,9 @@ type Cluster struct {
 	news    chan struct{} // closed at the next change of nodes
 	closed  bool
 
-	toldRoutes bool // see SetRoutes; guarded by mu
+	toldRoutes bool               // see SetRoutes; guarded by mu
+	opened     time.Time          // the replica; guarded by mu
+	met        map[NodeID]meeting // members of other epochs; guarded by mu
 
 	pub publisher
 
@@ -113,6 +115,9 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 	if err := c.files.save(c.st); err != nil {
 		return err
 	}
+	if err := c.finishEpoch(ctx); err != nil {
+		return err
+	}
 	own, err := c.files.loadRecords()
 	if err != nil {
 		c.log.Warn("own endpoint records lost; they return as they are published", "err", err)
@@ -126,6 +131,17 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 	return err
 }
 
+// finishEpoch ends a change of the epoch that an earlier daemon did not live to finish.
+func (c *Cluster) finishEpoch(ctx context.Context) error {
+	switch {
+	case c.st.Rejoining:
+		return c.dropReplica()
+	case c.st.Recovering:
+		return c.recoverReplica(ctx)
+	}
+	return nil
+}
+
 // start begins the goroutines that live as long as the Cluster, and listens if this host is a member of a cluster.
 func (c *Cluster) start() error {
 	watch, err := c.store.Watch(c.ctx, prefixNode)
@@ -136,7 +152,12 @@ func (c *Cluster) start() error {
 	if err != nil {
 		return err
 	}
+	epochs, err := c.store.Watch(c.ctx, keyEpochs)
+	if err != nil {
+		return err
+	}
 	c.wg.Go(func() { c.watchNodes(watch) })
+	c.wg.Go(func() { c.watchEpochs(epochs) })
 	c.wg.Go(func() { c.watchKeys(keys) })
 	c.wg.Go(func() { c.events.run(c.ctx) })
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
@@ -170,7 +191,9 @@ func (c *Cluster) listenLater(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		c.op.Lock()
+		if !c.op.TryLock() { // Close waits for this goroutine
+			continue
+		}
 		done := !c.Clustered() || c.session() != nil || ctx.Err() != nil || c.listen() == nil
 		c.op.Unlock()
 		if done {

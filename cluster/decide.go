@@ -46,10 +46,18 @@ func (c *Cluster) Deciding(ctx context.Context) (context.Context, context.Cancel
 type Standing struct {
 	Decides bool      // somebody can be expected to answer a question to the Store
 	Heard   time.Time // when a leader other than this host was heard last; zero: not since Open
+	// Missing are the hosts that have not come back since the last takeover. They keep their addresses until they are
+	// removed.
+	Missing   []NodeID
+	Estranged []Estranged
 }
 
 // Standing tells how this host sees the cluster, without asking anybody.
 func (c *Cluster) Standing() Standing {
 	b := c.decider()
-	return Standing{Decides: !b.Hopeless(), Heard: b.LastContact()}
+	st := Standing{Decides: !b.Hopeless(), Heard: b.LastContact(), Estranged: c.Estranged()}
+	if t, ok := c.lastTakeover(c.ctx); ok {
+		st.Missing = c.stillMissing(t)
+	}
+	return st
 }

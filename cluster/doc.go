@@ -8,6 +8,7 @@
 //
 //	cluster.json   this host's place: cluster, epoch, its own node record, the members it knows, the gossip keys
 //	records.json   the endpoint records of this host
+//	before.json    the networks it knew before it joined again after a takeover, until the daemon has looked at them
 //	identity/      its key and certificates (package identity)
 //	raft/          its replica of the Store (package raft)
 //
@@ -17,6 +18,8 @@
 //	node-name/<name>   the ID of the node of that name: names are unique
 //	ca                 the authority, private key included, so that any member can admit a host
 //	token/<id>         a join token
+//	takeover           the last Takeover, if there ever was one
+//	epochs             the epochs before the present one
 //	gossip-keys        the keys of the gossip packets, the first one encrypts
 //
 // Whoever writes address/<network>/<ip> puts the owning node's ID into the value as "node": Leave frees those.

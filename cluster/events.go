@@ -17,7 +17,8 @@ type event struct {
 	up, down NodeID
 	versions *versions
 	behind   NodeID // it did not acknowledge the newest own records
-	members  bool   // only tell that the members changed
+	met      *meeting
+	members  bool // only tell that the members changed
 }
 
 // events takes what gossip says without making it wait, and acts upon it in order.
@@ -75,6 +76,9 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 	switch {
 	case ev.up != "":
 		c.log.Info("member is up", "node", ev.up, "name", c.nameOf(ev.up))
+		c.mu.Lock()
+		delete(c.met, ev.up)
+		c.mu.Unlock()
 		c.setAlive(ctx, ev.up, true)
 		wg.Go(func() { c.catchUp(ctx, ev.up) })
 	case ev.down != "":
@@ -85,6 +89,8 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 		c.setAlive(ctx, ev.down, false)
 	case ev.behind != "":
 		wg.Go(func() { c.catchUp(ctx, ev.behind) })
+	case ev.met != nil:
+		wg.Go(func() { c.meet(ctx, *ev.met) })
 	case ev.versions != nil:
 		wg.Go(func() { c.compare(ctx, *ev.versions) })
 	}

@@ -160,7 +160,7 @@ func (c *Cluster) adoptState(r admitReply) error {
 	if i < 0 {
 		return fmt.Errorf("the member's answer does not name this host: %w", errdefs.ErrInvalidArgument)
 	}
-	c.st.Cluster, c.st.Epoch, c.st.Clustered = r.Cluster, r.Epoch, true
+	c.st.Cluster, c.st.Epoch, c.st.Past, c.st.Clustered = r.Cluster, r.Epoch, r.Past, true
 	c.st.Self, c.st.Keys, c.st.Nodes = r.Nodes[i], r.Keys, r.Nodes
 	c.nodes = map[NodeID]Node{}
 	for _, n := range r.Nodes {

@@ -15,6 +15,9 @@ import (
 // renewCheck is how often the certificate's end is looked at.
 const renewCheck = 12 * time.Hour
 
+// renewAgain is when it is looked at again after something else was under way: Close waits for the one that looks.
+const renewAgain = time.Minute
+
 // renewed gives cred, or, if it ends soon or has ended, credentials with a new certificate. The authority is in this
 // host's own replica, so that a host that was switched off for months needs nobody's help to come back.
 func (c *Cluster) renewed(cred *identity.Credentials, now time.Time) (*identity.Credentials, error) {
@@ -50,15 +53,19 @@ func (c *Cluster) renewed(cred *identity.Credentials, now time.Time) (*identity.
 
 // keepCertificate renews the certificate of a daemon that runs for months.
 func (c *Cluster) keepCertificate(ctx context.Context) {
-	tick := time.NewTicker(renewCheck)
-	defer tick.Stop()
+	next := time.NewTimer(renewCheck)
+	defer next.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 			return
 		}
-		c.op.Lock()
+		if !c.op.TryLock() {
+			next.Reset(renewAgain)
+			continue
+		}
+		next.Reset(renewCheck)
 		if err := c.renewRunning(time.Now()); err != nil {
 			c.log.Warn("cannot renew certificate", "err", err)
 		}

@@ -31,6 +31,7 @@ type session struct {
 	ca     *x509.Certificate
 	calls  *rpc.Server
 	joins  *rpc.Server
+	again  *rpc.Server // of hosts from before a takeover
 	client *rpc.Client
 	gossip *gossip.Gossip
 	wg     sync.WaitGroup
@@ -39,20 +40,25 @@ type session struct {
 // startSession opens the port and begins to gossip. Callers hold op, or are Open.
 func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 	c.mu.Lock()
-	self, fence, keys := c.st.Self, transport.Fence{Cluster: c.st.Cluster, Epoch: c.st.Epoch}, c.st.Keys
+	self, fence, keys := c.st.Self, c.st.fence(), c.st.Keys
 	c.mu.Unlock()
 	s := &session{cred: cred, ca: cred.CA}
 	s.tr, err = transport.Listen(c.ctx, transport.Config{
 		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log,
+		Met: func(node string, theirs transport.Fence) {
+			c.events.add(event{met: &meeting{NodeID(node), theirs, time.Now()}})
+		},
 	})
 	if err != nil {
 		return err
 	}
 	s.client = rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.RPC) })
 	peer := func(conn net.Conn) string { return conn.(*transport.Conn).Peer }
-	s.calls, s.joins = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
+	s.calls, s.joins, s.again = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
 	c.handleCalls(s.calls)
 	rpc.Handle(s.joins, callAdmit, c.admit)
+	rpc.Handle(s.again, callRejoin, c.serveRejoin)
+	s.wg.Go(func() { s.again.Serve(s.tr.Listener(transport.Rejoin)) })
 	s.wg.Go(func() { s.calls.Serve(s.tr.Listener(transport.RPC)) })
 	s.wg.Go(func() { s.joins.Serve(s.tr.Listener(transport.Join)) })
 	s.wg.Go(func() { c.acceptRaft(s.tr.Listener(transport.Raft)) })
@@ -87,7 +93,7 @@ func (c *Cluster) closeSession(s *session) {
 	if s.gossip != nil {
 		errs = append(errs, s.gossip.Stop())
 	}
-	errs = append(errs, s.tr.Close(), s.calls.Close(), s.joins.Close())
+	errs = append(errs, s.tr.Close(), s.calls.Close(), s.joins.Close(), s.again.Close())
 	s.client.Close()
 	s.wg.Wait()
 	if err := errors.Join(errs...); err != nil {

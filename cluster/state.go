@@ -24,9 +24,12 @@ type state struct {
 	Version     int      `json:"version"`
 	Cluster     string   `json:"cluster"` // UUID
 	Epoch       string   `json:"epoch"`
+	Past        []string `json:"past,omitempty"` // epochs before this one, see transport.Fence
 	Clustered   bool     `json:"clustered"`
-	Reset       bool     `json:"reset,omitempty"` // a Leave was under way: forget everything before anything else
-	Incarnation uint64   `json:"incarnation"`     // of the own records, grows with every start
+	Reset       bool     `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
+	Recovering  bool     `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
+	Rejoining   bool     `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
+	Incarnation uint64   `json:"incarnation"`          // of the own records, grows with every start
 	Self        Node     `json:"self,omitzero"`
 	Keys        [][]byte `json:"keys,omitempty"`  // gossip keys: a restarted host must not need anybody to read them
 	Nodes       []Node   `json:"nodes,omitempty"` // members known, this host among them
@@ -103,7 +106,7 @@ func (f files) reset() (state, error) {
 	if err := f.save(state{Version: stateVersion, Reset: true}); err != nil {
 		return state{}, err
 	}
-	if err := errors.Join(os.RemoveAll(f.raft()), identity.Remove(f.identity()), removeFile(f.records())); err != nil {
+	if err := errors.Join(os.RemoveAll(f.raft()), identity.Remove(f.identity()), removeFile(f.records()), removeFile(f.before())); err != nil {
 		return state{}, fmt.Errorf("forget the cluster: %w", err)
 	}
 	st := freshState()

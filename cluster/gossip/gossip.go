@@ -98,6 +98,8 @@ func (g *Gossip) listConfig() *memberlist.Config {
 	c.AdvertiseAddr, c.AdvertisePort = g.cfg.Addr.Addr().String(), int(g.cfg.Addr.Port())
 	c.BindPort = int(g.cfg.Addr.Port())
 	c.Keyring = g.keyring
+	// Sealed into every packet and stream: what is from before a takeover is not even read.
+	c.Label = g.cfg.Meta.Cluster + "/" + g.cfg.Meta.Epoch
 	c.Logger = newLogger(g.cfg.Log)
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
 	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicionMult, 1

@@ -281,6 +281,12 @@ func (b *Backend) Err() error { return b.fsm.failed() }
 // holds. It counts refused transactions too, so it may be above the revision.
 func (b *Backend) AppliedIndex() uint64 { return b.fsm.index() }
 
+// Unapplied counts the entries that this host has received and does not know to be agreed on.
+func (b *Backend) Unapplied() uint64 {
+	last, applied := b.raft.LastIndex(), b.raft.AppliedIndex()
+	return max(last, applied) - applied
+}
+
 // WaitApplied returns when the replica holds transaction index, which may be a
 // revision or another host's AppliedIndex.
 func (b *Backend) WaitApplied(ctx context.Context, index uint64) error {

@@ -5,46 +5,68 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
 
 // Fence separates clusters, and a cluster from its own past before an operator's takeover.
 type Fence struct {
-	Cluster string `json:"cluster"` // UUID
-	Epoch   string `json:"epoch"`   // "<counter>.<random>": two takeovers at once have equal counters, never equal epochs
+	Cluster string   `json:"cluster"`        // UUID
+	Epoch   string   `json:"epoch"`          // "<counter>.<random>": two takeovers at once have equal counters, never equal epochs
+	Past    []string `json:"past,omitempty"` // the epochs that Epoch has followed upon, oldest first
+}
+
+// Relation is how another node's fence stands to this one's.
+type Relation int
+
+// The relations.
+const (
+	Same    Relation = iota
+	Foreign          // of another cluster
+	Behind           // they are from before a takeover that this node knows
+	Ahead            // this node is from before a takeover that they know
+	Split            // each has been taken over without the other
+)
+
+// Compare says how theirs stands to f. Counters decide nothing: whoever was taken over more often is not thereby right.
+func (f Fence) Compare(theirs Fence) Relation {
+	switch {
+	case f.Cluster != theirs.Cluster:
+		return Foreign
+	case f.Epoch == theirs.Epoch:
+		return Same
+	case slices.Contains(f.Past, theirs.Epoch):
+		return Behind
+	case slices.Contains(theirs.Past, f.Epoch):
+		return Ahead
+	}
+	return Split
 }
 
 // Check says why a host with the fence theirs may not take part in what this host takes part in.
 func (f Fence) Check(theirs Fence) error {
-	switch {
-	case f == theirs:
+	switch f.Compare(theirs) {
+	case Same:
 		return nil
-	case f.Cluster != theirs.Cluster:
+	case Foreign:
 		return fmt.Errorf("that node is of another cluster (%s, not %s): %w", theirs.Cluster, f.Cluster, errdefs.ErrPermissionDenied)
-	case epochNumber(theirs.Epoch) < epochNumber(f.Epoch):
-		return fmt.Errorf("that node is from before a takeover of this cluster (epoch %s, now %s): run `minictl cluster leave --force` on it and join it again: %w",
+	case Behind:
+		return fmt.Errorf("that node is from before a takeover of this cluster (epoch %s, now %s) and joins again by itself: %w",
 			theirs.Epoch, f.Epoch, errdefs.ErrPermissionDenied)
-	case epochNumber(theirs.Epoch) > epochNumber(f.Epoch):
-		return fmt.Errorf("this node is from before a takeover of its cluster (epoch %s, now %s): run `minictl cluster leave --force` on it and join it again: %w",
+	case Ahead:
+		return fmt.Errorf("this node is from before a takeover of its cluster (epoch %s, now %s) and joins again by itself: %w",
 			f.Epoch, theirs.Epoch, errdefs.ErrPermissionDenied)
 	default:
-		return fmt.Errorf("both sides of this cluster were taken over (epochs %s and %s): run `minictl cluster leave --force` on the nodes of one side and join them again: %w",
+		return fmt.Errorf("both sides of this cluster were taken over (epochs %s and %s): run `minictl cluster rejoin` on the nodes of the side whose decisions are to be given up: %w",
 			f.Epoch, theirs.Epoch, errdefs.ErrPermissionDenied)
 	}
-}
-
-func epochNumber(epoch string) uint64 {
-	counter, _, _ := strings.Cut(epoch, ".")
-	n, _ := strconv.ParseUint(counter, 10, 64) // a damaged one counts as the oldest
-	return n
 }
 
 // answer is what the called side says to a fence.
 type answer struct {
 	Refused string `json:"refused,omitempty"`
+	Fence   *Fence `json:"fence,omitempty"` // of who refuses, for a member that may not know it
 }
 
 // maxFrame bounds what a frame may claim to hold.

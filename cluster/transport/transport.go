@@ -27,6 +27,7 @@ const (
 	Raft   Protocol = "minictl-raft/1"
 	RPC    Protocol = "minictl-rpc/1"
 	Join   Protocol = "minictl-join/1"
+	Rejoin Protocol = "minictl-rejoin/1" // for members from before a takeover, which can say nothing else
 )
 
 const (
@@ -50,6 +51,8 @@ type Config struct {
 	Fence       Fence
 	Peers       Peers
 	Log         *slog.Logger
+	// Met is told of members of this cluster whose fence is not this host's. It must not block. Nil: nobody is.
+	Met func(node string, theirs Fence)
 }
 
 // Transport is a listening host's end of the cluster's connections.
@@ -63,6 +66,7 @@ type Transport struct {
 	wg        sync.WaitGroup
 
 	cred   atomic.Pointer[identity.Credentials]
+	fence  atomic.Pointer[Fence]
 	mu     sync.Mutex
 	conns  map[*Conn]struct{}
 	raw    map[net.Conn]struct{} // in their handshake
@@ -101,7 +105,8 @@ func Listen(ctx context.Context, cfg Config) (*Transport, error) {
 		raw:       map[net.Conn]struct{}{},
 	}
 	t.cred.Store(cfg.Credentials)
-	for _, p := range []Protocol{Gossip, Raft, RPC, Join} {
+	t.fence.Store(&cfg.Fence)
+	for _, p := range []Protocol{Gossip, Raft, RPC, Join, Rejoin} {
 		t.listeners[p] = newListener(tcp.Addr())
 	}
 	t.wg.Add(1)
@@ -134,6 +139,9 @@ func bind(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, *net.UDPC
 
 // SetCredentials replaces the certificate for all connections from now on; those that exist go on.
 func (t *Transport) SetCredentials(c *identity.Credentials) { t.cred.Store(c) }
+
+// SetFence replaces what this host knows of its cluster's past; the epoch stays the same as long as there is a Transport.
+func (t *Transport) SetFence(f Fence) { t.fence.Store(&f) }
 
 // Addr is where the transport listens.
 func (t *Transport) Addr() netip.AddrPort { return t.tcp.Addr().(*net.TCPAddr).AddrPort() }
@@ -197,7 +205,7 @@ func (t *Transport) serve(conn net.Conn) {
 	p := Protocol(state.NegotiatedProtocol)
 	if p != Join {
 		c.Peer = state.PeerCertificates[0].Subject.CommonName
-		if err := t.admit(ctx, c); err != nil {
+		if err := t.admit(ctx, c, p); err != nil {
 			t.cfg.Log.Warn("refused cluster connection", "node", c.Peer, "remote", conn.RemoteAddr().String(), "err", err)
 			conn.Close()
 			return
@@ -210,20 +218,36 @@ func (t *Transport) serve(conn net.Conn) {
 }
 
 // admit checks fence and membership of a caller with a good certificate and answers it.
-func (t *Transport) admit(ctx context.Context, c *Conn) error {
+func (t *Transport) admit(ctx context.Context, c *Conn, p Protocol) error {
 	var theirs Fence
 	if err := readFrame(c, &theirs); err != nil {
 		return err
 	}
-	err := t.cfg.Fence.Check(theirs)
-	if err == nil {
-		err = t.cfg.Peers.Authorize(ctx, c.Peer)
+	own := *t.fence.Load()
+	relation, err, member := own.Compare(theirs), own.Check(theirs), false
+	if relation != Foreign {
+		unknown := t.cfg.Peers.Authorize(ctx, c.Peer)
+		member = unknown == nil
+		if !member || p == Rejoin && relation != Ahead {
+			err = unknown
+		}
 	}
 	var a answer
 	if err != nil {
 		a.Refused = err.Error()
 	}
+	if member && err != nil {
+		a.Fence = &own
+		t.met(c.Peer, theirs)
+	}
 	return errors.Join(err, writeFrame(c, a))
+}
+
+// met passes on that a member has another fence.
+func (t *Transport) met(node string, theirs Fence) {
+	if own := *t.fence.Load(); t.cfg.Met != nil && own.Cluster == theirs.Cluster && own.Epoch != theirs.Epoch {
+		t.cfg.Met(node, theirs)
+	}
 }
 
 // Dial opens a connection to a member.
@@ -266,7 +290,7 @@ func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (
 }
 
 func (t *Transport) introduce(c *Conn) error {
-	if err := writeFrame(c, t.cfg.Fence); err != nil {
+	if err := writeFrame(c, *t.fence.Load()); err != nil {
 		return err
 	}
 	var a answer
@@ -274,6 +298,9 @@ func (t *Transport) introduce(c *Conn) error {
 		return err
 	}
 	if a.Refused != "" {
+		if a.Fence != nil {
+			t.met(c.Peer, *a.Fence)
+		}
 		return fmt.Errorf("%s: %w", a.Refused, errdefs.ErrPermissionDenied)
 	}
 	return nil

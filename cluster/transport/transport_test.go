@@ -82,7 +82,7 @@ func credentials(t *testing.T, signer, shown *identity.Authority) *identity.Cred
 }
 
 func TestProtocolsFindTheirListeners(t *testing.T) {
-	ca, peers, fence := authority(t), book{}, Fence{"c", "1.a"}
+	ca, peers, fence := authority(t), book{}, Fence{Cluster: "c", Epoch: "1.a"}
 	a, aID := member(t, ca, fence, peers)
 	b, bID := member(t, ca, fence, peers)
 	for _, p := range []Protocol{Gossip, Raft, RPC} {
@@ -120,7 +120,7 @@ func (t *Transport) count() int {
 }
 
 func TestRefusals(t *testing.T) {
-	ca, fence := authority(t), Fence{"c", "2.b"}
+	ca, fence := authority(t), Fence{Cluster: "c", Epoch: "2.b", Past: []string{"1.a"}}
 	peers := book{}
 	b, bID := member(t, ca, fence, peers)
 	for name, tc := range map[string]struct {
@@ -131,9 +131,9 @@ func TestRefusals(t *testing.T) {
 		says  string
 	}{
 		"not a member":      {ca, fence, false, bID, "not a member"},
-		"another cluster":   {ca, Fence{"d", "2.b"}, true, bID, "another cluster"},
-		"before a takeover": {ca, Fence{"c", "1.a"}, true, bID, "from before a takeover"},
-		"two takeovers":     {ca, Fence{"c", "2.x"}, true, bID, "both sides"},
+		"another cluster":   {ca, Fence{Cluster: "d", Epoch: "2.b"}, true, bID, "another cluster"},
+		"before a takeover": {ca, Fence{Cluster: "c", Epoch: "1.a"}, true, bID, "from before a takeover"},
+		"two takeovers":     {ca, Fence{Cluster: "c", Epoch: "2.x"}, true, bID, "both sides"},
 		"another authority": {authority(t), fence, true, bID, "certificate"},
 		"not whom it meant": {ca, fence, true, strings.Repeat("0", 25), "certificate"},
 	} {
@@ -157,7 +157,7 @@ func TestRefusals(t *testing.T) {
 // TestNoCertificateGetsNowhereButJoining talks TLS without a certificate, and no TLS at all.
 func TestNoCertificateGetsNowhereButJoining(t *testing.T) {
 	ca, peers := authority(t), book{}
-	b, _ := member(t, ca, Fence{"c", "1.a"}, peers)
+	b, _ := member(t, ca, Fence{Cluster: "c", Epoch: "1.a"}, peers)
 	for _, protos := range [][]string{{string(RPC)}, {string(Raft)}, {string(Gossip)}, {string(RPC), string(Join)}, {"h2"}, nil} {
 		c, err := tls.Dial("tcp", b.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: protos})
 		if err == nil { // TLS 1.3 tells a client of its missing certificate after the handshake
@@ -187,7 +187,7 @@ func TestNoCertificateGetsNowhereButJoining(t *testing.T) {
 // TestForeignClientCertificate: a caller that trusts this cluster and claims a member's ID, with a certificate that
 // another authority gave out, gets nowhere.
 func TestForeignClientCertificate(t *testing.T) {
-	ca, peers, fence := authority(t), book{}, Fence{"c", "1.a"}
+	ca, peers, fence := authority(t), book{}, Fence{Cluster: "c", Epoch: "1.a"}
 	b, bID := member(t, ca, fence, peers)
 	forged := credentials(t, authority(t), ca)
 	peers[forged.ID] = b.Addr() // even if it were a member's ID
@@ -210,7 +210,7 @@ func TestForeignClientCertificate(t *testing.T) {
 
 func TestDialJoin(t *testing.T) {
 	ca, peers := authority(t), book{}
-	b, _ := member(t, ca, Fence{"c", "1.a"}, peers)
+	b, _ := member(t, ca, Fence{Cluster: "c", Epoch: "1.a"}, peers)
 	c, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(ca.Cert))
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func TestDialJoin(t *testing.T) {
 }
 
 func TestBindsOnlyItsAddress(t *testing.T) {
-	b, _ := member(t, authority(t), Fence{"c", "1.a"}, book{})
+	b, _ := member(t, authority(t), Fence{Cluster: "c", Epoch: "1.a"}, book{})
 	if got := b.Addr().Addr(); got != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("listens on %v", got)
 	}
@@ -256,7 +256,7 @@ func TestBindsOnlyItsAddress(t *testing.T) {
 
 func FuzzReadFrame(f *testing.F) {
 	var b bytes.Buffer
-	writeFrame(&b, Fence{"c", "1.a"})
+	writeFrame(&b, Fence{Cluster: "c", Epoch: "1.a"})
 	f.Add(b.Bytes())
 	f.Add([]byte{0xff, 0xff})
 	f.Add([]byte{0, 2, '{', '}'})
@@ -265,9 +265,88 @@ func FuzzReadFrame(f *testing.F) {
 		if err := readFrame(bytes.NewReader(b), &theirs); err != nil {
 			return
 		}
-		own := Fence{"c", "1.a"}
-		if err := own.Check(theirs); (err == nil) != (theirs == own) {
+		own := Fence{Cluster: "c", Epoch: "1.a"}
+		if err := own.Check(theirs); (err == nil) != (theirs.Cluster == own.Cluster && theirs.Epoch == own.Epoch) {
 			t.Fatalf("%+v: %v", theirs, err)
 		}
 	})
+}
+
+// TestFence: whose past is whose, whatever the counters say.
+func TestFence(t *testing.T) {
+	first := Fence{Cluster: "c", Epoch: "1.a"}
+	b := Fence{Cluster: "c", Epoch: "2.b", Past: []string{"1.a"}}
+	x := Fence{Cluster: "c", Epoch: "2.x", Past: []string{"1.a"}}
+	again := Fence{Cluster: "c", Epoch: "3.y", Past: []string{"1.a", "2.x"}}
+	merged := Fence{Cluster: "c", Epoch: "2.b", Past: []string{"1.a", "2.x"}}
+	for _, c := range []struct {
+		what      string
+		own, them Fence
+		want      Relation
+	}{
+		{"oneself", b, b, Same},
+		{"one that knows more of the past", b, merged, Same},
+		{"another cluster", b, Fence{Cluster: "d", Epoch: "2.b"}, Foreign},
+		{"who has slept", b, first, Behind},
+		{"who has slept through two", again, first, Behind},
+		{"having slept", first, b, Ahead},
+		{"both taken over", b, x, Split},
+		{"one of them twice: more is not right", b, again, Split},
+		{"the other way round", again, b, Split},
+		{"who was given up", merged, x, Behind},
+		{"having been given up", x, merged, Ahead},
+		{"no epoch at all", b, Fence{Cluster: "c"}, Split},
+	} {
+		if got := c.own.Compare(c.them); got != c.want {
+			t.Errorf("%s: %d, want %d", c.what, got, c.want)
+		}
+		if err := c.own.Check(c.them); (err == nil) != (c.want == Same) || err != nil && !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// TestRejoinProtocol lets a node from before a takeover, or from beside it, say one thing, and one from after it nothing.
+func TestRejoinProtocol(t *testing.T) {
+	ca := authority(t)
+	for name, c := range map[string]struct {
+		theirs Fence
+		ok     bool
+	}{
+		"from before":        {Fence{Cluster: "c", Epoch: "1.a"}, true},
+		"from beside":        {Fence{Cluster: "c", Epoch: "2.x", Past: []string{"1.a"}}, true},
+		"from after":         {Fence{Cluster: "c", Epoch: "3.d", Past: []string{"1.a", "2.b"}}, false},
+		"of another cluster": {Fence{Cluster: "d", Epoch: "1.a"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peers := book{}
+			met := make(chan Fence, 4)
+			note := func(_ string, f Fence) { met <- f }
+			b, bID := member(t, ca, Fence{Cluster: "c", Epoch: "2.b", Past: []string{"1.a"}}, peers)
+			a, aID := member(t, ca, c.theirs, peers)
+			a.cfg.Met, b.cfg.Met = note, note
+			peers[aID], peers[bID] = a.Addr(), b.Addr()
+			go func() {
+				if in, err := b.Listener(Rejoin).Accept(); err == nil {
+					in.Close()
+				}
+			}()
+			conn, err := a.Dial(t.Context(), bID, Rejoin)
+			if (err == nil) != c.ok {
+				t.Errorf("rejoin: %v", err)
+			}
+			if err == nil {
+				conn.Close()
+			}
+			if _, err := a.Dial(t.Context(), bID, RPC); !errdefs.IsPermissionDenied(err) {
+				t.Errorf("anything else: %v", err)
+			}
+			if c.theirs.Cluster == "c" {
+				seen := map[string]bool{(<-met).Epoch: true, (<-met).Epoch: true}
+				if !seen["2.b"] || !seen[c.theirs.Epoch] {
+					t.Errorf("met %v", seen)
+				}
+			}
+		})
+	}
 }

@@ -166,13 +166,208 @@ func TestPartition(t *testing.T) {
 	reaches(t, l, h2, "during2b", "before1", "during1b", "during1c")
 }
 
-func decodeStatus(t *testing.T, h *lab.Host) (s struct {
+// clusterFacts are what cluster status tells.
+type clusterFacts struct {
 	Epoch, State, Leader, Self string
 	Summary                    []string
-}) {
+	Nodes                      []struct{ Name, Status, Role string }
+}
+
+func statusOf(t *testing.T, h *lab.Host) (s clusterFacts) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(h.MustMinictl("cluster", "status", "-f", "json")), &s); err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// says waits for a sentence in a host's cluster status.
+func says(t *testing.T, l *lab.Lab, h *lab.Host, want string) {
+	t.Helper()
+	l.Eventually(2*soon, func() error {
+		if got := strings.Join(statusOf(t, h).Summary, "\n"); !strings.Contains(got, want) {
+			return errf("%s does not say %q: %s", h.Name(), want, got)
+		}
+		return nil
+	})
+}
+
+// oneCluster waits until hosts are in one epoch and all up to each other.
+func oneCluster(t *testing.T, l *lab.Lab, hosts ...*lab.Host) {
+	t.Helper()
+	l.Eventually(3*soon, func() error {
+		first := statusOf(t, hosts[0])
+		for _, h := range hosts {
+			s := statusOf(t, h)
+			if s.Epoch != first.Epoch || s.Leader == "" || s.Leader != first.Leader || len(s.Nodes) != len(hosts) {
+				return errf("%s: %+v, %s: %+v", hosts[0].Name(), first, h.Name(), s)
+			}
+			for _, n := range s.Nodes {
+				if n.Status != "Ready" {
+					return errf("%s: %+v", h.Name(), s.Nodes)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// takeOver takes the cluster over as soon as the others have been silent for long enough.
+func takeOver(l *lab.Lab, c cli, h *lab.Host) {
+	args := []string{"cluster", "recover", "-f"}
+	if c.name == "docker" {
+		args = []string{"swarm", "init", "--force-new-cluster"}
+	}
+	l.Eventually(3*soon, func() error {
+		if out, errOut, code := c.try(h, args...); code != 0 {
+			return errf("%s: %s%s", h.Name(), out, errOut)
+		}
+		return nil
+	})
+}
+
+// TestTakeover is failure mode 4: the other host takes the cluster over while the one that decided goes on behind a
+// partition. When the link is back, that one joins again by itself; its containers ran all the time, and nothing of what
+// either side has told its users is lost.
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	for _, c := range clients() {
+		t.Run(c.name, func(t *testing.T) {
+			l := lab.New(t)
+			h1, h2 := pair(t, l)
+			h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+			h1.MustMinictl("run", "-d", "--name", "bbox1", "--network", "ov_net1", "busybox", "sleep", "600")
+			h2.MustMinictl("run", "-d", "--name", "bbox2", "--network", "ov_net1", "busybox", "sleep", "600")
+			fails(t, h2, 1, `host1 decides for the cluster and answers`, "cluster", "recover", "-f")
+			fails(t, h1, 1, `this host decides for the cluster already`, "cluster", "recover", "-f")
+			pid := strings.TrimSpace(h1.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox1"))
+			l.Partition(h1, h2)
+			takeOver(l, c, h2)
+			says(t, l, h2, "Not back since the takeover: host1.")
+			h1.MustMinictl("run", "-d", "--name", "old", "--network", "ov_net1", "busybox", "sleep", "600")
+			h1.MustMinictl("network", "create", "-d", "overlay", "solo")
+			h2.MustMinictl("network", "create", "-d", "overlay", "ov_net2")
+			h2.MustMinictl("run", "-d", "--name", "new", "--network", "ov_net1", "busybox", "sleep", "600")
+			wantMatch(t, "the missing host gives the lowest", addressOf(h1, "old"), `^10\.0\.0\.4$`)
+			wantMatch(t, "so this one gives the highest", addressOf(h2, "new"), `^10\.0\.0\.238$`)
+			l.HealAll()
+			oneCluster(t, l, h1, h2)
+			if s := statusOf(t, h1); !strings.HasPrefix(s.Epoch, "2.") || s.Leader == s.Self {
+				t.Errorf("host1: %+v", s)
+			}
+			noTwins(t, l, 4, h1, h2)
+			whole(t, l, 8, 4, h1, h2)
+			reaches(t, l, h1, "old", "bbox1", "bbox2", "new")
+			reaches(t, l, h2, "new", "bbox1", "bbox2", "old")
+			if got := strings.TrimSpace(h1.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox1")); got != pid {
+				t.Errorf("bbox1 is process %s, was %s", got, pid)
+			}
+			for _, h := range []*lab.Host{h1, h2} {
+				l.Eventually(soon, func() error {
+					if got := strings.Join(lines(h.MustMinictl("network", "ls", "-q", "--filter", "driver=overlay", "--format", "{{.Name}}")), " "); got != "ov_net1 ov_net2 solo" {
+						return errf("%s has the networks %s", h.Name(), got)
+					}
+					return nil
+				})
+				if got := strings.Join(statusOf(t, h).Summary, "\n"); strings.Contains(got, "takeover") {
+					t.Errorf("%s: %s", h.Name(), got)
+				}
+			}
+			h1.MustMinictl("run", "-d", "--name", "after", "--network", "ov_net1", "busybox", "sleep", "600")
+			wantMatch(t, "in order again", addressOf(h1, "after"), `^10\.0\.0\.5$`)
+			h1.KillDaemon()
+			h1.RestartDaemon()
+			oneCluster(t, l, h1, h2)
+			reaches(t, l, h1, "after", "new")
+		})
+	}
+}
+
+// TestBothRecovered is failure mode 5: two hosts take over without each other. Both say so, nothing passes between them,
+// and one command ends it; containers run through all of it.
+func TestBothRecovered(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	h3 := start(t, l, "host3")
+	h3.MustMinictl(append(joinArgs(t, h1), "192.168.66.11")...)
+	hosts := []*lab.Host{h1, h2, h3}
+	l.Eventually(2*soon, func() error {
+		for _, n := range statusOf(t, h1).Nodes {
+			if n.Role != "voter" {
+				return errf("%s does not vote yet", n.Name)
+			}
+		}
+		return nil
+	})
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	for i, h := range hosts {
+		h.MustMinictl("run", "-d", "--name", fmt.Sprint("bbox", i+1), "--network", "ov_net1", "busybox", "sleep", "600")
+	}
+	for _, h := range hosts {
+		l.Isolate(h)
+	}
+	minictl := clients()[0]
+	takeOver(l, minictl, h2)
+	takeOver(l, minictl, h3)
+	h3.MustMinictl("network", "create", "-d", "overlay", "--subnet", "10.5.0.0/24", "solo")
+	e2, e3 := statusOf(t, h2).Epoch, statusOf(t, h3).Epoch
+	if e2[:2] != "2." || e3[:2] != "2." || e2 == e3 {
+		t.Fatalf("epochs %s and %s", e2, e3)
+	}
+	l.Unplug(h1) // whom it would follow is not what this is about
+	l.HealAll()
+	says(t, l, h2, "Taken over twice: here, and on host3 (epoch "+e3+")")
+	says(t, l, h3, "Taken over twice: here, and on host2 (epoch "+e2+")")
+	if got := h2.MustMinictl("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "solo") {
+		t.Error("merged in silence")
+	}
+	h3.MustMinictl("cluster", "rejoin", "-f")
+	l.Plug(h1)
+	oneCluster(t, l, hosts...)
+	if got := statusOf(t, h1).Epoch; got != e2 {
+		t.Errorf("epoch %s, want %s", got, e2)
+	}
+	noTwins(t, l, 3, hosts...)
+	for i, h := range hosts {
+		reaches(t, l, h, fmt.Sprint("bbox", i+1), "bbox1", "bbox2", "bbox3")
+	}
+	l.Eventually(soon, func() error {
+		if got := h1.MustMinictl("network", "ls", "--format", "{{.Name}}"); !strings.Contains(got, "solo") {
+			return errf("what host3 made and clashes with nothing is lost: %s", got)
+		}
+		return nil
+	})
+}
+
+// TestReserveLimits is failure mode 6: the reserve used up, and a network removed and made again while a host behind a
+// partition used it.
+func TestReserveLimits(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	l.Partition(h1, h2)
+	for i := range 8 {
+		h2.MustMinictl("run", "-d", "--name", fmt.Sprint("c", i), "--network", "ov_net1", "busybox", "sleep", "600")
+	}
+	fails(t, h2, 125, `ov_net1, of which this host has none left in reserve: host1 .*minictl cluster recover`, "run", "--rm", "--network", "ov_net1", "busybox", "true")
+	says(t, l, h2, "in reserve: ov_net1 (0)")
+	for i := range 7 {
+		h2.MustMinictl("rm", "-f", fmt.Sprint("c", i))
+	}
+	h2.MustMinictl("run", "--rm", "--network", "ov_net1", "busybox", "true")
+	h1.MustMinictl("network", "rm", "ov_net1")
+	h1.MustMinictl("network", "create", "-d", "overlay", "--subnet", "10.0.0.0/24", "ov_net1")
+	h1.MustMinictl("run", "-d", "--name", "bbox1", "--network", "ov_net1", "busybox", "sleep", "600")
+	l.HealAll()
+	says(t, l, h2, "c7 is on a network that the cluster does not have any more")
+	noTwins(t, l, 1, h1, h2)
+	h2.MustMinictl("restart", "-t", "0", "c7")
+	noTwins(t, l, 2, h1, h2)
+	reaches(t, l, h2, "c7", "bbox1")
+	whole(t, l, 8, 2, h1, h2)
+	if got := strings.Join(statusOf(t, h2).Summary, "\n"); strings.Contains(got, "c7") {
+		t.Error(got)
+	}
 }

@@ -148,6 +148,10 @@ type ClusterBackend interface {
 	ClusterLeave(ctx context.Context, force bool) error
 	ClusterToken(ctx context.Context, rotate bool) (ClusterToken, error)
 	ClusterStatus(ctx context.Context) (ClusterStatus, error)
+	// ClusterRecover makes this host decide, after those that did are gone; dryRun only says what that would mean.
+	ClusterRecover(ctx context.Context, dryRun bool) (ClusterRecoverResponse, error)
+	// ClusterRejoin gives up this side of a cluster that was taken over on both.
+	ClusterRejoin(ctx context.Context, remote string) error
 	NodeList(ctx context.Context, f Filters) ([]swarm.Node, error)
 	NodeInspect(ctx context.Context, ref string) (swarm.Node, error)
 	NodeRemove(ctx context.Context, ref string, force bool) error

@@ -11,6 +11,8 @@ func (s *server) clusterRoutes() []route {
 		{"GET", "/cluster/token", s.clusterToken},
 		{"POST", "/cluster/token", s.clusterToken},
 		{"GET", "/cluster/status", s.clusterStatus},
+		{"POST", "/cluster/recover", s.clusterRecover},
+		{"POST", "/cluster/rejoin", s.clusterRejoin},
 	}
 }
 
@@ -73,7 +75,38 @@ func (s *server) clusterToken(w http.ResponseWriter, c *call) error {
 	return writeJSON(w, http.StatusOK, token)
 }
 
-// clusterStatus answers from what this host knows; it never waits for others, since it is asked when they are dead.
+// clusterRecover takes the cluster over; what that means can be asked first.
+func (s *server) clusterRecover(w http.ResponseWriter, c *call) error {
+	var req ClusterRecoverRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	res, err := s.Cluster.ClusterRecover(ctx, req.DryRun)
+	if err != nil {
+		return err
+	}
+	res.Summary = orEmpty(res.Summary)
+	return writeJSON(w, http.StatusOK, res)
+}
+
+// clusterRejoin gives up what this side of a cluster that was taken over twice has decided.
+func (s *server) clusterRejoin(w http.ResponseWriter, c *call) error {
+	var req ClusterRejoinRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.ClusterRejoin(ctx, req.Remote); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// clusterStatus hardly waits for others, a fraction of a second for those that are up: it is asked when they are dead.
 func (s *server) clusterStatus(w http.ResponseWriter, c *call) error {
 	status, err := s.Cluster.ClusterStatus(c.Context())
 	if err != nil {

@@ -77,17 +77,29 @@ func TestClientSwarm(t *testing.T) {
 		t.Error(err)
 	}
 	for name, o := range map[string]client.SwarmInitOptions{
-		"minictl cluster recover": {ForceNewCluster: true}, "--autolock": {AutoLockManagers: true},
-		"--availability": {Availability: "drain"},
+		"--autolock": {AutoLockManagers: true}, "--availability": {Availability: "drain"},
 	} {
 		if _, err := c.SwarmInit(ctx, o); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	f.cl.recover = func(dryRun bool) (ClusterRecoverResponse, error) {
+		note("recover %v", dryRun)
+		if len(calls) > 8 {
+			return ClusterRecoverResponse{}, errdefs.ErrFailedPrecondition.WithMessage("recover cluster: host1 decides for the cluster and answers")
+		}
+		return ClusterRecoverResponse{NodeID: "node1"}, nil
+	}
+	if res, err := c.SwarmInit(ctx, client.SwarmInitOptions{ForceNewCluster: true}); err != nil || res.NodeID != "node1" {
+		t.Error(res, err)
+	}
+	if _, err := c.SwarmInit(ctx, client.SwarmInitOptions{ForceNewCluster: true}); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "host1 decides") {
+		t.Error(err)
+	}
 	want := []string{
 		"init {AdvertiseAddr:eth0 DataPathAddr:10.1.1.1 DataPathPort:4790 AddrPools:[10.20.0.0/16] AddrPoolBits:26}", "token false",
 		"join {Token:T Remote:dead AdvertiseAddr: DataPathAddr:}", "join {Token:T Remote:10.0.0.1 AdvertiseAddr: DataPathAddr:}",
-		"join {Token:T Remote:twice:1 AdvertiseAddr: DataPathAddr:}", "leave true", "token true",
+		"join {Token:T Remote:twice:1 AdvertiseAddr: DataPathAddr:}", "leave true", "token true", "recover false", "recover false",
 	}
 	if !slices.Equal(calls, want) {
 		t.Errorf("calls\n%s\nwant\n%s", strings.Join(calls, "\n"), strings.Join(want, "\n"))
@@ -110,6 +122,15 @@ func TestClusterRoutes(t *testing.T) {
 	}
 	f.cl.token = func(rotate bool) (ClusterToken, error) { return ClusterToken{Token: fmt.Sprint(rotate)}, nil }
 	f.cl.status = ClusterStatus{State: "cluster"}
+	f.cl.recover = func(dryRun bool) (ClusterRecoverResponse, error) {
+		return ClusterRecoverResponse{Epoch: fmt.Sprint(dryRun)}, nil
+	}
+	f.cl.rejoin = func(remote string) error {
+		if remote == "" {
+			return errdefs.ErrFailedPrecondition.WithMessage("no host is met on another side")
+		}
+		return nil
+	}
 	h := New(f.config(t))
 	tests := []struct {
 		method, path, body string
@@ -123,6 +144,10 @@ func TestClusterRoutes(t *testing.T) {
 		{"POST", "/cluster/leave?force=1", "", 200, ""},
 		{"GET", "/cluster/token", "", 200, `"Token":"false"`},
 		{"POST", "/cluster/token?rotate=true", "", 200, `"Token":"true"`},
+		{"POST", "/cluster/recover", `{"DryRun":true}`, 200, `"Epoch":"true","Summary":[]`},
+		{"POST", "/cluster/recover", "", 200, `"Epoch":"false"`},
+		{"POST", "/cluster/rejoin", "", 409, "no host is met"},
+		{"POST", "/cluster/rejoin", `{"Remote":"host1"}`, 200, ""},
 		{"GET", "/cluster/status", "", 200, `"Nodes":[],"Summary":[]`},
 	}
 	for _, tt := range tests {

@@ -52,13 +52,15 @@ type ClusterToken struct {
 
 // ClusterStatus is the body of GET /cluster/status.
 type ClusterStatus struct {
-	ClusterID string              `json:"ClusterID"`
-	Epoch     string              `json:"Epoch"`
-	State     string              `json:"State"` // "single" (no other host can join yet) or "cluster"
-	Self      string              `json:"Self"`  // node ID
-	Leader    string              `json:"Leader,omitempty"`
-	Nodes     []ClusterNodeStatus `json:"Nodes"`
-	Summary   []string            `json:"Summary"` // plain sentences: who votes, what happens if this host dies now
+	ClusterID string `json:"ClusterID"`
+	Epoch     string `json:"Epoch"`
+	State     string `json:"State"` // "single" (no other host can join yet) or "cluster"
+	Self      string `json:"Self"`  // node ID
+	Leader    string `json:"Leader,omitempty"`
+	// LastContact is when this host heard another one lead last; zero: not since its daemon started.
+	LastContact time.Time           `json:"LastContact,omitzero"`
+	Nodes       []ClusterNodeStatus `json:"Nodes"`
+	Summary     []string            `json:"Summary"` // plain sentences: who votes, what happens if this host dies now
 }
 
 // ClusterNodeStatus is one row of ClusterStatus.
@@ -71,5 +73,24 @@ type ClusterNodeStatus struct {
 	Status       string `json:"Status"` // Ready, Down
 	Leader       bool   `json:"Leader,omitempty"`
 	Endpoints    int    `json:"Endpoints"`
-	Version      string `json:"Version,omitempty"`
+	// Behind is by how many entries of the cluster's log its replica is; absent: it was not told.
+	Behind  *uint64 `json:"Behind,omitempty"`
+	Version string  `json:"Version,omitempty"`
+}
+
+// ClusterRecoverRequest is the body of POST /cluster/recover.
+type ClusterRecoverRequest struct {
+	DryRun bool `json:"DryRun,omitempty"` // only say what it would mean, or why it is refused
+}
+
+// ClusterRecoverResponse says what a takeover means, and in which epoch the cluster is.
+type ClusterRecoverResponse struct {
+	NodeID  string   `json:"NodeID,omitempty"` // empty: it was a dry run
+	Epoch   string   `json:"Epoch"`
+	Summary []string `json:"Summary"`
+}
+
+// ClusterRejoinRequest is the body of POST /cluster/rejoin.
+type ClusterRejoinRequest struct {
+	Remote string `json:"Remote,omitempty"` // name or ID of a node of the other side; empty: there is only one
 }

@@ -201,7 +201,10 @@ type fakeCluster struct {
 	leave  func(force bool) error
 	token  func(rotate bool) (ClusterToken, error)
 	status ClusterStatus
-	nodes  []swarm.Node
+
+	recover func(dryRun bool) (ClusterRecoverResponse, error)
+	rejoin  func(remote string) error
+	nodes   []swarm.Node
 }
 
 func (f *fakeCluster) ClusterInit(_ context.Context, r ClusterInitRequest) (ClusterInitResponse, error) {
@@ -214,6 +217,10 @@ func (f *fakeCluster) ClusterLeave(_ context.Context, force bool) error { return
 func (f *fakeCluster) ClusterToken(_ context.Context, rotate bool) (ClusterToken, error) {
 	return f.token(rotate)
 }
+func (f *fakeCluster) ClusterRecover(_ context.Context, dryRun bool) (ClusterRecoverResponse, error) {
+	return f.recover(dryRun)
+}
+func (f *fakeCluster) ClusterRejoin(_ context.Context, remote string) error { return f.rejoin(remote) }
 func (f *fakeCluster) ClusterStatus(context.Context) (ClusterStatus, error) { return f.status, nil }
 func (f *fakeCluster) NodeList(context.Context, Filters) ([]swarm.Node, error) {
 	return f.nodes, nil

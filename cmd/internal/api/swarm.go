@@ -48,7 +48,7 @@ func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 	}
 	switch {
 	case req.ForceNewCluster:
-		return notImplemented("--force-new-cluster is not supported; use \"minictl cluster recover\" instead")
+		return s.swarmRecover(w, c)
 	case req.AutoLockManagers || req.Spec.EncryptionConfig.AutoLockManagers:
 		return notImplemented("--autolock is not supported; keep the daemon's data folder on an encrypted disk instead")
 	case req.DataPathPort > math.MaxUint16:
@@ -63,6 +63,17 @@ func (s *server) swarmInit(w http.ResponseWriter, c *call) error {
 		AdvertiseAddr: hostOf(req.AdvertiseAddr), DataPathAddr: hostOf(req.DataPathAddr), DataPathPort: uint16(req.DataPathPort),
 		AddrPools: req.DefaultAddrPool, AddrPoolBits: int(req.SubnetSize),
 	})
+	if err != nil {
+		return swarmError(err)
+	}
+	return writeJSON(w, http.StatusOK, res.NodeID)
+}
+
+// swarmRecover is docker swarm init --force-new-cluster: a takeover that is not asked about.
+func (s *server) swarmRecover(w http.ResponseWriter, c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	res, err := s.Cluster.ClusterRecover(ctx, false)
 	if err != nil {
 		return swarmError(err)
 	}

@@ -78,3 +78,53 @@ func TestClusterTokenAndLeave(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+func TestClusterRecover(t *testing.T) {
+	const plan = `{"Epoch":"1.a","Summary":["Host1 (10.0.0.1), which decides for this cluster, has not been heard for 12s.","From now on host2 decides alone."]}`
+	question := "Host1 (10.0.0.1), which decides for this cluster, has not been heard for 12s.\nFrom now on host2 decides alone.\nAre you sure you want to continue? [y/N] "
+	for _, c := range []struct {
+		in   string
+		args []string
+		out  string
+		asks []string
+	}{
+		{"n\n", nil, question, []string{`{"DryRun":true}`}},
+		{"y\n", nil, question + "This host decides for the cluster now (epoch 2.b).\n", []string{`{"DryRun":true}`, `{}`}},
+		{"", []string{"-f"}, "This host decides for the cluster now (epoch 2.b).\n", []string{`{}`}},
+	} {
+		d := clitest.Start(t)
+		var asked []string
+		d.Handle("POST /cluster/recover", func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			asked = append(asked, string(b))
+			if strings.Contains(string(b), "DryRun") {
+				io.WriteString(w, plan)
+				return
+			}
+			io.WriteString(w, `{"NodeID":"n2","Epoch":"2.b","Summary":[]}`)
+		})
+		r := clitest.RunInput(t, d, c.in, append([]string{"cluster", "recover"}, c.args...)...)
+		if r.Code != 0 || r.Out != c.out || fmt.Sprint(asked) != fmt.Sprint(c.asks) {
+			t.Errorf("%q %v: %+v, asked %v", c.in, c.args, r, asked)
+		}
+	}
+	d := clitest.Start(t)
+	d.Handle("POST /cluster/recover", clitest.Fail(409, "recover cluster: host1 decides for the cluster and answers"))
+	if r := clitest.RunInput(t, d, "y\n", "cluster", "recover"); r.Code != 1 || r.Out != "" || !strings.Contains(r.Err, "host1 decides") {
+		t.Errorf("refused after the question: %+v", r)
+	}
+}
+
+func TestClusterRejoin(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("POST /cluster/rejoin", clitest.Empty(200))
+	if r := clitest.RunInput(t, d, "n\n", "cluster", "rejoin"); r.Code != 0 || strings.Contains(r.Out, "joined") {
+		t.Errorf("declined: %+v", r)
+	}
+	if r := clitest.Run(t, d, "cluster", "rejoin", "-f", "host2"); r.Code != 0 || !strings.Contains(r.Out, "joined the other side") {
+		t.Errorf("got %+v", r)
+	}
+	if b := d.Find(t, "POST", "/cluster/rejoin").Body; b != `{"Remote":"host2"}` {
+		t.Errorf("body %s", b)
+	}
+}

@@ -186,9 +186,14 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, 
 	return asked, unavailable("take an address of network %s: too many others want one; try again", n.Name)
 }
 
-// nextAddress is the lowest one that nobody has.
+// nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are
+// back or removed: such a host may have given out more of the lowest than anybody here knows.
 func (e *Engine) nextAddress(n *Network, held map[netip.Addr]lease) (netip.Addr, error) {
-	return ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok })
+	used := func(a netip.Addr) bool { _, ok := held[a]; return ok }
+	if e.cl.Cautious() {
+		return ipam.Highest(n.Subnets[0], used)
+	}
+	return ipam.Lowest(n.Subnets[0], used)
 }
 
 func addressKey(networkID string, a netip.Addr) string {

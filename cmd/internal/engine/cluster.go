@@ -179,69 +179,6 @@ func (e *Engine) ClusterToken(ctx context.Context, rotate bool) (t api.ClusterTo
 	return t, nil
 }
 
-// ClusterStatus says how the cluster stands, in figures and in words.
-func (e *Engine) ClusterStatus(context.Context) (api.ClusterStatus, error) {
-	self := e.cl.Self()
-	s := api.ClusterStatus{ClusterID: e.cl.ID(), Epoch: e.cl.Epoch(), State: "single", Self: string(self.ID), Nodes: []api.ClusterNodeStatus{}}
-	if e.cl.Clustered() {
-		s.State = "cluster"
-	}
-	if id, ok := e.cl.Leader(); ok {
-		s.Leader = string(id)
-	}
-	members := e.cl.Members()
-	for _, m := range members {
-		n := api.ClusterNodeStatus{
-			ID: string(m.ID), Name: m.Name, Role: "learner", Status: "Down", Leader: m.Leader, Endpoints: m.Endpoints, Version: m.Version,
-		}
-		if m.Addr.IsValid() {
-			n.Addr = m.Addr.String()
-		}
-		if m.DataPath.IsValid() {
-			n.DataPathAddr = m.DataPath.String()
-		}
-		if m.Voter {
-			n.Role = "voter"
-		}
-		if m.Alive {
-			n.Status = "Ready"
-		}
-		s.Nodes = append(s.Nodes, n)
-	}
-	s.Summary = append(summarize(e.cl.Clustered(), self, members), e.clashWords()...)
-	return s, nil
-}
-
-// summarize says who decides and what happens when a host dies.
-func summarize(clustered bool, self cluster.Node, members []cluster.Member) []string {
-	if !clustered {
-		return []string{fmt.Sprintf("%s is a cluster of its own: overlay networks work, no other host can join yet. minictl cluster init opens it.", self.Name)}
-	}
-	var voters, down []string
-	for _, m := range members {
-		if m.Voter {
-			voters = append(voters, m.Name)
-		}
-		if !m.Alive {
-			down = append(down, m.Name)
-		}
-	}
-	out := []string{fmt.Sprintf("%d hosts; %s decides on networks and addresses.", len(members), strings.Join(voters, ", "))}
-	switch majority := len(voters)/2 + 1; {
-	case len(members) == 1:
-		out[0] = fmt.Sprintf("One host, %s. minictl cluster token prints what the next one has to type.", self.Name)
-	case len(voters) == 1:
-		out = append(out, fmt.Sprintf("If %s dies, containers on the other hosts go on and reach each other; none can be started on an overlay until it is back.", voters[0]))
-	case len(voters) > 1:
-		out[0] = fmt.Sprintf("%d hosts; %s decide together on networks and addresses: %d of them must be up.", len(members), strings.Join(voters, ", "), majority)
-		out = append(out, fmt.Sprintf("Any %d of them may die; with more gone, containers go on, and none can be started on an overlay.", len(voters)-majority))
-	}
-	if len(down) > 0 {
-		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(down, ", ")))
-	}
-	return out
-}
-
 func pickMember(all []cluster.Member, ref string) (cluster.Member, error) {
 	var found []cluster.Member
 	for _, m := range all {

@@ -80,6 +80,13 @@ type Cluster interface {
 	Synced(ctx context.Context) error
 	Deciding(ctx context.Context) (context.Context, context.CancelFunc)
 	Standing() cluster.Standing
+	Lags(ctx context.Context) map[cluster.NodeID]uint64
+	Recoverable() (cluster.Recovery, error)
+	Recover(ctx context.Context) error
+	Rejoin(ctx context.Context, via string) error
+	Cautious() bool
+	Before(ctx context.Context) ([]store.Pair, error)
+	ForgetBefore() error
 }
 
 // Overlay is what the engine tells the overlay driver beyond a driver's calls.

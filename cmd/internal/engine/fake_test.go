@@ -15,11 +15,13 @@ import (
 
 // fakeCluster is one host's part of a cluster whose decisions are kept in one store in memory.
 type fakeCluster struct {
-	st      store.Store
-	self    cluster.Node
-	records []cluster.Owned
-	members []cluster.Member
-	missing bool // nobody decides
+	st       store.Store
+	self     cluster.Node
+	records  []cluster.Owned
+	members  []cluster.Member
+	missing  bool // nobody decides
+	cautious bool
+	before   []store.Pair
 }
 
 func (c *fakeCluster) Init(context.Context, cluster.InitOptions) error { return nil }
@@ -49,8 +51,15 @@ func (c *fakeCluster) Deciding(ctx context.Context) (context.Context, context.Ca
 	}
 	return ctx, cancel
 }
-func (c *fakeCluster) Standing() cluster.Standing   { return cluster.Standing{Decides: !c.missing} }
-func (c *fakeCluster) Synced(context.Context) error { return nil }
+func (c *fakeCluster) Standing() cluster.Standing                     { return cluster.Standing{Decides: !c.missing} }
+func (c *fakeCluster) Lags(context.Context) map[cluster.NodeID]uint64 { return nil }
+func (c *fakeCluster) Recoverable() (cluster.Recovery, error)         { return cluster.Recovery{}, nil }
+func (c *fakeCluster) Recover(context.Context) error                  { return nil }
+func (c *fakeCluster) Rejoin(context.Context, string) error           { return nil }
+func (c *fakeCluster) Cautious() bool                                 { return c.cautious }
+func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)   { return c.before, nil }
+func (c *fakeCluster) ForgetBefore() error                            { c.before = nil; return nil }
+func (c *fakeCluster) Synced(context.Context) error                   { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -366,19 +366,36 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	for _, o := range others {
 		used[o.VNI] = true
 	}
-	for n.VNI = firstVNI; used[n.VNI]; n.VNI++ {
-		if n.VNI == lastVNI {
-			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
-		}
-	}
+	// A host that is missing since a takeover may have made networks that nobody here knows: see nextAddress.
+	late := e.cl.Cautious()
 	blocks, err := e.overlayBlocks(ctx)
 	if err != nil {
-		return e.undecided(fmt.Sprintf("create network %s", n.Name), err)
+		return e.undecided("create network "+n.Name, err)
+	}
+	if late {
+		blocks = ipam.Late(blocks)
+	}
+	if n.VNI = freeVNI(used, late); n.VNI == 0 {
+		return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
 	}
 	if err := e.choosePool(n, append(others, local...), blocks); err != nil {
 		return err
 	}
 	return e.drivers[n.Driver].Check(n.wish())
+}
+
+// freeVNI is the lowest identifier that is not used, or the highest; 0 if there is none.
+func freeVNI(used map[uint32]bool, highest bool) uint32 {
+	for i := range uint32(lastVNI - firstVNI + 1) {
+		vni := firstVNI + i
+		if highest {
+			vni = lastVNI - i
+		}
+		if !used[vni] {
+			return vni
+		}
+	}
+	return 0
 }
 
 // generation is the condition that no network has been made or removed since now.

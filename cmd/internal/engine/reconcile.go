@@ -15,6 +15,7 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // How often the leases are compared with what this host has: soon again while nobody can decide, else now and then, and
@@ -65,6 +66,9 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	defer cancel()
 	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
 	if err != nil {
+		return err
+	}
+	if err := e.keepOwnNetworks(ctx); err != nil {
 		return err
 	}
 	all, _, err := e.globalNetworks(ctx, true)
@@ -277,14 +281,23 @@ func (e *Engine) setClashes(ctx context.Context, now []clash) {
 	}
 }
 
+// still tells whether the container has the endpoint yet: it may have been restarted since.
+func (e *Engine) still(c clash) bool {
+	e.mu.RLock()
+	b := e.boxes[c.mine.Container]
+	e.mu.RUnlock()
+	return b != nil && slices.ContainsFunc(b.statusCopy().Endpoints, func(ep container.Endpoint) bool { return ep.ID == c.mine.Endpoint })
+}
+
 // clashWords say what a user can do about each.
 func (e *Engine) clashWords() []string {
 	var out []string
 	for _, c := range e.clashes.all() {
 		switch {
+		case !e.still(c):
 		case c.network == "":
 			out = append(out, fmt.Sprintf("%s is on a network that the cluster does not have any more: remove it, or start it on another.", c.mine.Name))
-		case c.mine.Endpoint != "":
+		default:
 			out = append(out, fmt.Sprintf("%s has the address %s on %s, which belongs to %s on %s: minictl restart %s gives it another.",
 				c.mine.Name, c.addr, c.network, e.holderName(c.networkID, c.other), e.nodeName(c.other.Node), c.mine.Name))
 		}

@@ -14,7 +14,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
-	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/container"
@@ -199,27 +198,5 @@ func TestState(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestSummarize says in words who decides and what a death means.
-func TestSummarize(t *testing.T) {
-	member := func(name string, voter, alive bool) cluster.Member {
-		return cluster.Member{Node: cluster.Node{Name: name}, Voter: voter, Alive: alive}
-	}
-	for _, c := range []struct {
-		members []cluster.Member
-		want    []string
-	}{
-		{[]cluster.Member{member("a", true, true)}, []string{"One host, a."}},
-		{[]cluster.Member{member("a", true, true), member("b", false, false)}, []string{"2 hosts; a decides", "If a dies", "Down: b."}},
-		{[]cluster.Member{member("a", true, true), member("b", true, true), member("c", true, true)}, []string{"a, b, c decide together", "2 of them must be up", "Any 1 of them may die"}},
-	} {
-		got := strings.Join(summarize(true, c.members[0].Node, c.members), "\n")
-		for _, want := range c.want {
-			if !strings.Contains(got, want) {
-				t.Errorf("%q is not in %q", want, got)
-			}
-		}
 	}
 }

@@ -1,4 +1,5 @@
-// Package cluster has the commands that make hosts one cluster: init, join, token, leave, status.
+// Package cluster has the commands that make hosts one cluster: init, join, token, leave, status, and
+// after a disaster recover and rejoin.
 package cluster
 
 import (
@@ -24,7 +25,8 @@ import (
 func NewCommand(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster COMMAND", Short: "Manage the cluster of hosts",
 		Example: "  minictl cluster init --advertise-addr eth0\n  minictl cluster status"}
-	cmd.AddCommand(newInitCommand(c), newJoinCommand(c), newTokenCommand(c), newLeaveCommand(c), newStatusCommand(c))
+	cmd.AddCommand(newInitCommand(c), newJoinCommand(c), newTokenCommand(c), newLeaveCommand(c), newStatusCommand(c),
+		newRecoverCommand(c), newRejoinCommand(c))
 	return cmd
 }
 

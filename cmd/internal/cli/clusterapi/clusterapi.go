@@ -78,6 +78,17 @@ func (c *Client) Status(ctx context.Context) (out api.ClusterStatus, err error) 
 	return out, err
 }
 
+// Recover makes this host decide for the cluster, or says what that would mean.
+func (c *Client) Recover(ctx context.Context, req api.ClusterRecoverRequest) (out api.ClusterRecoverResponse, err error) {
+	err = c.do(ctx, http.MethodPost, "/cluster/recover", nil, req, &out)
+	return out, err
+}
+
+// Rejoin gives up this side of a cluster that was taken over on both.
+func (c *Client) Rejoin(ctx context.Context, req api.ClusterRejoinRequest) error {
+	return c.do(ctx, http.MethodPost, "/cluster/rejoin", nil, req, nil)
+}
+
 // do makes one request. The paths are unversioned: these routes are ours and come with the same binary.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader

@@ -1,0 +1,332 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/identity"
+	"github.com/minictl/minictl/cluster/rpc"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/transport"
+)
+
+// metFor is how long a meeting with a member of another epoch counts: it is tried every few seconds.
+const metFor = 15 * time.Second
+
+// meeting is a member that was met and whose epoch is not this host's.
+type meeting struct {
+	node  NodeID
+	fence transport.Fence
+	at    time.Time
+}
+
+// Estranged is a member that is there and takes no part in what this host takes part in.
+type Estranged struct {
+	ID    NodeID
+	Epoch string
+	How   transport.Relation // Behind, Ahead or Split
+}
+
+// Estranged lists those that were met lately, by node ID.
+func (c *Cluster) Estranged() []Estranged {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.st.fence()
+	var out []Estranged
+	for _, m := range c.met {
+		if r := own.Compare(m.fence); r != transport.Same && time.Since(m.at) < metFor {
+			out = append(out, Estranged{m.node, m.fence.Epoch, r})
+		}
+	}
+	slices.SortFunc(out, func(a, b Estranged) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// meet is told of a member with another fence.
+func (c *Cluster) meet(ctx context.Context, m meeting) {
+	c.mu.Lock()
+	own, old := c.st.fence(), c.met[m.node]
+	if c.met == nil {
+		c.met = map[NodeID]meeting{}
+	}
+	c.met[m.node] = m
+	c.mu.Unlock()
+	first := old.fence.Epoch != m.fence.Epoch || m.at.Sub(old.at) > metFor
+	switch own.Compare(m.fence) {
+	case transport.Ahead:
+		c.followTakeover(ctx, m.node)
+	case transport.Split:
+		if first {
+			c.log.Error("both sides of this cluster were taken over: run `minictl cluster rejoin` on the hosts of one side",
+				"node", m.node, "name", c.nameOf(m.node), "there", m.fence.Epoch, "here", own.Epoch)
+		}
+	case transport.Behind:
+		if first {
+			c.log.Info("a member is from before the takeover, and is told to join again", "node", m.node, "name", c.nameOf(m.node))
+		}
+	}
+}
+
+// followTakeover joins again what has gone on without this host. Somebody decided that; this host only follows.
+func (c *Cluster) followTakeover(ctx context.Context, via NodeID) {
+	if !c.op.TryLock() {
+		return // it is met again
+	}
+	defer c.op.Unlock()
+	if ctx.Err() != nil || !c.Clustered() {
+		return
+	}
+	if err := c.rejoin(ctx, via, false); err != nil {
+		c.log.Warn("cannot join again after a takeover, trying on", "node", via, "name", c.nameOf(via), "err", err)
+	}
+}
+
+// Rejoin gives up what this side of a cluster that was taken over twice has decided, and joins the other side. via names
+// a member of it, by name or ID; it may be empty if there is only one other side.
+func (c *Cluster) Rejoin(ctx context.Context, via string) error {
+	if err := c.begin("rejoin"); err != nil {
+		return err
+	}
+	defer c.op.Unlock()
+	to, err := c.otherSide(via)
+	if err != nil {
+		return fmt.Errorf("rejoin cluster: %w", err)
+	}
+	if err := c.rejoin(ctx, to, true); err != nil {
+		return fmt.Errorf("rejoin cluster: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) otherSide(via string) (NodeID, error) {
+	var to []Estranged
+	var names []string
+	epochs := map[string]bool{}
+	for _, e := range c.Estranged() {
+		if e.How == transport.Behind || via != "" && via != string(e.ID) && via != c.nameOf(e.ID) {
+			continue
+		}
+		to = append(to, e)
+		names = append(names, c.nameOf(e.ID))
+		epochs[e.Epoch] = true
+	}
+	switch {
+	case len(to) == 0 && via != "":
+		return "", fmt.Errorf("%s is not met on another side of this cluster: %w", via, errdefs.ErrFailedPrecondition)
+	case len(to) == 0:
+		return "", fmt.Errorf("no host is met on another side of this cluster: there is nothing to join again: %w", errdefs.ErrFailedPrecondition)
+	case len(epochs) > 1:
+		return "", fmt.Errorf("there are several other sides: name a host of the one to join: %s: %w", strings.Join(names, ", "), errdefs.ErrInvalidArgument)
+	}
+	return to[0].ID, nil
+}
+
+// rejoinRequest is what a host from before a takeover says, over a protocol that carries nothing else.
+type rejoinRequest struct {
+	Fence   transport.Fence `json:"fence"`
+	Discard bool            `json:"discard,omitempty"` // the operator has said so: this side's own takeover is given up
+}
+
+// rejoin replaces this host's replica by the one of the members that went on without it. Its identity, its endpoint
+// records and whatever runs stay. What it had decided alone is kept until the daemon has looked at it (Before).
+func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	r, err := c.askRejoin(ctx, via, discard)
+	if err != nil {
+		return err
+	}
+	pairs, _, err := c.decider().Range(ctx, prefixNetwork, false)
+	if err != nil {
+		return err
+	}
+	if err := c.files.saveBefore(pairs); err != nil {
+		return err
+	}
+	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
+	c.stopSession()
+	c.suspendOthers(ctx)
+	if err := c.closeBackend(); err != nil {
+		c.log.Warn("close the cluster's store", "err", err)
+	}
+	err = errors.Join(c.adoptEpoch(r), c.dropReplica())
+	if err := errors.Join(err, c.reopenBackend(ctx, false)); err != nil {
+		return err
+	}
+	c.resume()
+	if c.session() == nil {
+		return nil // listenLater goes on
+	}
+	if err := c.settle(ctx, r); err != nil {
+		c.log.Warn("joined again, and not all is known here yet", "err", err) // ensureMember goes on
+	}
+	return nil
+}
+
+func (c *Cluster) askRejoin(ctx context.Context, via NodeID, discard bool) (admitReply, error) {
+	s := c.session()
+	if s == nil {
+		return admitReply{}, fmt.Errorf("this host is not listening: %w", errdefs.ErrUnavailable)
+	}
+	client := rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.Rejoin) })
+	defer client.Close()
+	own := c.snapshotState().fence()
+	r, err := rpc.Call[rejoinRequest, admitReply](ctx, client, string(via), callRejoin, rejoinRequest{own, discard}, true)
+	if err != nil {
+		return admitReply{}, err
+	}
+	if err := r.check(); err != nil {
+		return admitReply{}, err
+	}
+	if theirs := (transport.Fence{Cluster: r.Cluster, Epoch: r.Epoch, Past: r.Past}); own.Compare(theirs) != transport.Ahead {
+		return admitReply{}, fmt.Errorf("node %s does not know epoch %s of this host: %w", c.nameOf(via), own.Epoch, errdefs.ErrFailedPrecondition)
+	}
+	return r, nil
+}
+
+// adoptEpoch makes this host one of those that went on. From here a crash leaves a host without a replica that asks for
+// one.
+func (c *Cluster) adoptEpoch(r admitReply) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.st.Epoch, c.st.Past, c.st.Keys, c.st.Nodes, c.st.Rejoining = r.Epoch, r.Past, r.Keys, r.Nodes, true
+	c.met = nil
+	c.nodes = map[NodeID]Node{}
+	for _, n := range r.Nodes {
+		c.nodes[n.ID] = n
+	}
+	return c.files.save(c.st)
+}
+
+func (c *Cluster) dropReplica() error {
+	if err := os.RemoveAll(c.files.raft()); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.st.Rejoining = false
+	return c.files.save(c.st)
+}
+
+// serveRejoin lets a member from before a takeover in again. Any member can, as long as somebody decides.
+func (c *Cluster) serveRejoin(ctx context.Context, r rejoinRequest) (admitReply, error) {
+	peer := NodeID(rpc.Peer(ctx))
+	own := c.snapshotState().fence()
+	switch own.Compare(r.Fence) {
+	case transport.Behind:
+	case transport.Split:
+		if !r.Discard {
+			return admitReply{}, own.Check(r.Fence)
+		}
+	default:
+		return admitReply{}, fmt.Errorf("node %s has nothing to join again: %w", peer, errdefs.ErrFailedPrecondition)
+	}
+	if err := c.absorb(ctx, peer, r.Fence); err != nil {
+		return admitReply{}, fmt.Errorf("let node %s join again: %w", c.nameOf(peer), err)
+	}
+	c.log.Info("let a member from before a takeover join again", "node", peer, "name", c.nameOf(peer))
+	return c.welcome(ctx)
+}
+
+// absorb notes that a host is back, and that its epochs are past: those who are still in one of them follow.
+func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fence) error {
+	for {
+		pairs, _, err := c.store.Range(ctx, "", true)
+		if err != nil {
+			return err
+		}
+		var t Takeover
+		var past []string
+		cond := []store.Cond{{Key: keyTakeover}, {Key: keyEpochs}}
+		for _, p := range pairs {
+			switch p.Key {
+			case keyTakeover:
+				cond[0].Rev, err = p.Rev, json.Unmarshal(p.Value, &t)
+			case keyEpochs:
+				cond[1].Rev, err = p.Rev, json.Unmarshal(p.Value, &past)
+			}
+			if err != nil {
+				return fmt.Errorf("read %s: %w", p.Key, err)
+			}
+		}
+		past = addEpochs(addEpochs(past, theirs.Past...), theirs.Epoch)
+		t.Missing = slices.DeleteFunc(t.Missing, func(id NodeID) bool { return id == peer })
+		err = c.putAll(ctx, cond, map[string]any{keyTakeover: t, keyEpochs: past})
+		if err == nil {
+			c.addPast(past)
+		}
+		if !errdefs.IsConflict(err) {
+			return err
+		}
+	}
+}
+
+func (f files) before() string { return f.dir + "/before.json" }
+
+// saveBefore keeps what this host had decided before it joined again. What it kept of an earlier time stays too.
+func (f files) saveBefore(pairs []store.Pair) error {
+	old, err := f.loadBefore()
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		old = slices.DeleteFunc(old, func(o store.Pair) bool { return o.Key == p.Key })
+		old = append(old, p)
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(old)
+	if err != nil {
+		return fmt.Errorf("keep what this host had decided: %w", err)
+	}
+	return identity.WriteFile(f.before(), b)
+}
+
+func (f files) loadBefore() ([]store.Pair, error) {
+	b, err := os.ReadFile(f.before())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var out []store.Pair
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what this host had decided: %w", err)
+	}
+	return out, nil
+}
+
+// Before gives the networks that this host knew before it joined again after a takeover and that the other side never
+// has: the daemon decides what becomes of them, and says ForgetBefore.
+func (c *Cluster) Before(ctx context.Context) ([]store.Pair, error) {
+	pairs, err := c.files.loadBefore()
+	if err != nil || len(pairs) == 0 {
+		return nil, err
+	}
+	p, ok, err := store.Get(ctx, c.store, keyTakeover, true)
+	if err != nil {
+		return nil, err
+	}
+	var t Takeover
+	if ok {
+		if err := json.Unmarshal(p.Value, &t); err != nil {
+			return nil, fmt.Errorf("read %s: %w", keyTakeover, err)
+		}
+	}
+	return slices.DeleteFunc(pairs, func(p store.Pair) bool { return slices.Contains(t.Networks, p.Key) }), nil
+}
+
+// ForgetBefore ends what Before is for.
+func (c *Cluster) ForgetBefore() error { return removeFile(c.files.before()) }

@@ -1,0 +1,311 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/raft"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/transport"
+)
+
+// Keys of the Store.
+const (
+	keyTakeover = "takeover"
+	keyEpochs   = "epochs"
+)
+
+// calm is how long those who decide must have been silent before a takeover: a host that is restarted, or a blip, must
+// not end in two halves.
+const calm = 5 * time.Second
+
+// maxPast bounds how many epochs a cluster remembers; whoever has slept through more joins like a stranger.
+const maxPast = 64
+
+// Takeover is the last one that the cluster remembers.
+type Takeover struct {
+	Epoch   string    `json:"epoch"`
+	Node    NodeID    `json:"node"` // who took over
+	At      time.Time `json:"at"`
+	Missing []NodeID  `json:"missing"` // who has not come back since
+	// Networks are the keys that were known at this takeover and at those before it: one that is not among them, and that
+	// somebody comes back with, was made on the other side.
+	Networks []string `json:"networks,omitempty"`
+}
+
+// Recovery is what a takeover by this host would mean.
+type Recovery struct {
+	Missing []Member  // who decides and does not answer
+	Others  []Member  // the other hosts that are down: what they have stays theirs
+	Heard   time.Time // when a leader was heard last; zero: not since Open
+	Lag     uint64    // entries that this host has received and that may have been decided
+}
+
+// Recover makes this host the one that decides, after those that did are gone. What it knows is what the cluster has
+// decided from then on; the hosts that are missing keep their addresses. Whoever comes back from before the takeover is
+// kept out until it has joined again, which it does by itself. It is refused while somebody decides, or soon will.
+func (c *Cluster) Recover(ctx context.Context) error {
+	if err := c.begin("recover"); err != nil {
+		return err
+	}
+	defer c.op.Unlock()
+	if _, err := c.mayRecover(time.Now()); err != nil {
+		return err
+	}
+	before := c.snapshotState()
+	if err := c.takeOver(ctx); err != nil {
+		return fmt.Errorf("recover cluster: %w", err)
+	}
+	c.log.Warn("this host has taken the cluster over", "before", before.Epoch, "epoch", c.Epoch())
+	return nil
+}
+
+// Recoverable says what Recover would mean, or why it is refused.
+func (c *Cluster) Recoverable() (Recovery, error) { return c.mayRecover(time.Now()) }
+
+func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
+	refuse := func(format string, args ...any) (Recovery, error) {
+		return Recovery{}, fmt.Errorf("recover cluster: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrFailedPrecondition)
+	}
+	if !c.Clustered() {
+		return refuse("this host is a cluster of its own and decides for itself")
+	}
+	b, self := c.decider(), c.Self().ID
+	leader, led := b.Leader()
+	r := Recovery{Heard: b.LastContact(), Lag: b.Unapplied()}
+	switch {
+	case led && leader == string(self):
+		return refuse("this host decides for the cluster already")
+	case led && !b.Hopeless():
+		return refuse("%s decides for the cluster and answers", c.nameOf(NodeID(leader)))
+	}
+	voters, up := 0, 0
+	for _, m := range c.Members() {
+		if m.Voter {
+			voters++
+		}
+		switch {
+		case m.Voter && m.Alive:
+			up++
+		case m.Voter:
+			r.Missing = append(r.Missing, m)
+		case !m.Alive:
+			r.Others = append(r.Others, m)
+		}
+	}
+	silent := now.Sub(later(r.Heard, c.openedAt()))
+	switch {
+	case voters == 1 && up == 1 && !c.isVoter(self) && silent < calm:
+		return refuse("the host that decides was heard %s ago: it may be restarting; try again in a few seconds", silent.Round(time.Second))
+	case up > voters/2 && silent < 2*calm:
+		return refuse("%d of the %d hosts that decide are up and will agree on a leader in a few seconds", up, voters)
+	case silent < calm:
+		return refuse("a leader was heard %s ago; try again in a few seconds", silent.Round(time.Second))
+	}
+	return r, nil
+}
+
+// openedAt is when the replica was opened: before that nobody could be heard.
+func (c *Cluster) openedAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opened
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func (c *Cluster) isVoter(id NodeID) bool {
+	return slices.Contains(c.decider().Configuration(), raft.Peer{ID: string(id), Voter: true})
+}
+
+// takeOver fences the past off before anything else: a crash half way leaves a host that finishes with its next start.
+func (c *Cluster) takeOver(ctx context.Context) error {
+	c.mu.Lock()
+	before := c.st
+	c.st = before.nextEpoch()
+	c.st.Recovering = true
+	err := c.files.save(c.st)
+	if err != nil {
+		c.st = before
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	c.stopSession()
+	c.suspendOthers(ctx)
+	err = c.closeBackend()
+	if err == nil {
+		err = c.recoverReplica(ctx)
+	}
+	if err != nil { // nothing has been decided yet
+		c.log.Error("takeover failed", "err", err)
+		c.restoreState(before)
+		if serr := c.saveState(); serr != nil {
+			return serr
+		}
+	}
+	if rerr := c.reopenBackend(ctx, false); rerr != nil {
+		return rerr
+	}
+	if lerr := c.listen(); lerr != nil {
+		c.log.Warn("cannot listen yet, trying again", "err", lerr)
+		c.wg.Go(func() { c.listenLater(c.ctx) })
+	}
+	if err != nil {
+		return err
+	}
+	return c.noteTakeover(ctx)
+}
+
+// recoverReplica makes this host's copy of the Store the only one.
+func (c *Cluster) recoverReplica(ctx context.Context) error {
+	c.mu.Lock()
+	self := c.st.Self.ID
+	c.mu.Unlock()
+	if err := raft.Recover(ctx, raft.Config{Dir: c.files.raft(), NodeID: string(self), Log: c.log.With("component", "raft")}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.st.Recovering = false
+	return c.files.save(c.st)
+}
+
+// noteTakeover tells the hosts that follow what has happened.
+func (c *Cluster) noteTakeover(ctx context.Context) error {
+	st := c.snapshotState()
+	t := Takeover{Epoch: st.Epoch, Node: st.Self.ID, At: time.Now().UTC().Truncate(time.Second)}
+	if old, ok := c.lastTakeover(ctx); ok {
+		t.Networks = old.Networks
+	}
+	for id := range c.known() {
+		if id != t.Node {
+			t.Missing = append(t.Missing, id)
+		}
+	}
+	slices.Sort(t.Missing)
+	pairs, _, err := c.store.Range(ctx, prefixNetwork, true)
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		t.Networks = append(t.Networks, p.Key)
+	}
+	slices.Sort(t.Networks)
+	t.Networks = slices.Compact(t.Networks)
+	return c.putAll(ctx, nil, map[string]any{keyTakeover: t, keyEpochs: st.Past})
+}
+
+// putAll writes values as JSON, on conditions.
+func (c *Cluster) putAll(ctx context.Context, cond []store.Cond, values map[string]any) error {
+	t := store.Txn{If: cond}
+	for key, v := range values {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", key, err)
+		}
+		t.Then = append(t.Then, store.Op{Key: key, Value: b})
+	}
+	_, err := c.store.Txn(ctx, t)
+	return err
+}
+
+// lastTakeover is what this host's replica knows of one.
+func (c *Cluster) lastTakeover(ctx context.Context) (t Takeover, ok bool) {
+	p, ok, err := store.Get(ctx, c.store, keyTakeover, false)
+	if err != nil || !ok || json.Unmarshal(p.Value, &t) != nil {
+		return Takeover{}, false
+	}
+	return t, true
+}
+
+// Cautious tells that a host from before a takeover is still missing. It may have decided more than this side knows: what
+// is given out meanwhile should be what it would have given last.
+func (c *Cluster) Cautious() bool {
+	t, ok := c.lastTakeover(c.ctx)
+	return ok && len(c.stillMissing(t)) > 0
+}
+
+// stillMissing are those that have neither come back since a takeover nor been removed.
+func (c *Cluster) stillMissing(t Takeover) []NodeID {
+	nodes := c.known()
+	return slices.DeleteFunc(slices.Clone(t.Missing), func(id NodeID) bool { _, here := nodes[id]; return !here })
+}
+
+// suspendOthers takes every other host for dead until it is heard again.
+func (c *Cluster) suspendOthers(ctx context.Context) {
+	self := c.Self().ID
+	for id := range c.known() {
+		if id != self {
+			c.setAlive(ctx, id, false)
+		}
+	}
+	c.events.add(event{members: true})
+}
+
+// fence is this host's place in time.
+func (st state) fence() transport.Fence {
+	return transport.Fence{Cluster: st.Cluster, Epoch: st.Epoch, Past: st.Past}
+}
+
+// nextEpoch is the state after a takeover.
+func (st state) nextEpoch() state {
+	st.Past = addEpochs(st.Past, st.Epoch)
+	counter, _, _ := strings.Cut(st.Epoch, ".")
+	n, _ := strconv.ParseUint(counter, 10, 64) // a damaged one counts as the oldest; the random part tells them apart
+	st.Epoch = fmt.Sprintf("%d.%s", n+1, randomHex(4))
+	return st
+}
+
+// addEpochs appends what is not there yet, and forgets the oldest of too many.
+func addEpochs(past []string, more ...string) []string {
+	past = slices.Clone(past)
+	for _, e := range more {
+		if !slices.Contains(past, e) {
+			past = append(past, e)
+		}
+	}
+	return past[max(len(past)-maxPast, 0):]
+}
+
+// watchEpochs follows what the cluster has left behind, so that this host recognises who comes from there.
+func (c *Cluster) watchEpochs(batches <-chan []store.Event) {
+	for batch := range batches {
+		for _, e := range batch {
+			var past []string
+			if e.Pair.Key == keyEpochs && !e.Deleted && json.Unmarshal(e.Pair.Value, &past) == nil {
+				c.addPast(past)
+			}
+		}
+	}
+}
+
+func (c *Cluster) addPast(more []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more = slices.DeleteFunc(slices.Clone(more), func(e string) bool { return e == c.st.Epoch })
+	next := addEpochs(c.st.Past, more...)
+	if slices.Equal(next, c.st.Past) {
+		return
+	}
+	c.st.Past = next
+	if c.sess != nil {
+		c.sess.tr.SetFence(c.st.fence())
+	}
+	if err := c.files.save(c.st); err != nil {
+		c.log.Warn("cannot remember the cluster's epochs", "err", err)
+	}
+}

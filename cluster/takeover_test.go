@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/raft"
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/transport"
+)
+
+// recover waits out the calm that a takeover needs.
+func (h *host) recover(t *testing.T) {
+	t.Helper()
+	eventually(t, 20*time.Second, h.cfg.Name+" takes over", func() bool {
+		err := h.Recover(t.Context())
+		if err != nil && !errdefs.IsFailedPrecondition(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
+func (h *host) close(t *testing.T) {
+	t.Helper()
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agree waits until hosts are in one epoch, all alive to each other, under one leader.
+func agree(t *testing.T, hosts ...*host) {
+	t.Helper()
+	var want []string
+	for _, h := range hosts {
+		want = append(want, h.cfg.Name)
+	}
+	slices.Sort(want)
+	eventually(t, 20*time.Second, "all agree", func() bool {
+		for _, h := range hosts {
+			leader, ok := h.Leader()
+			first, _ := hosts[0].Leader()
+			if !ok || leader != first || h.Epoch() != hosts[0].Epoch() || h.alive() != strings.Join(want, " ") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func TestRecoverRefused(t *testing.T) {
+	t.Parallel()
+	a, b := newHost(t, "a"), newHost(t, "b")
+	says := func(h *host, want string) {
+		t.Helper()
+		_, err := h.Recoverable()
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", h.cfg.Name, err, want)
+		}
+		if err := h.Recover(t.Context()); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s recovers: %v", h.cfg.Name, err)
+		}
+	}
+	says(a, "a cluster of its own")
+	a.init(t)
+	b.join(t, a)
+	epoch := a.Epoch()
+	says(a, "decides for the cluster already")
+	says(b, "a decides for the cluster and answers")
+	a.close(t)
+	says(b, "a") // it may be restarting
+	if b.Epoch() != epoch {
+		t.Errorf("epoch %s, was %s", b.Epoch(), epoch)
+	}
+	if err := b.Rejoin(t.Context(), ""); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("rejoin nothing: %v", err)
+	}
+}
+
+// TestTakeover is failure mode 4: the learner takes over, the old leader comes back with what it decided alone. It is kept
+// out, joins again by itself, with its records, and nothing of what it decided is merged unseen.
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	put(t, a, "network/known", "{}")
+	put(t, a, "network/removed", "{}")
+	put(t, a, "address/known/10.0.0.2", `{"node":"`+string(a.Self().ID)+`"}`)
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.close(t)
+	put(t, a, "network/solo", `{"Name":"solo"}`)
+	if _, err := a.Publish(t.Context(), []Record{record("e1", "known", 2)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	id, epoch := a.Self().ID, a.Epoch()
+	a.close(t)
+	b.open(t)
+	b.recover(t)
+	if got := b.Epoch(); !strings.HasPrefix(got, "2.") || !b.Cautious() {
+		t.Errorf("epoch %s, cautious %v", got, b.Cautious())
+	}
+	put(t, b, "network/later", "{}")
+	if _, err := b.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "network/removed", Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	if !has(t, b, "address/known/10.0.0.2", true) || len(b.Members()) != 2 {
+		t.Error("what the missing host has must stay its own")
+	}
+	if st := b.Standing(); !slices.Equal(st.Missing, []NodeID{id}) {
+		t.Errorf("missing %v", st.Missing)
+	}
+	a.open(t)
+	agree(t, a, b)
+	if a.Epoch() == epoch || a.Self().ID != id {
+		t.Errorf("a is %s in epoch %s", a.Self().ID, a.Epoch())
+	}
+	if leader, _ := a.Leader(); leader != b.Self().ID {
+		t.Errorf("%s leads", leader)
+	}
+	eventually(t, 5*time.Second, "a follows", func() bool { return has(t, a, "network/later", false) && !has(t, a, "network/removed", false) })
+	if has(t, b, "network/solo", true) {
+		t.Error("what a decided alone was merged")
+	}
+	pairs, err := a.Before(t.Context())
+	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/solo" {
+		t.Errorf("before: %v, %v", pairs, err)
+	}
+	eventually(t, 5*time.Second, "a's records are back", func() bool { r := b.Records("known"); return len(r) == 1 && r[0].Alive })
+	if b.Cautious() || len(b.Standing().Missing) > 0 {
+		t.Error("nobody is missing any more")
+	}
+	put(t, a, "x", "1")
+	// The same again after restarts of both: it is one cluster.
+	a.close(t)
+	b.close(t)
+	b.open(t)
+	a.open(t)
+	agree(t, a, b)
+	if err := a.ForgetBefore(); err != nil {
+		t.Fatal(err)
+	}
+	if pairs, err := a.Before(t.Context()); err != nil || len(pairs) > 0 {
+		t.Errorf("forgotten: %v, %v", pairs, err)
+	}
+}
+
+// TestBothRecovered is failure mode 5: two hosts take over without each other. Neither gives way; both say so; the one on
+// which an operator types rejoin joins the other, and so does who had followed it.
+func TestBothRecovered(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	c := newHost(t, "c")
+	c.join(t, a)
+	eventually(t, 10*time.Second, "three vote", func() bool { return a.isVoter(b.Self().ID) && a.isVoter(c.Self().ID) })
+	put(t, a, "network/known", "{}")
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*host{a, b, c} {
+		h.close(t)
+	}
+	b.open(t)
+	b.recover(t)
+	put(t, b, "network/b", "{}")
+	b.close(t)
+	c.open(t)
+	c.recover(t)
+	put(t, c, "network/c", "{}")
+	if b.Epoch() == c.Epoch() || b.Epoch()[:2] != c.Epoch()[:2] {
+		t.Fatalf("epochs %s and %s", b.Epoch(), c.Epoch())
+	}
+	b.open(t)
+	for _, h := range []*host{b, c} {
+		eventually(t, 10*time.Second, h.cfg.Name+" sees the split", func() bool {
+			e := h.Estranged()
+			return len(e) == 1 && e[0].How == transport.Split
+		})
+		if h.alive() != h.cfg.Name {
+			t.Errorf("%s sees %s", h.cfg.Name, h.alive())
+		}
+	}
+	if has(t, b, "network/c", true) || has(t, c, "network/b", true) {
+		t.Error("merged in silence")
+	}
+	a.open(t) // it follows whom it meets first
+	eventually(t, 20*time.Second, "a follows one of them", func() bool { return a.Epoch() == b.Epoch() || a.Epoch() == c.Epoch() })
+	if err := c.Rejoin(t.Context(), "nobody"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("rejoin nobody: %v", err)
+	}
+	if err := c.Rejoin(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, a, b, c)
+	eventually(t, 5*time.Second, "c follows b", func() bool { return has(t, c, "network/b", false) && !has(t, c, "network/c", false) })
+	pairs, err := c.Before(t.Context())
+	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/c" {
+		t.Errorf("before: %v, %v", pairs, err)
+	}
+}
+
+// TestTakeoverCrash ends a takeover, and a rejoining, that a daemon did not live to finish.
+func TestTakeoverCrash(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	put(t, a, "kept", "1")
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.close(t)
+	b.close(t)
+	st, err := b.files.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st = st.nextEpoch()
+	st.Recovering = true
+	if err := b.files.save(st); err != nil {
+		t.Fatal(err)
+	}
+	b.open(t)
+	put(t, b, "x", "1")
+	if !has(t, b, "kept", true) || b.Epoch() != st.Epoch {
+		t.Errorf("epoch %s, want %s", b.Epoch(), st.Epoch)
+	}
+	a.open(t)
+	agree(t, a, b)
+	a.close(t)
+	st, err = a.files.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Rejoining = true // it has said so, and its replica is there still
+	if err := a.files.save(st); err != nil {
+		t.Fatal(err)
+	}
+	a.open(t)
+	agree(t, a, b)
+	eventually(t, 10*time.Second, "a has everything", func() bool { return has(t, a, "x", false) })
+	// Nothing of it comes back with the next start.
+	if st, err := b.files.load(); err != nil || st.Recovering || st.Rejoining {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := os.Stat(b.files.before()); err == nil {
+		t.Error("b has decided nothing alone")
+	}
+	if peers := a.decider().Configuration(); !slices.Contains(peers, raft.Peer{ID: string(a.Self().ID)}) {
+		t.Errorf("a is none of %v", peers)
+	}
+}
+
+func TestAddEpochs(t *testing.T) {
+	t.Parallel()
+	past := addEpochs(nil, "1.a", "2.b", "1.a")
+	if !slices.Equal(past, []string{"1.a", "2.b"}) {
+		t.Errorf("%v", past)
+	}
+	for range 100 {
+		past = addEpochs(past, "9."+randomHex(4))
+	}
+	if len(past) != maxPast || slices.Contains(past, "1.a") {
+		t.Errorf("%d epochs: %v", len(past), past[:2])
+	}
+}

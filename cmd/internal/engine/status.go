@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cmd/internal/api"
+)
+
+// ClusterStatus says how the cluster stands, in figures and in words.
+func (e *Engine) ClusterStatus(ctx context.Context) (api.ClusterStatus, error) {
+	v := statusView{
+		clustered: e.cl.Clustered(), self: e.cl.Self(), members: e.cl.Members(), standing: e.cl.Standing(), lags: e.cl.Lags(ctx),
+		name: e.nodeName, now: time.Now(),
+	}
+	s := api.ClusterStatus{ClusterID: e.cl.ID(), Epoch: e.cl.Epoch(), State: "single", Self: string(v.self.ID), Nodes: []api.ClusterNodeStatus{}}
+	if v.clustered {
+		s.State, s.LastContact = "cluster", v.standing.Heard
+	}
+	if id, ok := e.cl.Leader(); ok {
+		s.Leader = string(id)
+	}
+	if v.clustered && !v.standing.Decides {
+		v.reserves = e.reserveLeft(ctx)
+	}
+	for _, m := range v.members {
+		s.Nodes = append(s.Nodes, nodeStatus(m, v.lags))
+	}
+	s.Summary = append(v.summarize(), e.clashWords()...)
+	return s, nil
+}
+
+func nodeStatus(m cluster.Member, lags map[cluster.NodeID]uint64) api.ClusterNodeStatus {
+	n := api.ClusterNodeStatus{
+		ID: string(m.ID), Name: m.Name, Role: "learner", Status: "Down", Leader: m.Leader, Endpoints: m.Endpoints, Version: m.Version,
+	}
+	if m.Addr.IsValid() {
+		n.Addr = m.Addr.String()
+	}
+	if m.DataPath.IsValid() {
+		n.DataPathAddr = m.DataPath.String()
+	}
+	if m.Voter {
+		n.Role = "voter"
+	}
+	if m.Alive {
+		n.Status = "Ready"
+	}
+	if behind, known := lags[m.ID]; known {
+		n.Behind = &behind
+	}
+	return n
+}
+
+// statusView is all that the words of a cluster's status are made of.
+type statusView struct {
+	clustered bool
+	self      cluster.Node
+	members   []cluster.Member
+	standing  cluster.Standing
+	lags      map[cluster.NodeID]uint64
+	reserves  string // what this host may still give, by network; told while nobody decides
+	name      func(node string) string
+	now       time.Time
+}
+
+// summarize says who decides, what happens when this host or another dies, who lags, and what to type.
+func (v *statusView) summarize() []string {
+	if !v.clustered {
+		return []string{fmt.Sprintf("%s is a cluster of its own: overlay networks work, no other host can join yet. minictl cluster init opens it.", v.self.Name)}
+	}
+	voters := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return !m.Voter })
+	out := []string{v.whoDecides(voters)}
+	switch {
+	case !v.standing.Decides:
+		out = append(out, v.undecidedWords()...)
+	case len(v.members) > 1:
+		out = append(out, v.ifOneDies(voters)...)
+	}
+	out = append(out, v.lagWords()...)
+	down := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return m.Alive })
+	if len(down) > 0 {
+		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(memberNames(down), ", ")))
+	}
+	if away := v.standing.Missing; len(away) > 0 {
+		var who []string
+		for _, id := range away {
+			who = append(who, v.name(string(id)))
+		}
+		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the top.", strings.Join(who, ", ")))
+	}
+	return append(out, estrangedWords(v.standing.Estranged, v.name)...)
+}
+
+func (v *statusView) whoDecides(voters []cluster.Member) string {
+	switch who := strings.Join(memberNames(voters), ", "); {
+	case len(v.members) == 1:
+		return fmt.Sprintf("One host, %s. minictl cluster token prints what the next one has to type.", v.self.Name)
+	case len(voters) == 1:
+		return fmt.Sprintf("%d hosts; %s decides on networks and addresses.", len(v.members), who)
+	case len(voters) == 0:
+		return fmt.Sprintf("%d hosts; who decides is not known here yet.", len(v.members))
+	default:
+		return fmt.Sprintf("%d hosts; %s decide together on networks and addresses: %d of them must be up.", len(v.members), who, len(voters)/2+1)
+	}
+}
+
+// afterDeath is what works while nobody decides.
+const afterDeath = "containers go on and reach each other, and each host starts new ones with the addresses it has in reserve; " +
+	"networks cannot be made or removed until %s back or " + recoverHint + " is run"
+
+func (v *statusView) ifOneDies(voters []cluster.Member) []string {
+	up := 0
+	mine := false
+	for _, m := range voters {
+		if m.Alive {
+			up++
+		}
+		mine = mine || m.ID == v.self.ID
+	}
+	majority := len(voters)/2 + 1
+	switch {
+	case len(voters) == 0:
+		return nil
+	case len(voters) == 1 && mine:
+		return []string{"If this host dies, " + fmt.Sprintf(afterDeath, "it is") + " on another."}
+	case len(voters) == 1:
+		return []string{fmt.Sprintf("If %s dies, %s here. If this host dies, the others go on as they are.", voters[0].Name, fmt.Sprintf(afterDeath, "it is"))}
+	}
+	out := []string{fmt.Sprintf("Any %d of them may die; with more gone, %s.", len(voters)-majority, fmt.Sprintf(afterDeath, "they are"))}
+	switch {
+	case up <= majority:
+		out = append(out, fmt.Sprintf("Only %d of them are up: none of these may die now.", up))
+	case mine:
+		out = append(out, "If this host dies now, the others choose a leader within seconds.")
+	default:
+		out = append(out, "If this host dies now, the others go on as they are.")
+	}
+	return out
+}
+
+// undecidedWords say what is the matter, what works all the same, and what to do.
+func (v *statusView) undecidedWords() []string {
+	missing := missingVoters(v.members, v.self.ID)
+	if len(missing) == 0 {
+		return []string{"Nobody decides now."}
+	}
+	out := []string{fmt.Sprintf("Nobody decides now: %s.", silentWords(missing, v.standing.Heard, v.now))}
+	if v.reserves != "" {
+		out = append(out, fmt.Sprintf("Containers go on, and new ones can be started here with the addresses in reserve: %s. Networks cannot be made or removed.", v.reserves))
+	}
+	return append(out, fmt.Sprintf("When %s back, all goes on by itself. If %s gone for good: %s, here.",
+		plural(missing, "it is", "they are"), plural(missing, "it is", "they are"), recoverHint))
+}
+
+func (v *statusView) lagWords() []string {
+	var out []string
+	for _, m := range v.members {
+		if behind := v.lags[m.ID]; behind > 0 {
+			out = append(out, fmt.Sprintf("%s is %d entries behind.", m.Name, behind))
+		}
+	}
+	if len(out) == 0 && len(v.lags) > 1 {
+		out = append(out, "All hosts that are up have all that was decided.")
+	}
+	return out
+}

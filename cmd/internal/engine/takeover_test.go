@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/netdriver"
+)
+
+// TestCautious: after a takeover addresses come from the other end than the missing host gives them.
+func TestCautious(t *testing.T) {
+	hosts, ov := islands(t, 2)
+	h := hosts[1]
+	h.fake.cautious = true
+	if a, err := h.run(t.Context(), ov, "a"); err != nil || a.String() != "10.0.0.48" { // below both reserves
+		t.Errorf("%s, %v", a, err)
+	}
+	far := &Network{ID: newID(), Name: "far", Driver: netdriver.TypeOverlay, Scope: scopeGlobal}
+	if err := h.createGlobal(t.Context(), far); err != nil || far.VNI != lastVNI || far.Subnets[0].Prefix.String() != "10.128.0.0/24" {
+		t.Errorf("%+v, %v", far, err)
+	}
+	h.fake.cautious = false
+	if a, err := h.run(t.Context(), ov, "b"); err != nil || a.String() != "10.0.0.2" {
+		t.Errorf("%s, %v", a, err)
+	}
+}
+
+// TestClash: a container comes back with an address that another has been given since. It is named, its record is
+// withdrawn, its address is not taken away from the other; when that one goes, all is well again.
+func TestClash(t *testing.T) {
+	ctx := t.Context()
+	hosts, ov := islands(t, 2)
+	h1, h2 := hosts[0], hosts[1]
+	if _, err := h1.run(ctx, ov, "web"); err != nil {
+		t.Fatal(err)
+	}
+	// The side that went on knows nothing of it.
+	a := netip.MustParseAddr("10.0.0.2")
+	if _, err := h1.link.Store.Txn(ctx, store.Txn{Then: []store.Op{{Key: addressKey(ov, a), Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h2.run(ctx, ov, "db"); err != nil || got != a {
+		t.Fatal(got, err)
+	}
+	endpoint := h1.boxes[h1.names["web"]].status.Endpoints[0].ID
+	if err := h1.reconcileLeases(ctx); err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Join(h1.clashWords(), "\n")
+	if !strings.Contains(words, "web has the address 10.0.0.2 on ov, which belongs to db on host2: minictl restart web") || !h1.clashes.has(endpoint) {
+		t.Errorf("%q", words)
+	}
+	h1.end(ctx, ov, "web", false)
+	held, err := h2.addresses(ctx, ov)
+	if err != nil || held[a].Name != "db" {
+		t.Errorf("the other's lease is %+v, %v", held[a], err)
+	}
+	if got, err := h1.run(ctx, ov, "web"); err != nil || got == a {
+		t.Errorf("restarted with %s, %v", got, err)
+	}
+	if err := h1.reconcileLeases(ctx); err != nil || len(h1.clashes.all()) > 0 {
+		t.Errorf("%v, %v", h1.clashWords(), err)
+	}
+}
+
+// TestNetworkGone: the network of a running container was removed on the side that went on.
+func TestNetworkGone(t *testing.T) {
+	ctx := t.Context()
+	hosts, ov := islands(t, 2)
+	h1, h2 := hosts[0], hosts[1]
+	h1.link.sever(t)
+	h1.fake.missing = true
+	if _, err := h1.run(ctx, ov, "web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h2.NetworkRemove(ctx, "ov"); err != nil {
+		t.Fatal(err)
+	}
+	h1.link.cut, h1.fake.missing = false, false
+	if err := h1.reconcileLeases(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(h1.clashWords(), "\n"); !strings.Contains(got, "web is on a network that the cluster does not have any more") {
+		t.Errorf("%q", got)
+	}
+	if _, known := h1.spares.list("host1", ov); known {
+		t.Error("the reserve of a removed network is kept")
+	}
+	if pairs, _, err := h1.link.Range(ctx, keyAddress, true); err != nil || len(pairs) > 0 {
+		t.Errorf("left over: %v, %v", pairs, err)
+	}
+}
+
+// TestKeepOwnNetworks: what an old leader made alone becomes the cluster's if it clashes with nothing, and is otherwise
+// left alone.
+func TestKeepOwnNetworks(t *testing.T) {
+	ctx := t.Context()
+	hosts, _ := islands(t, 2)
+	h := hosts[0]
+	for _, n := range []*Network{
+		{ID: "1", Name: "solo", VNI: 300, Subnets: lan(t, "10.5.0.0/24")},
+		{ID: "2", Name: "ov", VNI: 301, Subnets: lan(t, "10.6.0.0/24")},
+		{ID: "3", Name: "same-vni", VNI: firstVNI, Subnets: lan(t, "10.7.0.0/24")},
+		{ID: "4", Name: "same-subnet", VNI: 302, Subnets: lan(t, "10.0.0.0/28")},
+	} {
+		n.Driver, n.Scope = netdriver.TypeOverlay, scopeGlobal
+		b, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.fake.before = append(h.fake.before, store.Pair{Key: keyNetwork + n.ID, Value: b})
+	}
+	if err := h.reconcileLeases(ctx); err != nil {
+		t.Fatal(err)
+	}
+	all, _, err := hosts[1].globalNetworks(ctx, true)
+	var got []string
+	for _, n := range all {
+		got = append(got, n.Name)
+	}
+	slices.Sort(got)
+	if err != nil || strings.Join(got, " ") != "ov solo" || h.fake.before != nil {
+		t.Errorf("%v, %v, left %v", got, err, h.fake.before)
+	}
+	if held, err := h.addresses(ctx, "1"); err != nil || len(reserveWords(held, func(n string) string { return n })["host2"]) == 0 {
+		t.Errorf("no reserves on the network that was kept: %v, %v", held, err)
+	}
+}
