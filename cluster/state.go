@@ -25,6 +25,7 @@ type state struct {
 	Cluster     string   `json:"cluster"` // UUID
 	Epoch       string   `json:"epoch"`
 	Clustered   bool     `json:"clustered"`
+	Store       string   `json:"store,omitempty"` // address of the external store that decides; empty: the hosts do
 	Reset       bool     `json:"reset,omitempty"` // a Leave was under way: forget everything before anything else
 	Incarnation uint64   `json:"incarnation"`     // of the own records, grows with every start
 	Self        Node     `json:"self,omitzero"`
@@ -58,6 +59,7 @@ func (f files) state() string    { return filepath.Join(f.dir, "cluster.json") }
 func (f files) records() string  { return filepath.Join(f.dir, "records.json") }
 func (f files) identity() string { return filepath.Join(f.dir, "identity") }
 func (f files) raft() string     { return filepath.Join(f.dir, "raft") }
+func (f files) external() string { return filepath.Join(f.dir, "store.json") }
 
 // load reads cluster.json; a host without one is alone in a cluster of its own.
 func (f files) load() (state, error) {
@@ -103,7 +105,7 @@ func (f files) reset() (state, error) {
 	if err := f.save(state{Version: stateVersion, Reset: true}); err != nil {
 		return state{}, err
 	}
-	if err := errors.Join(os.RemoveAll(f.raft()), identity.Remove(f.identity()), removeFile(f.records())); err != nil {
+	if err := errors.Join(os.RemoveAll(f.raft()), removeFile(f.external()), identity.Remove(f.identity()), removeFile(f.records())); err != nil {
 		return state{}, fmt.Errorf("forget the cluster: %w", err)
 	}
 	st := freshState()
