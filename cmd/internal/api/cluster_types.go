@@ -50,6 +50,7 @@ type ClusterStatus struct {
 	State     string              `json:"State"` // "single" (no other host can join yet) or "cluster"
 	Self      string              `json:"Self"`  // node ID
 	Leader    string              `json:"Leader,omitempty"`
+	Store     string              `json:"Store,omitempty"` // address of the external store that decides; empty: the hosts do
 	Nodes     []ClusterNodeStatus `json:"Nodes"`
 	Summary   []string            `json:"Summary"` // plain sentences: who votes, what happens if this host dies now
 }
@@ -60,7 +61,7 @@ type ClusterNodeStatus struct {
 	Name         string `json:"Name"`
 	Addr         string `json:"Addr,omitempty"`
 	DataPathAddr string `json:"DataPathAddr,omitempty"`
-	Role         string `json:"Role"`   // voter or learner
+	Role         string `json:"Role"`   // voter or learner; etcd, consul or zk client, where that store decides
 	Status       string `json:"Status"` // Ready, Down
 	Leader       bool   `json:"Leader,omitempty"`
 	Endpoints    int    `json:"Endpoints"`

@@ -20,8 +20,11 @@ func Command(version string) *cobra.Command {
 		Use:   "daemon [OPTIONS]",
 		Short: "Run the daemon on this host",
 		Long: "Run the daemon on this host. It needs no configuration: a host alone is a cluster of one, with overlay networks\n" +
-			"that work at once. Ending it leaves containers running; the next one takes them up again.",
-		Example: "  minictl daemon\n  minictl daemon --data-root /srv/minictl --debug",
+			"that work at once. Ending it leaves containers running; the next one takes them up again.\n\n" +
+			"With --cluster-store an etcd, Consul or ZooKeeper that you run decides for the cluster: hosts whose daemons are started\n" +
+			"so find each other there, without cluster init or join.",
+		Example: "  minictl daemon\n  minictl daemon --data-root /srv/minictl --debug\n" +
+			"  minictl daemon --cluster-store consul://192.168.1.20:8500 --cluster-advertise eth0",
 		Args:    cobra.NoArgs,
 
 		DisableFlagsInUseLine: true,

@@ -117,12 +117,12 @@ func (e *Engine) Applied(ctx context.Context, networks []string) error {
 	return errors.Join(errs...)
 }
 
-// MembersChanged is called when a member came, went or failed.
+// MembersChanged is called when a member came, went or failed; with an external store this host itself may have come in.
 func (e *Engine) MembersChanged() {
 	e.zones.dropAll()
 	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
 	defer cancel()
-	if err := e.applyMembers(ctx); err != nil && e.ctx.Err() == nil {
+	if err := e.adoptDataPath(ctx); err != nil && e.ctx.Err() == nil {
 		e.log.Error("follow the members", "err", err)
 	}
 }
@@ -201,6 +201,7 @@ func (e *Engine) ClusterStatus(context.Context) (api.ClusterStatus, error) {
 		s.Nodes = append(s.Nodes, n)
 	}
 	s.Summary = summarize(e.cl.Clustered(), self, members)
+	e.showStore(&s)
 	return s, nil
 }
 
@@ -241,7 +242,7 @@ func (e *Engine) NodeList(_ context.Context, f api.Filters) ([]swarm.Node, error
 	}
 	out := []swarm.Node{}
 	for _, m := range e.cl.Members() {
-		n := swarmNode(m)
+		n := e.swarmNode(m)
 		if matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
 			matchAny(f["name"], func(v string) bool { return strings.HasPrefix(n.Description.Hostname, v) }) &&
 			matchAny(f["role"], func(v string) bool { return string(n.Spec.Role) == v }) && len(f["label"])+len(f["node.label"]) == 0 {
@@ -257,7 +258,7 @@ func (e *Engine) NodeInspect(_ context.Context, ref string) (swarm.Node, error) 
 	if err != nil {
 		return swarm.Node{}, err
 	}
-	return swarmNode(m), nil
+	return e.swarmNode(m), nil
 }
 
 func pickMember(all []cluster.Member, ref string) (cluster.Member, error) {
