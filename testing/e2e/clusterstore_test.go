@@ -130,15 +130,18 @@ func storeAway(t *testing.T, w *walk, keys *keyServer) {
 		})
 	}
 	keys.start(w.l)
-	for _, h := range []*lab.Host{w.h1, w.h2} {
-		w.l.Eventually(6*soon, func() error {
-			if out := h.MustMinictl("cluster", "status"); strings.Contains(out, "nobody decides") {
-				return errf("%s has not noticed that the store is back: %s", h.Name(), out)
-			}
-			return nil
-		})
-	}
-	w.c.must(w.h1, "network", "create", "-d", "overlay", "ov_net2")
+	w.l.Eventually(6*soon, func() error {
+		if _, errOut, code := w.c.try(w.h1, "network", "create", "-d", "overlay", "ov_net2"); code != 0 {
+			return errf("host1 has not noticed that the store is back: %s", errOut)
+		}
+		return nil
+	})
+	w.l.Eventually(6*soon, func() error {
+		if out := w.h2.MustMinictl("cluster", "status"); strings.Contains(out, "nobody decides") {
+			return errf("host2 has not noticed that the store is back: %s", out)
+		}
+		return nil
+	})
 	wantMatch(t, "an address on host2, in order", w.c.must(w.h2, "run", "--rm", "--network", "ov_net1", "busybox", "ip", "r"), `src 10\.0\.0\.4`)
 	wantMatch(t, "ov_net2 on host2", w.c.must(w.h2, "network", "inspect", "ov_net2"), `10\.0\.1\.0/24`)
 }
