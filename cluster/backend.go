@@ -35,6 +35,10 @@ type backend interface {
 // openBackend opens this host's replica. bootstrap makes it the only voter of a new cluster if the folder is empty.
 func (c *Cluster) openBackend(ctx context.Context, id NodeID, bootstrap bool) (backend, *streams, error) {
 	s := newStreams(c)
+	if c.ExternalStore() != "" {
+		b, err := c.openExternal(id)
+		return b, s, err
+	}
 	b, err := raft.Open(ctx, raft.Config{
 		Dir: c.files.raft(), NodeID: string(id), Log: c.log.With("component", "raft"),
 		Stream: s, Bootstrap: bootstrap, Forward: forwarder{c},

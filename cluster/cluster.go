@@ -31,6 +31,8 @@ type Config struct {
 	Applied func(ctx context.Context, networks []string) error
 	// MembersChanged is called after a member came, went, failed or changed. Never concurrently with itself. Nil: no.
 	MembersChanged func()
+	// External is the store that decides instead of the hosts; nil: there is none.
+	External *External
 }
 
 // Cluster is this host's part of its cluster. All methods may be called concurrently.
@@ -127,6 +129,9 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 		c.nodes[n.ID] = n
 		c.pub.table.SetAlive(string(n.ID), false) // until gossip hears of it
 	}
+	if err := c.chooseStore(ctx); err != nil {
+		return err
+	}
 	c.backend, c.streams, err = c.openBackend(ctx, c.st.Self.ID, !c.st.Clustered)
 	return err
 }
@@ -162,7 +167,10 @@ func (c *Cluster) start() error {
 	c.wg.Go(func() { c.events.run(c.ctx) })
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
 	c.wg.Go(func() { c.keepCertificate(c.ctx) })
-	if c.Clustered() {
+	switch {
+	case c.ExternalStore() != "":
+		return c.startExternal()
+	case c.Clustered():
 		c.resume()
 	}
 	return nil

@@ -11,10 +11,16 @@
 //	before.json    the networks it knew before it joined again after a takeover, until the daemon has looked at them
 //	identity/      its key and certificates (package identity)
 //	raft/          its replica of the Store (package raft)
+//	store.json     the same where an external store decides (package store/journal)
+//
+// With Config.External a store outside the cluster decides instead of raft. Then there is no Init and no Join: hosts
+// find the cluster in that store, or found it there, and sign themselves in. Who can read the store is trusted with all
+// of it, the authority's key included.
 //
 // Keys of the Store that this package writes; all values are JSON:
 //
 //	node/<id>          a Node
+//	cluster            UUID and epoch, in an external store only
 //	node-name/<name>   the ID of the node of that name: names are unique
 //	ca                 the authority, private key included, so that any member can admit a host
 //	token/<id>         a join token

@@ -26,6 +26,9 @@ func (c *Cluster) Init(ctx context.Context, o InitOptions) error {
 		return err
 	}
 	defer c.op.Unlock()
+	if err := c.errExternal("init"); err != nil {
+		return err
+	}
 	if c.Clustered() {
 		return c.errClustered("init")
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/minictl/minictl/cluster/gossip"
 	"github.com/minictl/minictl/cluster/identity"
 	"github.com/minictl/minictl/cluster/rpc"
+	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/transport"
 )
 
@@ -38,6 +39,9 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 		return err
 	}
 	defer c.op.Unlock()
+	if err := c.errExternal("join"); err != nil {
+		return err
+	}
 	if c.Clustered() {
 		return c.errClustered("join")
 	}
@@ -70,8 +74,10 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 }
 
 // checkNoNetworks refuses to throw away what this host has decided alone.
-func (c *Cluster) checkNoNetworks(ctx context.Context) error {
-	pairs, _, err := c.store.Range(ctx, prefixNetwork, false)
+func (c *Cluster) checkNoNetworks(ctx context.Context) error { return noNetworks(ctx, c.store) }
+
+func noNetworks(ctx context.Context, s store.Store) error {
+	pairs, _, err := s.Range(ctx, prefixNetwork, false)
 	if err != nil || len(pairs) == 0 {
 		return err
 	}

@@ -37,7 +37,11 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	}
 	c.leaving.Store(true)
 	defer c.leaving.Store(false)
-	if err := c.sayGoodbye(ctx); err != nil {
+	goodbye := c.sayGoodbye
+	if c.ExternalStore() != "" {
+		goodbye = c.leaveExternal
+	}
+	if err := goodbye(ctx); err != nil {
 		if !force {
 			return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
 		}

@@ -98,6 +98,9 @@ func (c *Cluster) Rejoin(ctx context.Context, via string) error {
 		return err
 	}
 	defer c.op.Unlock()
+	if err := c.errExternal("rejoin"); err != nil {
+		return err
+	}
 	to, err := c.otherSide(via)
 	if err != nil {
 		return fmt.Errorf("rejoin cluster: %w", err)

@@ -26,6 +26,7 @@ type state struct {
 	Epoch       string   `json:"epoch"`
 	Past        []string `json:"past,omitempty"` // epochs before this one, see transport.Fence
 	Clustered   bool     `json:"clustered"`
+	Store       string   `json:"store,omitempty"`      // address of the external store that decides; empty: the hosts do
 	Reset       bool     `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
 	Recovering  bool     `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
 	Rejoining   bool     `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
@@ -61,6 +62,7 @@ func (f files) state() string    { return filepath.Join(f.dir, "cluster.json") }
 func (f files) records() string  { return filepath.Join(f.dir, "records.json") }
 func (f files) identity() string { return filepath.Join(f.dir, "identity") }
 func (f files) raft() string     { return filepath.Join(f.dir, "raft") }
+func (f files) external() string { return filepath.Join(f.dir, "store.json") }
 
 // load reads cluster.json; a host without one is alone in a cluster of its own.
 func (f files) load() (state, error) {
@@ -106,7 +108,7 @@ func (f files) reset() (state, error) {
 	if err := f.save(state{Version: stateVersion, Reset: true}); err != nil {
 		return state{}, err
 	}
-	if err := errors.Join(os.RemoveAll(f.raft()), identity.Remove(f.identity()), removeFile(f.records()), removeFile(f.before())); err != nil {
+	if err := errors.Join(os.RemoveAll(f.raft()), removeFile(f.external()), identity.Remove(f.identity()), removeFile(f.records()), removeFile(f.before())); err != nil {
 		return state{}, fmt.Errorf("forget the cluster: %w", err)
 	}
 	st := freshState()

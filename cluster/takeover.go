@@ -56,6 +56,9 @@ func (c *Cluster) Recover(ctx context.Context) error {
 		return err
 	}
 	defer c.op.Unlock()
+	if err := c.errExternal("recover"); err != nil {
+		return err
+	}
 	if _, err := c.mayRecover(time.Now()); err != nil {
 		return err
 	}
@@ -68,7 +71,12 @@ func (c *Cluster) Recover(ctx context.Context) error {
 }
 
 // Recoverable says what Recover would mean, or why it is refused.
-func (c *Cluster) Recoverable() (Recovery, error) { return c.mayRecover(time.Now()) }
+func (c *Cluster) Recoverable() (Recovery, error) {
+	if err := c.errExternal("recover"); err != nil {
+		return Recovery{}, err
+	}
+	return c.mayRecover(time.Now())
+}
 
 func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 	refuse := func(format string, args ...any) (Recovery, error) {

@@ -21,6 +21,9 @@ type tokenValue struct {
 // Token gives the text that lets hosts join, and until when. With rotate, or when there is no token that is still good,
 // it makes a new one, good for 24 hours, and all earlier ones admit nobody any more.
 func (c *Cluster) Token(ctx context.Context, rotate bool) (string, time.Time, error) {
+	if err := c.errExternal("token"); err != nil {
+		return "", time.Time{}, err
+	}
 	s := c.session()
 	if s == nil {
 		return "", time.Time{}, fmt.Errorf("get join token: nobody can join this host's cluster of one: run `minictl cluster init` first: %w", errdefs.ErrFailedPrecondition)

@@ -42,8 +42,9 @@ func ZooKeeper(dir, addr string) ([]string, error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(conf, []byte(text), 0o644)); err != nil {
 		return nil, err
 	}
-	// The interpreter alone: a server of a few keys does not earn a compiler's time.
-	return []string{"java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no", "-cp", bin("zookeeper") + "/*",
+	// No more of the compiler than must be: a server of a few keys does not earn its time. Java trips over the cgroups of
+	// a namespace that has its own root of them.
+	return []string{"java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UseContainerSupport", "-Dzookeeper.forceSync=no", "-cp", bin("zookeeper") + "/*",
 		"org.apache.zookeeper.server.ZooKeeperServerMain", conf}, nil
 }
 

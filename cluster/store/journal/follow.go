@@ -297,8 +297,10 @@ func (s *Store) unreachable(ctx context.Context, err error) error {
 	case errdefs.IsFailedPrecondition(err): // it answers, but not with what this host can follow
 	case errdefs.IsDataLoss(err), errdefs.IsNotImplemented(err):
 		err = fmt.Errorf("the cluster store %s: %w (%w)", s.cfg.Name, err, errdefs.ErrFailedPrecondition)
-	default:
-		err = fmt.Errorf("the cluster store %s does not answer: %w (%w)", s.cfg.Name, err, errdefs.ErrUnavailable)
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		err = fmt.Errorf("the cluster store %s does not answer: nothing came within %v: %w", s.cfg.Name, s.cfg.CallTimeout, errdefs.ErrUnavailable)
+	default: // of the cause only the text: its class is nobody's business
+		err = fmt.Errorf("the cluster store %s does not answer: %s: %w", s.cfg.Name, err.Error(), errdefs.ErrUnavailable)
 	}
 	if ctx.Err() != nil {
 		return err

@@ -218,7 +218,7 @@ func (s *Store) begin(ctx context.Context) error {
 	select {
 	case <-s.turn:
 	case <-ctx.Done():
-		return fmt.Errorf("%s did not answer in time: %w (%w)", s.cfg.Name, context.Cause(ctx), errdefs.ErrUnavailable)
+		return fmt.Errorf("the cluster store %s did not answer in time: %s: %w", s.cfg.Name, context.Cause(ctx).Error(), errdefs.ErrUnavailable)
 	case <-s.ctx.Done():
 	}
 	if err := s.Usable(); err != nil { // it may have gone while others had their turn

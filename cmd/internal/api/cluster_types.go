@@ -57,6 +57,7 @@ type ClusterStatus struct {
 	State     string `json:"State"` // "single" (no other host can join yet) or "cluster"
 	Self      string `json:"Self"`  // node ID
 	Leader    string `json:"Leader,omitempty"`
+	Store     string `json:"Store,omitempty"` // address of the external store that decides; empty: the hosts do
 	// LastContact is when this host heard another one lead last; zero: not since its daemon started.
 	LastContact time.Time           `json:"LastContact,omitzero"`
 	Nodes       []ClusterNodeStatus `json:"Nodes"`
@@ -69,7 +70,7 @@ type ClusterNodeStatus struct {
 	Name         string `json:"Name"`
 	Addr         string `json:"Addr,omitempty"`
 	DataPathAddr string `json:"DataPathAddr,omitempty"`
-	Role         string `json:"Role"`   // voter or learner
+	Role         string `json:"Role"`   // voter or learner; etcd, consul or zk client, where that store decides
 	Status       string `json:"Status"` // Ready, Down
 	Leader       bool   `json:"Leader,omitempty"`
 	Endpoints    int    `json:"Endpoints"`

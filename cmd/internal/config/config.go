@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/minictl/minictl/cluster/store/external"
 )
 
 // Version is this release's.
@@ -36,7 +38,13 @@ type Config struct {
 	GatewayBridge string
 	Containerd    string // address of an existing containerd; empty: the embedded one
 	Web           string // address of the read-only web page; off: none
-	Version       string
+
+	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
+	ClusterStoreOpts map[string]string
+	ClusterAdvertise string        // this host's address or interface for a cluster with an external store
+	Store            external.Spec // ClusterStore and its options, read by Complete
+
+	Version string
 }
 
 // Flags binds the settings to flags.
@@ -53,6 +61,9 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.NodeName, "node-name", "", "this host's name in its cluster (default: the host name)")
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
+	f.StringVar(&c.ClusterStore, "cluster-store", "", "an external store that decides for the cluster: etcd://, consul:// or zk://HOST[:PORT][,...][/PATH]")
+	f.StringToStringVar(&c.ClusterStoreOpts, "cluster-store-opt", nil, "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
+	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
 }
 
@@ -89,6 +100,9 @@ func (c *Config) complete() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)
 	}
+	if err := c.completeStore(); err != nil {
+		return err
+	}
 	if n := len(c.GatewayBridge); n == 0 || n > maxLinkName || strings.ContainsAny(c.GatewayBridge, "/ \t\n") {
 		return fmt.Errorf("--gateway-bridge %q: a network interface's name has 1 to %d characters, no slash, no space", c.GatewayBridge, maxLinkName)
 	}
@@ -110,4 +124,16 @@ func (c Config) Fixed(next Config) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// completeStore reads --cluster-store, and refuses what would have no effect without it.
+func (c *Config) completeStore() (err error) {
+	if c.ClusterStore == "" {
+		if c.ClusterAdvertise != "" || len(c.ClusterStoreOpts) > 0 {
+			return fmt.Errorf("--cluster-advertise and --cluster-store-opt go with --cluster-store; without it there is `minictl cluster init --advertise-addr`")
+		}
+		return nil
+	}
+	c.Store, err = external.Parse(c.ClusterStore, c.ClusterStoreOpts)
+	return err
 }

@@ -29,11 +29,14 @@ func Command(version string) *cobra.Command {
 		Long: "Run the daemon on this host. It needs no configuration: a host alone is a cluster of one, with overlay networks\n" +
 			"that work at once. Ending it leaves containers running; the next one takes them up again.\n\n" +
 			"SIGHUP makes it read its configuration file again; what can change while it runs is debug.\n\n" +
+			"With --cluster-store an etcd, Consul or ZooKeeper that you run decides for the cluster: hosts whose daemons are started\n" +
+			"so find each other there, without cluster init or join.\n\n" +
 			"With --cleanup nothing is run: what a stopped daemon and its containers left in the kernel is removed, as a reboot\n" +
 			"would.",
 		Example: `  minictl daemon
   minictl daemon --data-root /srv/minictl --debug
   minictl daemon -H unix:///run/minictl/minictl.sock -H unix:///var/run/docker.sock
+  minictl daemon --cluster-store consul://192.168.1.20:8500 --cluster-advertise eth0
   minictl daemon --validate --config-file /etc/minictl/daemon.json
   minictl daemon --cleanup --purge`,
 		Args: cobra.NoArgs,

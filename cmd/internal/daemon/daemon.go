@@ -92,7 +92,8 @@ func (d *daemon) build(ctx context.Context) error {
 	// the engine is there is caught up with by its Restore.
 	var eng atomic.Pointer[engine.Engine]
 	cl, err := cluster.Open(ctx, cluster.Config{
-		Dir: filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
+		External: clusterStore(cfg),
+		Dir:      filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
 		Applied: func(ctx context.Context, networks []string) error {
 			if e := eng.Load(); e != nil {
 				return e.Applied(ctx, networks)

@@ -124,13 +124,13 @@ func (e *Engine) Applied(ctx context.Context, networks []string) error {
 	return errors.Join(errs...)
 }
 
-// MembersChanged is called when a member came, went or failed.
+// MembersChanged is called when a member came, went or failed; with an external store this host itself may have come in.
 func (e *Engine) MembersChanged() {
 	e.zones.dropAll()
 	e.wakeReconcile()
 	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
 	defer cancel()
-	if err := e.applyMembers(ctx); err != nil && e.ctx.Err() == nil {
+	if err := e.adoptDataPath(ctx); err != nil && e.ctx.Err() == nil {
 		e.log.Error("follow the members", "err", err)
 	}
 }

@@ -71,6 +71,8 @@ type Cluster interface {
 	Self() cluster.Node
 	Members() []cluster.Member
 	Leader() (cluster.NodeID, bool)
+	ExternalStore() string
+	StoreError() error
 	Store() store.Store
 	Publish(ctx context.Context, put []cluster.Record, del []string) (missing []string, err error)
 	Records(network string) []cluster.Owned

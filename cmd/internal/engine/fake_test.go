@@ -36,6 +36,8 @@ func (c *fakeCluster) Epoch() string                  { return "1" }
 func (c *fakeCluster) Self() cluster.Node             { return c.self }
 func (c *fakeCluster) Members() []cluster.Member      { return c.members }
 func (c *fakeCluster) Leader() (cluster.NodeID, bool) { return c.self.ID, true }
+func (c *fakeCluster) ExternalStore() string          { return "" }
+func (c *fakeCluster) StoreError() error              { return nil }
 func (c *fakeCluster) Store() store.Store             { return c.st }
 func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
 	return nil, nil

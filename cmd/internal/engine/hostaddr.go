@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/minictl/minictl/cluster"
@@ -28,6 +29,13 @@ func localAddress(s, flag string) (netip.AddrPort, error) {
 			return none, err
 		}
 		return netip.AddrPortFrom(a.Unmap(), port), nil
+	}
+	if name, p, err := net.SplitHostPort(s); err == nil { // eth0:7946
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return none, invalid("%s %s: %q is not a port", flag, s, p)
+		}
+		s, port = name, uint16(n)
 	}
 	ifc, err := net.InterfaceByName(s)
 	if err != nil {

@@ -25,7 +25,7 @@ func (e *Engine) NodeList(ctx context.Context, f api.Filters) ([]swarm.Node, err
 	}
 	out := []swarm.Node{}
 	for _, m := range e.cl.Members() {
-		if n := swarmNode(m, specs[m.ID]); matchNode(f, n) {
+		if n := e.swarmNode(m, specs[m.ID]); matchNode(f, n) {
 			out = append(out, n)
 		}
 	}
@@ -70,7 +70,7 @@ func (e *Engine) NodeInspect(ctx context.Context, ref string) (swarm.Node, error
 	if err != nil {
 		return swarm.Node{}, e.undecided("inspect node "+m.Name, err)
 	}
-	return swarmNode(m, specs[m.ID]), nil
+	return e.swarmNode(m, specs[m.ID]), nil
 }
 
 // NodeUpdate changes a node's labels, the one part of its spec that is anybody's to choose.

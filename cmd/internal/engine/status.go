@@ -30,7 +30,9 @@ func (e *Engine) ClusterStatus(ctx context.Context) (api.ClusterStatus, error) {
 	for _, m := range v.members {
 		s.Nodes = append(s.Nodes, nodeStatus(m, v.lags))
 	}
-	s.Summary = append(v.summarize(), e.clashWords()...)
+	s.Summary = v.summarize()
+	e.showStore(&s)
+	s.Summary = append(s.Summary, e.clashWords()...)
 	return s, nil
 }
 

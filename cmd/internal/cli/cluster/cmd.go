@@ -240,15 +240,30 @@ func newLeaveCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := cl.Leave(cmd.Context(), force); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.Out, "This host left the cluster.")
-			return nil
+			return runLeave(cmd.Context(), cl, c.Out, force)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Leave even if the other hosts cannot be told")
 	return cmd
+}
+
+// leaveClient is what leave needs of the daemon.
+type leaveClient interface {
+	statusClient
+	Leave(ctx context.Context, force bool) error
+}
+
+// runLeave tells a user whose daemon has an external store that its flag brings the host back.
+func runLeave(ctx context.Context, cl leaveClient, out io.Writer, force bool) error {
+	before, _ := cl.Status(ctx) // for the sentence only
+	if err := cl.Leave(ctx, force); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "This host left the cluster.")
+	if before.Store != "" {
+		fmt.Fprintf(out, "A daemon started with --cluster-store %s comes into it again.\n", before.Store)
+	}
+	return nil
 }
 
 // statusClient is what status needs of the daemon.

@@ -10,10 +10,13 @@ import (
 
 	"github.com/docker/cli/templates"
 	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
+	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 	"github.com/minictl/minictl/cmd/internal/cli/inspect"
@@ -33,7 +36,7 @@ func newInfoCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runInfo(cmd.Context(), cl, c, format)
+			return runInfo(cmd.Context(), cl, clusterapi.New(cl), c, format)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
@@ -45,7 +48,12 @@ type infoClient interface {
 	Info(ctx context.Context, o client.InfoOptions) (client.SystemInfoResult, error)
 }
 
-func runInfo(ctx context.Context, cl infoClient, c *console.Console, format string) error {
+// storeClient knows which store decides for the cluster; docker's Info has lost the field for it.
+type storeClient interface {
+	Status(ctx context.Context) (api.ClusterStatus, error)
+}
+
+func runInfo(ctx context.Context, cl infoClient, st storeClient, c *console.Console, format string) error {
 	res, err := cl.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return err
@@ -61,7 +69,11 @@ func runInfo(ctx context.Context, cl infoClient, c *console.Console, format stri
 		return execute(c.Out, t, res.Info)
 	}
 	fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\n", c.Version, c.Daemon.ContextName(c.Config()), c.Debug)
-	writeInfo(c.Out, res.Info)
+	var cluster api.ClusterStatus
+	if res.Info.Swarm.LocalNodeState == swarm.LocalNodeStateActive {
+		cluster, _ = st.Status(ctx) // a line less is better than no answer
+	}
+	writeInfo(c.Out, res.Info, cluster.Store)
 	for _, w := range res.Info.Warnings {
 		c.Warn([]string{strings.TrimPrefix(w, "WARNING: ")})
 	}
@@ -69,7 +81,7 @@ func runInfo(ctx context.Context, cl infoClient, c *console.Console, format stri
 }
 
 // writeInfo prints the lines that say something about this daemon; docker's order and names.
-func writeInfo(out io.Writer, i system.Info) {
+func writeInfo(out io.Writer, i system.Info, store string) {
 	line := func(indent int, name string, value any) {
 		if s := fmt.Sprint(value); s != "" && s != "0" {
 			fmt.Fprintf(out, "%s%s: %s\n", strings.Repeat(" ", indent), name, s)
@@ -95,6 +107,10 @@ func writeInfo(out io.Writer, i system.Info) {
 	line(2, "NodeID", i.Swarm.NodeID)
 	line(2, "Node Address", i.Swarm.NodeAddr)
 	line(2, "Nodes", i.Swarm.Nodes)
+	line(1, "Cluster Store", store)
+	if store != "" {
+		line(1, "Cluster Advertise", i.Swarm.NodeAddr)
+	}
 	line(1, "Runtimes", strings.Join(slices.Sorted(maps.Keys(i.Runtimes)), " "))
 	line(1, "Default Runtime", i.DefaultRuntime)
 	line(1, "Init Binary", i.InitBinary)
