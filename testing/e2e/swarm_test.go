@@ -70,6 +70,8 @@ func TestSwarmCommands(t *testing.T) {
 	refused(h1, `(?i)invalid role filter`, "node", "ls", "--filter", "role=king")
 	refused(h1, `settings is not supported`, "swarm", "update", "--task-history-limit", "3")
 	refused(h1, `locking the cluster is not supported`, "swarm", "unlock-key")
+	refused(h1, `swarm is not locked`, "swarm", "unlock")
+	refused(h1, `No CA information available`, "swarm", "ca")
 	refused(h1, `services are not supported`, "service", "ls")
 	refused(h1, `alive`, "node", "rm", "--force", "host2")
 

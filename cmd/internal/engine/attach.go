@@ -139,7 +139,7 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts api.Attac
 			return nil, err
 		}
 	}
-	if live, err = escapable(live, b.specCopy().Config.Tty && opts.Stdin, opts.DetachKeys); err != nil {
+	if live, err = escapable(live, b.specCopy().Config.Tty && opts.Stdin, opts.DetachKeys, func() { e.event(b, events.ActionDetach) }); err != nil {
 		return nil, err
 	}
 	if opts.Logs {

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"slices"
+	"sync"
 
 	"github.com/moby/term"
 
@@ -12,8 +13,9 @@ import (
 // defaultEscape is what users know from docker.
 const defaultEscape = "ctrl-p,ctrl-q"
 
-// escapable lets a client on a terminal leave by typing the detach keys: the stream closes, the process goes on.
-func escapable(s api.Stream, tty bool, keys string) (api.Stream, error) {
+// escapable lets a client on a terminal leave by typing the detach keys: the stream closes, left is called, the process goes
+// on.
+func escapable(s api.Stream, tty bool, keys string, left func()) (api.Stream, error) {
 	if !tty {
 		return s, nil
 	}
@@ -24,7 +26,7 @@ func escapable(s api.Stream, tty bool, keys string) (api.Stream, error) {
 	if err != nil {
 		return nil, invalid("Invalid detach keys (%s) provided", keys)
 	}
-	return &escapeStream{Stream: s, keys: escape}, nil
+	return &escapeStream{Stream: s, keys: escape, left: sync.OnceFunc(left)}, nil
 }
 
 // escapeStream watches what is typed. Keys that may be the beginning of the sequence wait until it is clear whether they
@@ -33,6 +35,7 @@ type escapeStream struct {
 	api.Stream
 	keys []byte
 	held []byte
+	left func()
 }
 
 // Write types; the detach keys close the stream.
@@ -45,6 +48,7 @@ func (s *escapeStream) Write(p []byte) (int, error) {
 		}
 	}
 	if detach {
+		s.left()
 		return len(p), s.Stream.Close()
 	}
 	return len(p), nil

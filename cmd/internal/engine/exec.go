@@ -149,7 +149,8 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 	if req.Detach {
 		return nil, nil
 	}
-	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys)
+	left := func() { e.event(b, events.ActionExecDetach, "execID", id) }
+	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys, left)
 }
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
