@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/template"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/cli/templates"
@@ -29,12 +30,22 @@ const (
 	localMaxFiles = 5
 )
 
+// nonBlocking is the mode in which a container never waits for its log: docker's buffer then is of a megabyte. The most
+// is a bound of ours: the buffer is the shim's memory.
+const (
+	nonBlocking   = "non-blocking"
+	defaultBuffer = 1e6
+	maxBuffer     = 1 << 30
+)
+
 // Log says how a container's output is kept.
 type Log struct {
 	None bool
 	// MaxSize is the size in bytes at which a file is rotated, 0 for never, and MaxFiles how many are kept.
 	MaxSize  int64
 	MaxFiles int
+	// Buffer is how many bytes of output may wait for the disk before some is dropped; 0: the container waits.
+	Buffer int
 	// Attrs are kept with each line, for logs --details.
 	Attrs map[string]string
 }
@@ -65,6 +76,16 @@ func (l *Log) limits(o map[string]string) (err error) {
 		}
 	} else if ok {
 		l.MaxSize = 0
+	}
+	if o["mode"] == nonBlocking {
+		l.Buffer = defaultBuffer
+		if v, ok := o["max-buffer-size"]; ok {
+			n, err := units.RAMInBytes(v)
+			if err != nil || n < 1 || n > maxBuffer {
+				return fmt.Errorf("error parsing option max-buffer-size: invalid size: '%s': %w", v, errdefs.ErrInvalidArgument)
+			}
+			l.Buffer = int(n)
+		}
 	}
 	if v, ok := o["max-file"]; ok {
 		if l.MaxFiles, err = strconv.Atoi(v); err != nil || l.MaxFiles < 1 {
@@ -160,17 +181,39 @@ func (t tagged) Command() string { return strings.Join(t.spec.Args(), " ") }
 // DaemonName is what docker's daemon calls itself.
 func (t tagged) DaemonName() string { return "docker" }
 
+// maxTag bounds a tag's template and what comes of it, in bytes: it is a client's to write and ours to run.
+const maxTag = 1024
+
 func logTag(s *Spec, format string) (string, error) {
 	if format == "" {
 		return "", nil
 	}
-	t, err := templates.Parse(format)
+	if len(format) > maxTag {
+		return "", fmt.Errorf("longer than %d bytes", maxTag)
+	}
+	t, err := templates.New("log-tag").Funcs(template.FuncMap{"pad": pad}).Parse(format)
 	if err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
-	err = t.Execute(&out, tagged{s})
-	return out.String(), err
+	if err := t.Execute(&out, tagged{s}); err != nil {
+		return "", err
+	}
+	if out.Len() > maxTag {
+		return "", fmt.Errorf("it comes out longer than %d bytes", maxTag)
+	}
+	return out.String(), nil
+}
+
+// pad is docker's, with a bound.
+func pad(text string, before, after int) (string, error) {
+	if before < 0 || after < 0 || before > maxTag || after > maxTag {
+		return "", fmt.Errorf("pad by %d and %d: want 0 to %d", before, after, maxTag)
+	}
+	if text == "" {
+		return "", nil
+	}
+	return strings.Repeat(" ", before) + text + strings.Repeat(" ", after), nil
 }
 
 // validateLog refuses options that the driver does not know, in docker's words.
@@ -191,9 +234,12 @@ func validateLog(c *container.LogConfig) error {
 		}
 	}
 	switch m := c.Config["mode"]; m {
-	case "", "blocking", "non-blocking":
+	case "", "blocking", nonBlocking:
 	default:
 		return fmt.Errorf("logger: logging mode not supported: %s: %w", m, errdefs.ErrInvalidArgument)
+	}
+	if _, ok := c.Config["max-buffer-size"]; ok && c.Config["mode"] != nonBlocking {
+		return fmt.Errorf("logger: max-buffer-size option is only supported with 'mode=non-blocking': %w", errdefs.ErrInvalidArgument)
 	}
 	if v, ok := c.Config["compress"]; ok {
 		if _, err := strconv.ParseBool(v); err != nil {
@@ -220,6 +266,4 @@ func (n *names) log(c *container.LogConfig) {
 	}
 	compress, _ := strconv.ParseBool(c.Config["compress"])
 	n.add(compress, "--log-opt compress=true")
-	n.add(c.Config["mode"] == "non-blocking", "--log-opt mode=non-blocking")
-	n.add(c.Config["max-buffer-size"] != "", "--log-opt max-buffer-size")
 }

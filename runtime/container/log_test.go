@@ -24,10 +24,16 @@ func TestNewLog(t *testing.T) {
 		{"json-file", map[string]string{"max-size": "-1"}, Log{}, ""},
 		{"json-file", map[string]string{"max-size": "much"}, Log{}, "max-size must be a positive number"},
 		{"json-file", map[string]string{"max-file": "x"}, Log{}, "max-file cannot be less than 1"},
+		{"json-file", map[string]string{"mode": "non-blocking"}, Log{Buffer: 1e6}, ""},
+		{"local", map[string]string{"mode": "non-blocking", "max-buffer-size": "4m"}, Log{MaxSize: 20e6, MaxFiles: 5, Buffer: 4 << 20}, ""},
+		{"json-file", map[string]string{"mode": "non-blocking", "max-buffer-size": "x"}, Log{}, "max-buffer-size: invalid size: 'x'"},
 		{"json-file", map[string]string{"labels": "a,none", "env": "E"}, Log{Attrs: map[string]string{"a": "1", "E": "x=y"}}, ""},
 		{"json-file", map[string]string{"labels-regex": "^a", "env-regex": "^F"}, Log{Attrs: map[string]string{"a": "1", "ab": "2", "F": ""}}, ""},
 		{"json-file", map[string]string{"tag": "{{.Name}}/{{.ID}}/{{.ImageName}}/{{.ImageID}}/{{.Command}}"}, Log{Attrs: map[string]string{"tag": "web/" + strings.Repeat("c", 12) + "/busybox/0123456789ab/sh -c"}}, ""},
 		{"json-file", map[string]string{"tag": "{{"}, Log{}, "invalid log opt tag"},
+		{"json-file", map[string]string{"tag": `{{pad .Name 1 2}}`}, Log{Attrs: map[string]string{"tag": " web  "}}, ""},
+		{"json-file", map[string]string{"tag": `{{pad .Name 1 999999999999}}`}, Log{}, "want 0 to 1024"},
+		{"json-file", map[string]string{"tag": `{{printf "%2000d" 1}}`}, Log{}, "longer than 1024"},
 		{"json-file", map[string]string{"env-regex": "("}, Log{}, "invalid log opt env-regex"},
 	} {
 		s := &Spec{
@@ -42,7 +48,7 @@ func TestNewLog(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || got.None != c.want.None || got.MaxSize != c.want.MaxSize || got.MaxFiles != c.want.MaxFiles || !maps.Equal(got.Attrs, c.want.Attrs) {
+		if err != nil || got.None != c.want.None || got.MaxSize != c.want.MaxSize || got.MaxFiles != c.want.MaxFiles || got.Buffer != c.want.Buffer || !maps.Equal(got.Attrs, c.want.Attrs) {
 			t.Errorf("%s %v: %+v, %v", c.driver, c.opts, got, err)
 		}
 	}
@@ -55,7 +61,7 @@ func TestValidateLog(t *testing.T) {
 	}{
 		{"", "tag=x", nil}, {"json-file", "compress=false", nil}, {"local", "mode=blocking", nil}, {"none", "", nil},
 		{"local", "tag=x", errdefs.IsInvalidArgument}, {"none", "max-size=1m", errdefs.IsInvalidArgument}, {"json-file", "nope=1", errdefs.IsInvalidArgument},
-		{"json-file", "mode=x", errdefs.IsInvalidArgument}, {"json-file", "compress=x", errdefs.IsInvalidArgument},
+		{"json-file", "mode=x", errdefs.IsInvalidArgument}, {"json-file", "max-buffer-size=1m", errdefs.IsInvalidArgument}, {"local", "mode=non-blocking", nil}, {"json-file", "compress=x", errdefs.IsInvalidArgument},
 		{"json-file", "compress=true", errdefs.IsNotImplemented}, {"syslog", "syslog-address=x", errdefs.IsNotImplemented},
 	} {
 		l := mobycontainer.LogConfig{Type: c.driver, Config: map[string]string{}}
@@ -67,4 +73,32 @@ func TestValidateLog(t *testing.T) {
 			t.Errorf("%s %s: %v", c.driver, c.opt, err)
 		}
 	}
+}
+
+func FuzzLogOptions(f *testing.F) {
+	f.Add("local", "10k", "3", "{{.Name}}", "^a")
+	f.Fuzz(func(t *testing.T, driver, size, files, tag, pattern string) {
+		s := &Spec{
+			ID: strings.Repeat("c", 64), Config: &mobycontainer.Config{Cmd: []string{"sh"}, Env: []string{"A=1"}},
+			HostConfig: &mobycontainer.HostConfig{LogConfig: mobycontainer.LogConfig{Type: driver, Config: map[string]string{
+				"max-size": size, "max-file": files, "tag": tag, "env-regex": pattern,
+			}}},
+		}
+		if validateLog(&s.HostConfig.LogConfig) != nil {
+			return
+		}
+		if l, err := NewLog(s); err == nil && (l.MaxSize < 0 || l.MaxFiles < 0 || len(l.Attrs["tag"]) > maxTag) {
+			t.Errorf("%q: %+v", s.HostConfig.LogConfig, l)
+		}
+	})
+}
+
+func FuzzSecurityOptions(f *testing.F) {
+	f.Add("no-new-privileges=true")
+	f.Fuzz(func(t *testing.T, o string) {
+		s, err := NewSecurity([]string{o})
+		if err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %+v, %v", o, s, err)
+		}
+	})
 }

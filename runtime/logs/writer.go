@@ -210,7 +210,7 @@ func (w *Writer) note(at time.Time) {
 	w.noted = true
 }
 
-// commit writes the encoded entries; all or none of them count.
+// commit writes the encoded entries, or as many of them as there is room for.
 func (w *Writer) commit() {
 	if len(w.buf) == 0 {
 		return
@@ -218,24 +218,30 @@ func (w *Writer) commit() {
 	defer func() { w.buf, w.noted = w.buf[:0], false }()
 	if max := w.limits.MaxSize; max > 0 && w.size > 0 && w.size+int64(len(w.buf)) > max {
 		if err := w.rotate(); err != nil {
-			w.drop(err)
+			w.drop(0, err)
 			return
 		}
 	}
 	n, err := w.file.Write(w.buf)
-	if err != nil {
-		if n > 0 { // half an entry would spoil the next: take it back
-			_ = w.file.Truncate(w.size)
+	whole := n
+	if err != nil { // half an entry would spoil the next: take it back
+		whole = bytes.LastIndexByte(w.buf[:n], '\n') + 1
+		if whole < n {
+			_ = w.file.Truncate(w.size + int64(whole))
 		}
-		w.drop(err)
-		return
 	}
-	w.size += int64(n)
-	w.dropped = 0
+	w.size += int64(whole)
+	if whole > 0 {
+		w.dropped, w.noted = 0, false
+	}
+	if err != nil {
+		w.drop(whole, err)
+	}
 }
 
-func (w *Writer) drop(err error) {
-	w.dropped += bytes.Count(w.buf, []byte{'\n'})
+// drop gives up the encoded entries from an offset on.
+func (w *Writer) drop(from int, err error) {
+	w.dropped += bytes.Count(w.buf[from:], []byte{'\n'})
 	if w.noted {
 		w.dropped--
 	}
@@ -244,6 +250,14 @@ func (w *Writer) drop(err error) {
 		err = pe.Err
 	}
 	w.cause = err
+}
+
+// lose counts entries that somebody else had to drop.
+func (w *Writer) lose(n int, cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped += n
+	w.cause = cause
 }
 
 // rotate moves json.log to json.log.1 and so on. A reader keeps its open file,
@@ -289,6 +303,8 @@ func (w *Writer) Close() error {
 		s.timer.Stop()
 		w.flush(s, len(s.held))
 	}
+	w.commit()
+	w.note(time.Now()) // nothing follows that would bring it
 	w.commit()
 	return w.file.Close()
 }

@@ -25,6 +25,7 @@ const (
 	FlagDeviceWriteIOps   = "--device-write-iops"
 	FlagSwappiness        = "--memory-swappiness"
 	FlagOomKillDisable    = "--oom-kill-disable"
+	FlagMemorySwap        = "--memory-swap"
 )
 
 // ValidateHost refuses by name what this machine's kernel has no means for.
@@ -46,6 +47,7 @@ func ValidateHost(h *mobycontainer.HostConfig, host Host) error {
 		{len(h.BlkioDeviceWriteIOps) > 0, FlagDeviceWriteIOps},
 		{h.MemorySwappiness != nil && *h.MemorySwappiness >= 0, FlagSwappiness},
 		{h.OomKillDisable != nil && *h.OomKillDisable, FlagOomKillDisable},
+		{h.MemorySwap > 0, FlagMemorySwap},
 	} {
 		if w.asked && slices.Contains(host.Missing, w.flag) {
 			out = append(out, w.flag)
@@ -64,6 +66,18 @@ func ValidateHost(h *mobycontainer.HostConfig, host Host) error {
 }
 
 const weightRange = "Range of blkio weight is from 10 to 1000"
+
+// Warnings are docker's about wishes that do not do what one may think.
+func Warnings(h *mobycontainer.HostConfig) []string {
+	out := []string{}
+	if h.OomKillDisable != nil && *h.OomKillDisable && h.Memory == 0 {
+		out = append(out, "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.")
+	}
+	if h.NetworkMode.IsHost() && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
+		out = append(out, "Published ports are discarded when using host network mode")
+	}
+	return out
+}
 
 // validateBlockIO knows docker's bounds, in docker's words.
 func validateBlockIO(r *mobycontainer.Resources) error {

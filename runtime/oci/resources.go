@@ -12,7 +12,7 @@ import (
 // cpuPeriod is the kernel's default CFS period in microseconds (sched-bwc.rst); --cpus is a quota of it.
 const cpuPeriod = 100000
 
-func resources(h *mobycontainer.HostConfig) *specs.LinuxResources {
+func resources(h *mobycontainer.HostConfig, host Host) *specs.LinuxResources {
 	r := &specs.LinuxResources{Devices: devices(h)}
 	if h.Memory > 0 || h.MemoryReservation > 0 || h.MemorySwap != 0 || h.MemorySwappiness != nil || h.OomKillDisable != nil {
 		m := &specs.LinuxMemory{DisableOOMKiller: h.OomKillDisable}
@@ -22,7 +22,9 @@ func resources(h *mobycontainer.HostConfig) *specs.LinuxResources {
 			if swap == 0 { // docker's default: as much swap as memory
 				swap = 2 * h.Memory
 			}
-			m.Swap = &swap
+			if !slices.Contains(host.Missing, FlagMemorySwap) { // runc would fail for want of the file
+				m.Swap = &swap
+			}
 		}
 		if h.MemoryReservation > 0 {
 			m.Reservation = &h.MemoryReservation
@@ -41,8 +43,8 @@ func resources(h *mobycontainer.HostConfig) *specs.LinuxResources {
 }
 
 // UpdatedResources are the limits of a running container alone: its devices stay as they are.
-func UpdatedResources(h *mobycontainer.HostConfig) *specs.LinuxResources {
-	r := resources(h)
+func UpdatedResources(h *mobycontainer.HostConfig, host Host) *specs.LinuxResources {
+	r := resources(h, host)
 	r.Devices = nil
 	r.BlockIO = blockIO(&mobycontainer.HostConfig{Resources: mobycontainer.Resources{BlkioWeight: h.BlkioWeight}}, nil)
 	if h.PidsLimit != nil && *h.PidsLimit <= 0 { // an absent limit would leave the old one in force

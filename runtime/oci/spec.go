@@ -75,7 +75,7 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	limits := resources(h)
+	limits := resources(h, w.Host)
 	limits.BlockIO = blockIO(h, w.BlockDevices)
 	if limits.Devices, err = deviceRules(limits.Devices, h, w.Devices); err != nil {
 		return nil, nil, err

@@ -22,7 +22,7 @@ type stdio struct {
 	opts     wire.Stdio
 	bundle   string
 	listener *net.UnixListener
-	log      *logs.Writer // nil: none
+	log      logWriter // nil: none
 	hub      *hub
 	fds      *fdStore
 	input    *input // nil: no stdin
@@ -33,6 +33,23 @@ type stdio struct {
 	output    sync.WaitGroup // the pumps
 	accepting sync.WaitGroup
 	moved     atomic.Int64 // chunks, for drain
+}
+
+// logWriter keeps output: a logs.Writer or a logs.Queue.
+type logWriter interface {
+	Write(stream string, p []byte, now time.Time)
+	Close() error
+}
+
+func openLog(o wire.Stdio) (logWriter, error) {
+	w, err := logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles}, o.Attrs)
+	if err != nil {
+		return nil, err
+	}
+	if o.Buffer > 0 {
+		return logs.NewQueue(w, o.Buffer), nil
+	}
+	return w, nil
 }
 
 // Output ends with the last process that holds the pipes, and with --pid=host that
@@ -59,7 +76,7 @@ func openStdio(bundle string, o wire.Stdio, closeStdin func()) (_ *stdio, err er
 		}
 	}()
 	if o.LogDir != "" {
-		if s.log, err = logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles}, o.Attrs); err != nil {
+		if s.log, err = openLog(o); err != nil {
 			return nil, err
 		}
 	}

@@ -62,6 +62,9 @@ func TestLogDrivers(t *testing.T) {
 		}
 		wantMatch(t, c.name+" logs of none", errOut, `configured logging driver does not support reading`)
 
+		c.must(h, "run", "--name", "hasty", "--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=4m", "busybox", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo last $i")
+		counted(t, c.name+" non-blocking", c.must(h, "logs", "hasty"), false)
+
 		c.must(h, "run", "--name", "short", "--log-driver", "local", "--log-opt", "max-size=10k", "--log-opt", "max-file=3", "--log-opt", "compress=false",
 			"busybox", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo last $i")
 		got := c.must(h, "logs", "short")
@@ -82,7 +85,7 @@ func TestLogDrivers(t *testing.T) {
 		if got := c.field(h, "short", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}"); got != "local 10k" {
 			t.Errorf("%s: inspect: %s", c.name, got)
 		}
-		c.must(h, "rm", "told", "none", "short")
+		c.must(h, "rm", "told", "none", "short", "hasty")
 	}
 }
 

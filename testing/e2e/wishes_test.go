@@ -193,6 +193,25 @@ func TestMountsReach(t *testing.T) {
 	script("umount " + dir + "/live/a " + dir + "/live/b " + dir + "/live " + dir + "/sub")
 }
 
+// TestWarned: what is made and does not do what one may think is said on stderr.
+func TestWarned(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h := start(t, l, "host1")
+	for _, c := range clients() {
+		for flags, pattern := range map[string]string{
+			"--network host -p 80": `Published ports are discarded when using host network mode`,
+			"--oom-kill-disable":   `OOM killer is disabled for the container, but no memory limit is set`,
+		} {
+			_, errOut, code := c.try(h, append(append([]string{"run", "--rm"}, strings.Fields(flags)...), "busybox", "true")...)
+			if code != 0 {
+				t.Errorf("%s %s: code %d", c.name, flags, code)
+			}
+			wantMatch(t, c.name+" "+flags, errOut, pattern)
+		}
+	}
+}
+
 // TestStopSettings: stop goes by the container's own signal and patience.
 func TestStopSettings(t *testing.T) {
 	t.Parallel()

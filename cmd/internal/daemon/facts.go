@@ -68,6 +68,7 @@ func limitFiles(v2 bool) map[string][]string {
 			oci.FlagDeviceWriteIOps:   {"*/io.max"},
 			oci.FlagSwappiness:        nil,
 			oci.FlagOomKillDisable:    nil,
+			oci.FlagMemorySwap:        {"*/memory.swap.max"},
 		}
 	}
 	const bfq = "blkio/blkio.bfq.io_serviced"
@@ -80,6 +81,7 @@ func limitFiles(v2 bool) map[string][]string {
 		oci.FlagDeviceWriteIOps:   {"blkio/blkio.throttle.write_iops_device"},
 		oci.FlagSwappiness:        {"memory/memory.swappiness"},
 		oci.FlagOomKillDisable:    {"memory/memory.oom_control"},
+		oci.FlagMemorySwap:        {"memory/memory.memsw.limit_in_bytes", "memory/*/memory.memsw.limit_in_bytes"},
 	}
 }
 

@@ -67,7 +67,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return resp, fmt.Errorf("keep container: %w", err)
 	}
 	e.event(b, events.ActionCreate)
-	return mobycontainer.CreateResponse{ID: b.id, Warnings: []string{}}, nil
+	return mobycontainer.CreateResponse{ID: b.id, Warnings: oci.Warnings(b.spec.HostConfig)}, nil
 }
 
 // newSpec turns a request into the wish that is kept.

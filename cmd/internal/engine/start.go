@@ -207,7 +207,8 @@ func (r *run) makeTask(ctx context.Context) error {
 		return err
 	}
 	if !log.None {
-		o.LogDir, o.LogMaxSize, o.LogMaxFiles, o.LogAttrs = r.e.logDir(r.b.id), log.MaxSize, log.MaxFiles, log.Attrs
+		o.LogDir, o.LogMaxSize, o.LogMaxFiles = r.e.logDir(r.b.id), log.MaxSize, log.MaxFiles
+		o.LogBuffer, o.LogAttrs = log.Buffer, log.Attrs
 	}
 	if err := step("task"); err != nil {
 		return err

@@ -82,7 +82,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	i := system.Info{
 		ID: e.id, Name: e.cfg.NodeName, ServerVersion: e.cfg.Version, Images: len(images), Driver: "overlayfs",
 		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null", "overlay"}, Log: []string{"json-file", "local", "none"}},
-		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
+		MemoryLimit: true, SwapLimit: !slices.Contains(e.cfg.Host.Missing, oci.FlagMemorySwap), CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, Debug: e.cfg.Debug != nil && e.cfg.Debug(), NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
 		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,

@@ -62,8 +62,8 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, u mobycontaine
 // applyLimits gives a running container other limits, and the old ones again when the kernel refuses one of them.
 func (e *Engine) applyLimits(ctx context.Context, b *box, task *ctrd.Task, h *mobycontainer.HostConfig) error {
 	old := b.specCopy().HostConfig
-	if err := task.Update(ctx, oci.UpdatedResources(h)); err != nil {
-		if uerr := task.Update(context.WithoutCancel(ctx), oci.UpdatedResources(old)); uerr != nil {
+	if err := task.Update(ctx, oci.UpdatedResources(h, e.cfg.Host)); err != nil {
+		if uerr := task.Update(context.WithoutCancel(ctx), oci.UpdatedResources(old, e.cfg.Host)); uerr != nil {
 			e.log.Error("give a container its old limits again", "container", b.id, "err", uerr)
 		}
 		return fmt.Errorf("cannot update container %s: %w", b.id, err)

@@ -28,6 +28,8 @@ type Stdio struct {
 	// MaxSize (bytes) and MaxFiles rotate the log; 0: not at all.
 	MaxSize  int64
 	MaxFiles int
+	// Buffer is the bytes of output that may wait for the disk; 0: none, the container waits.
+	Buffer int
 	// Attrs are kept with each line of the log.
 	Attrs map[string]string
 	// TTY: one raw output stream instead of frames.
@@ -44,6 +46,9 @@ func (s Stdio) URI() string {
 	}
 	if s.MaxFiles > 0 {
 		q.Set("max-files", strconv.Itoa(s.MaxFiles))
+	}
+	if s.Buffer > 0 {
+		q.Set("buffer", strconv.Itoa(s.Buffer))
 	}
 	if len(s.Attrs) > 0 {
 		b, _ := json.Marshal(s.Attrs) // a map of strings cannot fail
@@ -83,6 +88,11 @@ func ParseURI(uri string) (s Stdio, ok bool, err error) {
 	if v := q.Get("max-files"); v != "" {
 		if s.MaxFiles, err = strconv.Atoi(v); err != nil || s.MaxFiles < 0 {
 			return Stdio{}, true, fmt.Errorf("max-files %q: not a number", v)
+		}
+	}
+	if v := q.Get("buffer"); v != "" {
+		if s.Buffer, err = strconv.Atoi(v); err != nil || s.Buffer < 0 {
+			return Stdio{}, true, fmt.Errorf("buffer %q: not a size in bytes", v)
 		}
 	}
 	if v := q.Get("attrs"); v != "" {

@@ -12,7 +12,7 @@ func TestURI(t *testing.T) {
 	for _, s := range []Stdio{
 		{Socket: "/run/x.sock"},
 		{Socket: "/run/x.sock", LogDir: "/var/lib/a b/%41?#", MaxSize: 10 << 20, MaxFiles: 3, TTY: true, Stdin: true, StdinOnce: true},
-		{Socket: "/run/x.sock", LogDir: "/log", Attrs: map[string]string{"a=b": "c&d=e", "": "\x00ä", "tag": ""}},
+		{Socket: "/run/x.sock", LogDir: "/log", Buffer: 9, Attrs: map[string]string{"a=b": "c&d=e", "": "\x00ä", "tag": ""}},
 	} {
 		got, ok, err := ParseURI(s.URI())
 		if !reflect.DeepEqual(got, s) || !ok || err != nil {
@@ -24,7 +24,7 @@ func TestURI(t *testing.T) {
 			t.Errorf("%q: %v, %v", uri, ok, err)
 		}
 	}
-	for _, uri := range []string{"minictl:///log", "minictl:///log?socket=x", "minictl:///log?socket=/x&max-size=-1", "minictl:///log?socket=/x&max-files=many"} {
+	for _, uri := range []string{"minictl:///log", "minictl:///log?socket=x", "minictl:///log?socket=/x&max-size=-1", "minictl:///log?socket=/x&max-files=many", "minictl:///log?socket=/x&buffer=-1", "minictl:///log?socket=/x&attrs=1"} {
 		if _, ok, err := ParseURI(uri); !ok || err == nil {
 			t.Errorf("%q: %v, %v", uri, ok, err)
 		}
