@@ -16,8 +16,9 @@ import (
 )
 
 // lingerTime is how long an exec's output may stay silent after its end before
-// it counts as ended: children may hold it open for ever.
-const lingerTime = 500 * time.Millisecond
+// it counts as ended: children may hold it open for ever. It is dockerd's time; on
+// a machine that is busy the shim needs some of it to pass the last output on.
+const lingerTime = 2 * time.Second
 
 // stdinTimeout bounds the wait for the shim to open its end of the input.
 const stdinTimeout = 5 * time.Second
