@@ -13,7 +13,7 @@ EMBEDDED    := runtime/shim/embedded
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps check fmt clean help
+.PHONY: all build shim man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps test-deps check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
@@ -72,6 +72,9 @@ shim:
 deps: ## install what minictl and its tests need from Debian's packages (runc is all that minictl itself needs)
 	@testing/deps.sh
 
+test-deps:
+	@testing/deps.sh test
+
 images: deps ## build the busybox and httpd images into bin/images
 	$(GO) run ./testing/images -o bin/images
 
@@ -80,7 +83,7 @@ demo: deps build images ## two hosts, one overlay network, ping bbox1 across the
 	bin/demo
 
 # A test that needs root fails without it when CI is set. The longest package begins first.
-test: deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose ## everything, root tests included
+test: test-deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose ## everything, root tests included
 	$(GO) vet -tags $(TAGS) ./...
 	CI=true $(GO) test -tags $(TAGS) -timeout 20m -parallel 4 ./testing/e2e ./...
 
@@ -94,7 +97,7 @@ unit: ## what needs no root
 	$(GO) vet -tags $(TAGS) ./...
 	$(GO) test -tags $(TAGS) -short ./...
 
-race: deps build images ## the pure packages and the cluster under the race detector
+race: test-deps build images ## the pure packages and the cluster under the race detector
 	CGO_ENABLED=1 $(GO) test -race -tags $(TAGS) ./cluster/... ./dnsd/... ./netdriver/ipam/... ./netdriver/portmap/... ./runtime/logs/... ./cmd/internal/api/...
 
 fuzz: ## every fuzz target for ten seconds

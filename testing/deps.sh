@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what is missing, and only that: run it as often as you like.
+# Installs what is missing, and only that: run it as often as you like. For the build, the demo and the figures:
 #   runc            what minictl itself needs at run time
 #   busybox-static  the images are made of it
-#   nftables iproute2 conntrack   tests compare with what the kernel lists
-#   python3-docker  Docker's SDK for Python, a client that the tests drive
+#   nftables iproute2 conntrack   to look at what the kernel lists
+# With the word test also clients and servers that nobody here wrote, which the tests drive:
 #   docker          the stock CLI, unpacked beside the build: no daemon is installed or started
+#   python3-docker  Docker's SDK for Python
 #   etcd, zookeeper the servers of external cluster stores, unpacked likewise: tests start and end them by themselves
 #   java            ZooKeeper runs on it (the headless one; the longest of all if it is not there, 60 MB)
 set -euo pipefail
@@ -16,9 +17,11 @@ need runc runc
 need nft nftables
 need ip iproute2
 need conntrack conntrack
-/usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
-need java default-jre-headless
 [ -x /bin/busybox ] && file -L /bin/busybox 2>/dev/null | grep -q 'statically' || dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
+if [ "${1:-}" = test ]; then
+  /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
+  need java default-jre-headless
+fi
 
 apt() {
   [ "$(id -u)" = 0 ] || { echo "missing: $* - run 'sudo make deps'" >&2; exit 1; }
@@ -32,6 +35,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   update
   apt install -y --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+[ "${1:-}" = test ] || exit 0
 
 if ! command -v docker >/dev/null 2>&1 && [ ! -x bin/docker ]; then
   echo "unpacking the docker CLI"
