@@ -111,10 +111,10 @@ func TestDaemonConfiguration(t *testing.T) {
 		hear("RELOADING=1\nMONOTONIC_USEC=")
 		hear("READY=1")
 	}
-	configure(`{` + hosts + `, "web": "off", "debug": true}`)
+	configure(`{` + hosts + `, "web": "off", "debug": true, "labels": ["rack=7"]}`)
 	reload()
-	if got := h.MustMinictl("info", "-f", "{{.Debug}}"); got != "true\n" {
-		t.Errorf("debug after reload: %q", got)
+	if got := h.MustMinictl("info", "-f", "{{.Debug}} {{.Labels}}"); got != "true [rack=7]\n" {
+		t.Errorf("after reload: %q", got)
 	}
 	configure(`{` + hosts + `, "node-name": "x", "debug": false}`)
 	reload()
