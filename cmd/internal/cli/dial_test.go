@@ -213,7 +213,11 @@ func TestSSH(t *testing.T) {
 	}
 	script(t, bin, "minictl", "echo 'sh: 1: minictl: not found' >&2; exit 127\n")
 	r := plain(t, t.TempDir(), "-H", "ssh://host1", "ps")
-	if r.Code != 1 || !strings.HasPrefix(r.Err, "minictl: cannot reach the minictl daemon at ssh://host1: sh: 1: minictl: not found: ") {
+	if r.Code != 1 || !strings.HasPrefix(r.Err, "minictl: cannot reach the minictl daemon at ssh://host1: sh: 1: minictl: not found: minictl has to be installed there\n") {
+		t.Errorf("%+v", r)
+	}
+	script(t, bin, "minictl", "echo 'minictl: no' >&2; echo 'try again' >&2; echo 'try again' >&2; exit 1\n")
+	if r := plain(t, t.TempDir(), "-H", "ssh://host1", "ps"); r.Code != 1 || r.Err != "minictl: cannot reach the minictl daemon at ssh://host1: no; try again\n" {
 		t.Errorf("%+v", r)
 	}
 	for _, bad := range []string{"ssh://host1?x=y", "ssh://me:secret@host1", "ssh://"} {
