@@ -74,6 +74,7 @@ func TestDaemonConfiguration(t *testing.T) {
 	}
 	configure(`{"bip": "10.0.0.1/24"}`)
 	fails(t, h, 1, `don't match any configuration option: bip`, "daemon", "--validate", "--config-file", file)
+	fails(t, h, 1, `--debug in front of daemon`, "--debug", "daemon")
 	hosts := `"hosts": ["unix://` + lab.Socket + `", "unix://` + other + `"]`
 	configure(`{` + hosts + `, "web": "off"}`)
 	if _, errOut, code := h.Minictl("daemon", "--validate", "--config-file", file); code != 0 || errOut != "configuration OK\n" {

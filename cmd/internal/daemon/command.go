@@ -41,6 +41,9 @@ func Command(version string) *cobra.Command {
 
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := refuseClientFlags(cmd.Root().Flags()); err != nil {
+				return err
+			}
 			if !clean.wanted && (clean.force || clean.purge) {
 				return errors.New("--force and --purge go with --cleanup")
 			}
@@ -72,6 +75,14 @@ func Command(version string) *cobra.Command {
 	cmd.Flags().BoolVar(&validate, "validate", false, "check the configuration and exit")
 	clean.flags(cmd.Flags())
 	return cmd
+}
+
+// refuseClientFlags refuses what stands in front of "daemon": it says how a client finds a daemon.
+func refuseClientFlags(f *pflag.FlagSet) (err error) {
+	f.Visit(func(flag *pflag.Flag) {
+		err = fmt.Errorf("--%s in front of daemon says where a client finds one: the daemon's own flags stand behind: see 'minictl daemon --help'", flag.Name)
+	})
+	return err
 }
 
 func logger(cfg config.Config, level slog.Leveler) *slog.Logger {
