@@ -176,4 +176,15 @@ func TestDaemonCleanup(t *testing.T) {
 	if got := h.MustRun("ls", "-A", "/var/lib/minictl"); got != "" {
 		t.Errorf("purge left %s", got)
 	}
+
+	// Another engine that came later found forwarding on, and goes on needing it.
+	h.MustRun("ip", "link", "add", "other0", "type", "bridge")
+	h.Daemon()
+	loadImages(t, h)
+	h.MustMinictl("run", "--rm", "busybox", "true")
+	h.StopDaemon()
+	wantMatch(t, "beside another engine", h.MustMinictl("daemon", "--cleanup", "--purge"), `Kept: forwarding between links as it is, for others may need it: other0\n`)
+	if got := h.MustRun("cat", forward); got != "1\n" {
+		t.Errorf("beside another engine: ip_forward is %q", got)
+	}
 }
