@@ -148,7 +148,7 @@ func TestContextsAreDockers(t *testing.T) {
 	if got := stockRun("--context", "ours", "ps", "-q"); got != id[:12]+"\n" {
 		t.Errorf("docker through our context: %q", got)
 	}
-	if got := stockRun("context", "show"); got != "theirs\n" {
+	if got := stockRun("context", "inspect", "-f", "{{.Name}}"); got != "theirs\n" {
 		t.Errorf("docker's own context is now %q", got)
 	}
 }
