@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+# The same sources make the same package.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 here=cmd/packaging
 version=$(bin/minictl --version | awk '{print $3}')
 arch=$(dpkg --print-architecture)
@@ -20,6 +22,6 @@ install -D -m 644 $here/daemon.json "$stage/etc/minictl/daemon.json"
 echo /etc/minictl/daemon.json >"$stage/DEBIAN/conffiles"
 sed "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$(du -sk "$stage" | cut -f1)/" $here/debian/control >"$stage/DEBIAN/control"
 install -m 755 $here/debian/{postinst,prerm,postrm} "$stage/DEBIAN"
-(cd "$stage" && find usr etc -type f -exec md5sum {} +) >"$stage/DEBIAN/md5sums"
+(cd "$stage" && find usr etc -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$stage/DEBIAN/md5sums"
 dpkg-deb --root-owner-group -Zgzip --build "$stage" "bin/minictl_${version}_$arch.deb" >/dev/null
 echo "bin/minictl_${version}_$arch.deb"

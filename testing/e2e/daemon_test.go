@@ -74,6 +74,7 @@ func TestDaemonConfiguration(t *testing.T) {
 	}
 	configure(`{"bip": "10.0.0.1/24"}`)
 	fails(t, h, 1, `don't match any configuration option: bip`, "daemon", "--validate", "--config-file", file)
+	fails(t, h, 1, `--debug in front of daemon`, "--debug", "daemon")
 	hosts := `"hosts": ["unix://` + lab.Socket + `", "unix://` + other + `"]`
 	configure(`{` + hosts + `, "web": "off"}`)
 	if _, errOut, code := h.Minictl("daemon", "--validate", "--config-file", file); code != 0 || errOut != "configuration OK\n" {
@@ -111,10 +112,10 @@ func TestDaemonConfiguration(t *testing.T) {
 		hear("RELOADING=1\nMONOTONIC_USEC=")
 		hear("READY=1")
 	}
-	configure(`{` + hosts + `, "web": "off", "debug": true}`)
+	configure(`{` + hosts + `, "web": "off", "debug": true, "labels": ["rack=7"]}`)
 	reload()
-	if got := h.MustMinictl("info", "-f", "{{.Debug}}"); got != "true\n" {
-		t.Errorf("debug after reload: %q", got)
+	if got := h.MustMinictl("info", "-f", "{{.Debug}} {{.Labels}}"); got != "true [rack=7]\n" {
+		t.Errorf("after reload: %q", got)
 	}
 	configure(`{` + hosts + `, "node-name": "x", "debug": false}`)
 	reload()
@@ -174,5 +175,16 @@ func TestDaemonCleanup(t *testing.T) {
 	clean("purged")
 	if got := h.MustRun("ls", "-A", "/var/lib/minictl"); got != "" {
 		t.Errorf("purge left %s", got)
+	}
+
+	// Another engine that came later found forwarding on, and goes on needing it.
+	h.MustRun("ip", "link", "add", "other0", "type", "bridge")
+	h.Daemon()
+	loadImages(t, h)
+	h.MustMinictl("run", "--rm", "busybox", "true")
+	h.StopDaemon()
+	wantMatch(t, "beside another engine", h.MustMinictl("daemon", "--cleanup", "--purge"), `Kept: forwarding between links as it is, for others may need it: other0\n`)
+	if got := h.MustRun("cat", forward); got != "1\n" {
+		t.Errorf("beside another engine: ip_forward is %q", got)
 	}
 }

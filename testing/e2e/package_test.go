@@ -10,9 +10,8 @@ import (
 	"github.com/minictl/minictl/testing/lab"
 )
 
-// TestPackage builds the Debian package and takes it through its life on a host that is a copy of this machine:
-// installed, upgraded, removed, purged. There is no systemd in it, which the scripts must bear.
-func TestPackage(t *testing.T) {
+// TestPackaging makes all there is to install, once, and installs it in both ways.
+func TestPackaging(t *testing.T) {
 	t.Parallel()
 	build := exec.Command("make", "-s", "deb")
 	build.Dir = "../.."
@@ -21,10 +20,19 @@ func TestPackage(t *testing.T) {
 	if err != nil {
 		t.Fatalf("make deb: %v", err)
 	}
-	deb, err := filepath.Abs(filepath.Join("../..", lines(string(out))[len(lines(string(out)))-1]))
+	made := lines(string(out))
+	deb, err := filepath.Abs(filepath.Join(build.Dir, made[len(made)-1]))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("deb", func(t *testing.T) { t.Parallel(); testDeb(t, deb) })
+	t.Run("install", func(t *testing.T) { t.Parallel(); testInstall(t, filepath.Dir(filepath.Dir(deb))) })
+}
+
+// testDeb takes the package through its life on a host that is a copy of this machine: installed, upgraded, removed,
+// purged. There is no systemd in it, which the scripts must bear.
+func testDeb(t *testing.T, deb string) {
+	t.Helper()
 	l := lab.New(t)
 	h := l.Host("host1")
 	// The copy is this machine with a writable layer above it. It shares /run, mounts included, with the host.
@@ -38,14 +46,14 @@ cp "$0" /mnt/root/minictl.deb`, deb)
 		t.Helper()
 		return h.MustRun("chroot", "/mnt/root", "sh", "-ec", "exec 2>&1\n"+script)
 	}
-	got := inside(`dpkg --no-triggers -i /minictl.deb >/dev/null
+	got := inside(`dpkg --no-triggers --force-depends -i /minictl.deb >/dev/null
 dpkg --verify minictl
 getent group minictl | cut -d: -f1
 minictl --version
 minictl daemon --validate
 ls /usr/share/man/man1/minictl-run.1.gz /usr/share/bash-completion/completions/minictl /usr/lib/systemd/system/minictl.service
 grep ExecStart= /usr/lib/systemd/system/minictl.service
-dpkg --no-triggers -i /minictl.deb >/dev/null
+dpkg --no-triggers --force-depends -i /minictl.deb >/dev/null
 dpkg -s minictl | grep Status`)
 	for _, want := range []string{"minictl\nminictl version ", "configuration OK\n", "ExecStart=/usr/bin/minictl daemon\n", "Status: install ok installed\n"} {
 		if !strings.Contains(got, want) {
@@ -77,4 +85,54 @@ find /usr -name '*minictl*' -path '*share*' -o -name minictl -path '/usr/bin/*' 
 	if n := strings.Count(got, "No such file"); n != 2 || len(lines(got)) != 2 {
 		t.Errorf("purged, and yet:\n%s", got)
 	}
+}
+
+// testInstall is make install and make uninstall, which leaves nothing but what the user made, and refuses while anything
+// runs.
+func testInstall(t *testing.T, repo string) {
+	t.Helper()
+	l := lab.New(t)
+	h := l.Host("host1")
+	make := func(target string) (string, int) {
+		t.Helper()
+		out, errOut, code := h.Run(t.Context(), "env", "MAKEFLAGS=", "MAKELEVEL=", "make", "-s", "-C", repo, target, "PREFIX=/run/local")
+		return out + errOut, code
+	}
+	before := h.Snapshot()
+	if out, code := make("install"); code != 0 {
+		t.Fatalf("make install: %s", out)
+	}
+	for _, file := range []string{"bin/minictl", "share/man/man1/minictl-run.1", "share/man/man1/minictl-network-create.1",
+		"share/bash-completion/completions/minictl", "share/zsh/site-functions/_minictl", "share/fish/vendor_completions.d/minictl.fish",
+		"lib/systemd/system/minictl.socket"} {
+		h.MustRun("test", "-s", "/run/local/"+file)
+	}
+	wantMatch(t, "unit", h.MustRun("cat", "/run/local/lib/systemd/system/minictl.service"), `(?m)^ExecStart=/run/local/bin/minictl daemon$`)
+	h.Daemon()
+	loadImages(t, h)
+	h.MustMinictl("run", "-d", "--name", "bbox1", "busybox", "sleep", "600")
+	out, code := make("uninstall")
+	if code == 0 {
+		t.Error("uninstalled under a running daemon")
+	}
+	wantMatch(t, "with a daemon", out, `another minictl daemon, pid \d+, owns /var/lib/minictl: stop it`)
+	h.StopDaemon()
+	out, code = make("uninstall")
+	if code == 0 {
+		t.Error("uninstalled under a running container")
+	}
+	wantMatch(t, "with a container", out, `1 container still runs \([0-9a-f]{12}\): stop them first, or end them with --force`)
+	h.MustRun("sh", "-c", "/run/local/bin/minictl daemon --cleanup --force")
+	if out, code := make("uninstall"); code != 0 {
+		t.Errorf("make uninstall: %s", out)
+	}
+	if left := h.MustRun("find", "/run/local", "-type", "f"); left != "" {
+		t.Errorf("uninstall left %s", left)
+	}
+	l.Eventually(soon, func() error {
+		if diff := lab.Diff(before, h.Snapshot()); diff != "" {
+			return errf("uninstall left behind:\n%s", diff)
+		}
+		return nil
+	})
 }

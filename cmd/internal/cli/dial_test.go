@@ -91,6 +91,19 @@ func TestContexts(t *testing.T) {
 		{"context ls --format {{.Name}}={{.Current}}={{.Description}}", "aa=true=first\nb2=false=\nbb=false=\n", 0},
 		{"context inspect -f {{.Endpoints.docker.Host}} b2", b.Host + "\n", 0},
 		{"context inspect -f {{.Name}}", "aa\n", 0},
+		{"context export b2 " + dir + "/b2.tar", "", 0},
+		{"context export b2 " + dir + "/b2.tar", "file exists", 1},
+		{"context export nosuch", "not found", 1},
+		{"context import b2 " + dir + "/b2.tar", "already exists", 1},
+		{"context import b3 " + dir + "/config.json", `import context "b3"`, 1},
+		{"context import b3 " + dir + "/b2.tar", "b3\n", 0},
+		{"context update b3 --description third", "b3\n", 0},
+		{"context ls --format {{.Name}}={{.Description}}={{.DockerEndpoint}}", "aa=first=" + a.Host + "\nb2==" + b.Host + "\nb3=third=" + b.Host + "\n", 0},
+		{"context update b3 --docker host=" + a.Host, "b3\n", 0},
+		{"-c b3 ps --format {{.Names}}", "on-a\n", 0},
+		{"context update b3 --docker host=nonsense", "want unix:///PATH", 1},
+		{"context update nosuch --description x", "not found", 1},
+		{"context rm b3", "b3\n", 0},
 		{"context rm aa", "is in use", 1},
 		{"context rm default", "cannot be removed", 1},
 		{"context rm -f aa b2", "aa\nb2\n", 0},
@@ -148,7 +161,7 @@ func TestContextsAreDockers(t *testing.T) {
 	if got := stockRun("--context", "ours", "ps", "-q"); got != id[:12]+"\n" {
 		t.Errorf("docker through our context: %q", got)
 	}
-	if got := stockRun("context", "show"); got != "theirs\n" {
+	if got := stockRun("context", "inspect", "-f", "{{.Name}}"); got != "theirs\n" {
 		t.Errorf("docker's own context is now %q", got)
 	}
 }
@@ -213,7 +226,11 @@ func TestSSH(t *testing.T) {
 	}
 	script(t, bin, "minictl", "echo 'sh: 1: minictl: not found' >&2; exit 127\n")
 	r := plain(t, t.TempDir(), "-H", "ssh://host1", "ps")
-	if r.Code != 1 || !strings.HasPrefix(r.Err, "minictl: cannot reach the minictl daemon at ssh://host1: sh: 1: minictl: not found: ") {
+	if r.Code != 1 || !strings.HasPrefix(r.Err, "minictl: cannot reach the minictl daemon at ssh://host1: sh: 1: minictl: not found: minictl has to be installed there\n") {
+		t.Errorf("%+v", r)
+	}
+	script(t, bin, "minictl", "echo 'minictl: no' >&2; echo 'try again' >&2; echo 'try again' >&2; exit 1\n")
+	if r := plain(t, t.TempDir(), "-H", "ssh://host1", "ps"); r.Code != 1 || r.Err != "minictl: cannot reach the minictl daemon at ssh://host1: no; try again\n" {
 		t.Errorf("%+v", r)
 	}
 	for _, bad := range []string{"ssh://host1?x=y", "ssh://me:secret@host1", "ssh://"} {

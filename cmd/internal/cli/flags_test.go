@@ -27,8 +27,7 @@ var absentCommands = map[string]string{
 	"config": "swarm services", "secret": "swarm services", "service": "swarm services", "stack": "swarm services",
 	"swarm": "minictl cluster", "node ps": "swarm services", "node promote": "minictl cluster decides by itself who votes",
 	"node demote": "as promote", "volume update": "cluster volumes only",
-	"context export": "the store is docker's own", "context import": "the store is docker's own",
-	"context update": "rm and create again", "buildx": "a plugin", "compose": "a plugin",
+	"buildx": "a plugin", "compose": "a plugin",
 	"node update": "labels, roles and availability of nodes mean nothing without services",
 }
 

@@ -3,6 +3,8 @@ package cli_test
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,6 +93,7 @@ func requests(t *testing.T, run func(host string), dir string) string {
 	d.Handle("POST /volumes/create", clitest.JSON(201, `{"Name":"data"}`))
 	d.Handle("POST /volumes/prune", clitest.JSON(200, `{"VolumesDeleted":[],"SpaceReclaimed":0}`))
 	d.Handle("DELETE /volumes/{id}", clitest.Empty(204))
+	listenMore(d)
 	run(d.Host)
 	var out []string
 	for _, r := range d.Log() {
@@ -98,13 +101,47 @@ func requests(t *testing.T, run func(host string), dir string) string {
 		if r.Method == "GET" && len(r.Query) == 0 {
 			continue
 		}
+		for k, v := range r.Query {
+			if len(v) == 1 && v[0] == "" {
+				delete(r.Query, k) // as good as absent
+			}
+		}
 		line := strings.TrimSuffix(r.Method+" "+r.Path+"?"+r.Query.Encode(), "?")
-		if r.Body != "" {
+		switch {
+		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") && r.Body != "":
 			line += " " + strings.ReplaceAll(normal(t, r.Body), dir, "DIR")
+		case r.Body != "":
+			line += fmt.Sprintf(" (%d bytes)", len(r.Body))
+		}
+		if strings.HasSuffix(r.Path, "/exec") { // what counts is in the request that starts it
+			line = strings.Replace(line, `"Detach":true,`, "", 1)
 		}
 		out = append(out, line)
 	}
 	return strings.Join(out, "\n")
+}
+
+// listenMore agrees to the rest.
+func listenMore(d *clitest.Daemon) {
+	for pattern, h := range map[string]http.HandlerFunc{
+		"POST /containers/{id}/update": clitest.JSON(200, `{"Warnings":[]}`),
+		"GET /containers/{id}/top":     clitest.JSON(200, `{"Titles":["PID"],"Processes":[["1"]]}`),
+		"GET /containers/{id}/logs":    clitest.Empty(200),
+		"GET /containers/{id}/export":  clitest.Empty(200),
+		"POST /commit":                 clitest.JSON(201, `{"Id":"sha256:1"}`),
+		"POST /containers/prune":       clitest.JSON(200, `{}`),
+		"POST /images/prune":           clitest.JSON(200, `{}`),
+		"POST /networks/prune":         clitest.JSON(200, `{}`),
+		"GET /events":                  clitest.Empty(200),
+		"GET /images/{id}/json":        clitest.JSON(200, `{}`),
+		"GET /images/get":              clitest.Empty(200),
+		"POST /images/create":          clitest.Empty(200),
+		"POST /images/load":            clitest.Empty(200),
+		"POST /images/{name...}":       clitest.Empty(200),
+		"DELETE /containers/{id...}":   clitest.Empty(204),
+	} {
+		d.Handle(pattern, h)
+	}
 }
 
 // normal is JSON with sorted keys and without zero values, which the daemon cannot tell from absent ones.

@@ -33,7 +33,8 @@ type Config struct {
 	ExecRoot      string   // what does not
 	Pidfile       string
 	Debug         bool
-	LogFormat     string // text or json
+	LogFormat     string   // text or json
+	Labels        []string // key=value, about this host
 	NodeName      string
 	GatewayBridge string
 	Containerd    string // address of an existing containerd; empty: the embedded one
@@ -49,7 +50,7 @@ type Config struct {
 
 // Flags binds the settings to flags.
 func (c *Config) Flags(f *pflag.FlagSet) {
-	f.StringVar(&c.File, "config-file", filepath.Join(Folder, "daemon.json"), "configuration file: JSON, its keys are these flags' names (hosts for --host)")
+	f.StringVar(&c.File, "config-file", filepath.Join(Folder, "daemon.json"), "configuration file: JSON, its keys are these flags' names (hosts for --host, labels for --label)")
 	f.StringArrayVarP(&c.Hosts, "host", "H", nil, "where to serve the API: unix://, tcp:// or fd:// (default unix:///run/minictl/minictl.sock)")
 	f.StringVarP(&c.Group, "group", "G", "minictl", "group that may use the unix sockets")
 	c.TLS.flags(f)
@@ -58,6 +59,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVarP(&c.Pidfile, "pidfile", "p", "", "write the daemon's process ID there")
 	f.BoolVarP(&c.Debug, "debug", "D", false, "log every step")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
+	f.StringArrayVar(&c.Labels, "label", nil, "KEY=VALUE about this host, shown by info")
 	f.StringVar(&c.NodeName, "node-name", "", "this host's name in its cluster (default: the host name)")
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
@@ -105,6 +107,17 @@ func (c *Config) complete() error {
 	}
 	if n := len(c.GatewayBridge); n == 0 || n > maxLinkName || strings.ContainsAny(c.GatewayBridge, "/ \t\n") {
 		return fmt.Errorf("--gateway-bridge %q: a network interface's name has 1 to %d characters, no slash, no space", c.GatewayBridge, maxLinkName)
+	}
+	values := map[string]string{}
+	for _, l := range c.Labels {
+		key, value, ok := strings.Cut(l, "=")
+		if !ok || key == "" {
+			return fmt.Errorf("--label %q: want KEY=VALUE", l)
+		}
+		if old, ok := values[key]; ok && old != value {
+			return fmt.Errorf("--label: %s is both %q and %q", key, old, value)
+		}
+		values[key] = value
 	}
 	return c.checkHosts()
 }

@@ -74,6 +74,8 @@ func TestRefusals(t *testing.T) {
 		{"trailing", `{} {}`, "", "there is more after the object's end"},
 		{"no object", `[]`, "", "invalid JSON"},
 		{"value", `{"log-format": "xml"}`, "", `--log-format "xml": want text or json`},
+		{"label", `{"labels": ["rack"]}`, "", `--label "rack": want KEY=VALUE`},
+		{"labels", "", "--label a=1 --label a=2", `--label: a is both "1" and "2"`},
 		{"relative", `{"data-root": "x"}`, "", "is not an absolute path"},
 		{"bridge", "", "--gateway-bridge a-name-that-is-too-long", "a network interface's name has"},
 		{"scheme", "", "-H http://x", "want unix:///PATH, tcp://ADDRESS:PORT or fd://"},
@@ -157,7 +159,7 @@ func TestFixedNamesWhatCannotChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ file, want string }{
-		{`{"debug": true}`, ""},
+		{`{"debug": true, "labels": ["a=b"]}`, ""},
 		{`{"hosts": ["unix:///a"]}`, "hosts"},
 		{`{"group": "g"}`, "group"},
 		{`{"tlsverify": true}`, "tls settings"},

@@ -70,13 +70,15 @@ func apply(text []byte, f *pflag.FlagSet) error {
 	return nil
 }
 
-// flagOf finds a key's flag. --host may be given many times, so its key is a list's, as dockerd's. Flags that say what to
+// flagOf finds a key's flag. --host and --label may be given many times, so their keys are lists', as dockerd's. Flags that say what to
 // do now, or where the file is, have none.
 func flagOf(key string, f *pflag.FlagSet) *pflag.Flag {
 	switch key {
 	case "hosts":
 		return f.Lookup("host")
-	case "host", "config-file", "validate", "cleanup", "force", "purge", "help":
+	case "labels":
+		return f.Lookup("label")
+	case "host", "label", "config-file", "validate", "cleanup", "force", "purge", "help":
 		return nil
 	}
 	return f.Lookup(key)

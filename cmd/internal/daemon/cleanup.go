@@ -20,6 +20,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/config"
 	"github.com/minictl/minictl/netdriver/bridge"
 	"github.com/minictl/minictl/netdriver/firewall"
+	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/sandbox"
 	"github.com/minictl/minictl/runtime/ctrd"
@@ -78,15 +79,24 @@ func (c *cleaning) cleanKernel(ctx context.Context, cfg config.Config, log *slog
 	if err := errors.Join(
 		ctrd.CleanUp(ctx, rt),
 		removeNetwork(ctx, cfg, log),
-		restoreSysctls(cfg.ExecRoot),
 		unmountBelow(cfg.ExecRoot), unmountBelow(cfg.DataRoot),
 	); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
+	others, err := bridges()
+	if err != nil {
+		return err
+	}
+	if err := restoreSysctls(cfg.ExecRoot, len(others) == 0); err != nil {
+		return err
+	}
 	if len(running) > 0 {
 		fmt.Fprintf(out, "Ended containers: %s\n", short(running))
 	}
-	fmt.Fprintln(out, "Removed: links, firewall rules, namespaces, mounts, cgroups; the host's settings are as they were")
+	fmt.Fprintln(out, "Removed: links, firewall rules, namespaces, mounts, cgroups, sysctls")
+	if len(others) > 0 {
+		fmt.Fprintf(out, "Kept: forwarding between links as it is, for others may need it: %s\n", strings.Join(others, ", "))
+	}
 	return nil
 }
 
@@ -107,6 +117,26 @@ func removeNetwork(ctx context.Context, cfg config.Config, log *slog.Logger) err
 		fw.Close(),
 	)
 	return errors.Join(errs...)
+}
+
+// bridges are those on the host. After removeNetwork they are others'.
+func bridges() ([]string, error) {
+	c, err := nl.Here()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	links, err := c.Links()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, l := range links {
+		if l.Kind == "bridge" {
+			out = append(out, l.Name)
+		}
+	}
+	return out, nil
 }
 
 // mountsBelow are the mount points below a folder, the innermost first.

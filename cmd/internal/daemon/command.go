@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/minictl/minictl/cmd/internal/config"
+	"github.com/minictl/minictl/cmd/internal/engine"
 )
 
 // errNotRoot says why the daemon needs to be root.
@@ -28,7 +29,7 @@ func Command(version string) *cobra.Command {
 		Short: "Run the daemon on this host",
 		Long: "Run the daemon on this host. It needs no configuration: a host alone is a cluster of one, with overlay networks\n" +
 			"that work at once. Ending it leaves containers running; the next one takes them up again.\n\n" +
-			"SIGHUP makes it read its configuration file again; what can change while it runs is debug.\n\n" +
+			"SIGHUP makes it read its configuration file again; what can change while it runs is debug and labels.\n\n" +
 			"With --cluster-store an etcd, Consul or ZooKeeper that you run decides for the cluster: hosts whose daemons are started\n" +
 			"so find each other there, without cluster init or join.\n\n" +
 			"With --cleanup nothing is run: what a stopped daemon and its containers left in the kernel is removed, as a reboot\n" +
@@ -43,6 +44,9 @@ func Command(version string) *cobra.Command {
 
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := refuseClientFlags(cmd.Root().Flags()); err != nil {
+				return err
+			}
 			if !clean.wanted && (clean.force || clean.purge) {
 				return errors.New("--force and --purge go with --cleanup")
 			}
@@ -76,6 +80,14 @@ func Command(version string) *cobra.Command {
 	return cmd
 }
 
+// refuseClientFlags refuses what stands in front of "daemon": it says how a client finds a daemon.
+func refuseClientFlags(f *pflag.FlagSet) (err error) {
+	f.Visit(func(flag *pflag.Flag) {
+		err = fmt.Errorf("--%s in front of daemon says where a client finds one: the daemon's own flags stand behind: see 'minictl daemon --help'", flag.Name)
+	})
+	return err
+}
+
 func logger(cfg config.Config, level slog.Leveler) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
@@ -93,26 +105,29 @@ func setLevel(level *slog.LevelVar, debug bool) {
 
 // reloader reads the configuration again, the command line being as it was, and applies what a running daemon can
 // change. When something else differs nothing is applied: half a new configuration is nobody's wish.
-func reloader(cfg config.Config, level *slog.LevelVar, given *pflag.FlagSet) func() (debug bool, err error) {
+func reloader(cfg config.Config, level *slog.LevelVar, given *pflag.FlagSet) func() (engine.Live, error) {
 	now := cfg
-	return func() (bool, error) {
+	return func() (engine.Live, error) {
 		next := config.Config{Version: cfg.Version}
 		flags := pflag.NewFlagSet("daemon", pflag.ContinueOnError)
 		next.Flags(flags)
 		if err := repeat(given, flags); err != nil {
-			return now.Debug, err
+			return live(now), err
 		}
 		if err := next.Load(flags); err != nil {
-			return now.Debug, err
+			return live(now), err
 		}
 		if fixed := now.Fixed(next); len(fixed) > 0 {
-			return now.Debug, fmt.Errorf("%v cannot change while the daemon runs: restart it (containers go on): nothing was changed", fixed)
+			return live(now), fmt.Errorf("%v cannot change while the daemon runs: restart it (containers go on): nothing was changed", fixed)
 		}
 		now = next
 		setLevel(level, now.Debug)
-		return now.Debug, nil
+		return live(now), nil
 	}
 }
+
+// live are the settings that a running daemon can change.
+func live(cfg config.Config) engine.Live { return engine.Live{Debug: cfg.Debug, Labels: cfg.Labels} }
 
 // repeat gives to what was given on the command line in from.
 func repeat(from, to *pflag.FlagSet) error {

@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -39,7 +41,7 @@ const netnsDir = "/run/netns"
 
 // Run is the daemon's life: it returns when ctx ends and everything of the daemon is put away. Containers go on. reload
 // is called at every SIGHUP.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger, reload func() (debug bool, err error)) (err error) {
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, reload func() (engine.Live, error)) (err error) {
 	lock, err := acquire(cfg)
 	if err != nil {
 		return err
@@ -48,8 +50,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, reload func()
 	if err := rememberSysctls(cfg.ExecRoot); err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, log: log, reload: reload}
-	d.debug.Store(cfg.Debug)
+	// From here on, so that one that comes too early waits rather than ends us.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	d := &daemon{cfg: cfg, log: log, reload: reload, hangup: hangup}
+	d.live.Store(new(live(cfg)))
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.build(ctx); err != nil {
 		return err
@@ -61,8 +67,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, reload func()
 type daemon struct {
 	cfg    config.Config
 	log    *slog.Logger
-	reload func() (debug bool, err error)
-	debug  atomic.Bool
+	reload func() (engine.Live, error)
+	hangup <-chan os.Signal
+	live   atomic.Pointer[engine.Live]
 	engine *engine.Engine
 	closer []func() error
 }
@@ -121,7 +128,7 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
-		Debug: d.debug.Load, Log: d.log, Runtime: rt, Cluster: cl,
+		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: facts, Init: embedded.UnpackInit, Routes: routes,
@@ -159,7 +166,10 @@ func (d *daemon) serve(ctx context.Context) error {
 	for _, l := range listeners {
 		g.Go(func() error { return api.Serve(gctx, d.log.With("component", "api"), l, handler) })
 	}
-	g.Go(func() error { reloadOnHangup(gctx, d.log, d.reload, d.debug.Store); return nil })
+	g.Go(func() error {
+		reloadOnHangup(gctx, d.log, d.hangup, d.reload, func(l engine.Live) { d.live.Store(&l) })
+		return nil
+	})
 	notify(d.log, sd.SdNotifyReady)
 	context.AfterFunc(gctx, func() { notify(d.log, sd.SdNotifyStopping) })
 	err = g.Wait()

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"github.com/minictl/minictl/cmd/internal/engine"
 )
 
 // notify tells systemd, if it started us, what state we are in (sd_notify(3)).
@@ -20,10 +20,7 @@ func notify(log *slog.Logger, state string) {
 }
 
 // reloadOnHangup reads the configuration again at every SIGHUP until ctx ends.
-func reloadOnHangup(ctx context.Context, log *slog.Logger, reload func() (debug bool, err error), apply func(debug bool)) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func reloadOnHangup(ctx context.Context, log *slog.Logger, hangup <-chan os.Signal, reload func() (engine.Live, error), apply func(engine.Live)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -33,12 +30,12 @@ func reloadOnHangup(ctx context.Context, log *slog.Logger, reload func() (debug 
 		var now unix.Timespec
 		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail for this clock
 		notify(log, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, now.Nano()/1000))
-		debug, err := reload()
+		live, err := reload()
 		if err != nil {
 			log.Error("read the configuration again", "err", err)
 		} else {
-			apply(debug)
-			log.Info("configuration read again", "debug", debug)
+			apply(live)
+			log.Info("configuration read again", "debug", live.Debug, "labels", live.Labels)
 		}
 		notify(log, sd.SdNotifyReady)
 	}

@@ -47,8 +47,8 @@ func rememberSysctls(execRoot string) error {
 	return os.Rename(tmp, path)
 }
 
-// restoreSysctls puts them back.
-func restoreSysctls(execRoot string) error {
+// restoreSysctls puts them back; what lets containers out, forwarding, only where nobody else may need it.
+func restoreSysctls(execRoot string, forwarding bool) error {
 	b, err := os.ReadFile(filepath.Join(execRoot, sysctlFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no daemon since boot
@@ -61,7 +61,11 @@ func restoreSysctls(execRoot string) error {
 		return fmt.Errorf("read %s: %w", sysctlFile, err)
 	}
 	var errs []error
-	for _, key := range slices.Concat(bridge.Sysctls(), overlay.Sysctls()) { // in order: the limits depend on each other
+	keys := overlay.Sysctls()
+	if forwarding {
+		keys = append(keys, bridge.Sysctls()...)
+	}
+	for _, key := range keys {
 		if v, ok := values[key]; ok {
 			errs = append(errs, nl.SetSysctl(key, v))
 		}

@@ -98,6 +98,12 @@ type Overlay interface {
 	SetDataPath(ctx context.Context, d netdriver.DataPath) error
 }
 
+// Live are settings that can change while the engine runs; it only shows them.
+type Live struct {
+	Debug  bool     // every step is logged
+	Labels []string // key=value, about this host
+}
+
 // Config is what an Engine is built of.
 type Config struct {
 	Root          string // persistent folder
@@ -105,7 +111,7 @@ type Config struct {
 	NodeName      string
 	GatewayBridge string // name of the gateway bridge, which is also its link's
 	Version       string
-	Debug         func() bool // tells whether every step is logged
+	Live          func() Live // settings that can change; nil is none
 	Log           *slog.Logger
 
 	Runtime  Runtime

@@ -130,9 +130,13 @@ func (c *Console) Explain(err error) string {
 	}
 	host := c.Host()
 	head := "cannot reach the minictl daemon at " + host + ": "
+	if remote { // not asked again: ssh may want a password
+		if strings.Contains(said, "not found") {
+			said += ": minictl has to be installed there"
+		}
+		return head + said
+	}
 	switch cause := c.probe(); {
-	case remote:
-		return head + said + ": minictl has to be installed there, and the user to be root or in the group minictl"
 	case errors.Is(cause, os.ErrPermission):
 		return head + "permission denied: use sudo, or join the group minictl"
 	case strings.HasPrefix(host, "tcp://") && cause != nil:

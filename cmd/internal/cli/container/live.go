@@ -61,9 +61,6 @@ func newTopCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
-// topGap is how many spaces stand between two columns of top, at least.
-const topGap = 3
-
 // writeTop has docker's columns.
 func writeTop(out io.Writer, res client.ContainerTopResult) error {
 	w := tabwriter.NewWriter(out, 20, 1, 3, ' ', 0)

@@ -26,7 +26,8 @@ func NewCommand(c *console.Console) *cobra.Command {
 			"made is found here and the other way round. Which one is used by default is each program's own choice.",
 		Example: "  minictl context create lab --docker host=ssh://root@host1\n  minictl context use lab",
 	}
-	cmd.AddCommand(newCreateCommand(c), newListCommand(c), newInspectCommand(c), newRemoveCommand(c), newShowCommand(c), newUseCommand(c))
+	cmd.AddCommand(newCreateCommand(c), newListCommand(c), newInspectCommand(c), newRemoveCommand(c), newShowCommand(c), newUseCommand(c),
+		newExportCommand(c), newImportCommand(c), newUpdateCommand(c))
 	return cmd
 }
 

@@ -54,12 +54,7 @@ func newCreateCommand(c *console.Console) *cobra.Command {
 
 func runCreate(c *console.Console, name string, o createOptions) error {
 	s := dial.Contexts()
-	if err := store.ValidateContextName(name); err != nil {
-		return err
-	}
-	if _, err := s.GetMetadata(name); err == nil {
-		return errdefs.ErrAlreadyExists
-	} else if !errdefs.IsNotFound(err) {
+	if err := free(s, name); err != nil {
 		return err
 	}
 	if o.from != "" && len(o.endpoint) > 0 {
@@ -81,6 +76,21 @@ func runCreate(c *console.Console, name string, o createOptions) error {
 		return err
 	}
 	return s.ResetEndpointTLSMaterial(name, docker.DockerEndpoint, ep.TLSData.ToStoreTLSData())
+}
+
+// free refuses a name that is none, or that a context has.
+func free(s *store.ContextStore, name string) error {
+	if err := store.ValidateContextName(name); err != nil {
+		return err
+	}
+	_, err := s.GetMetadata(name)
+	switch {
+	case err == nil:
+		return errdefs.ErrAlreadyExists
+	case errdefs.IsNotFound(err):
+		return nil
+	}
+	return err
 }
 
 // find is where the endpoint comes from: what --docker says, the context of --from, or else the one in force.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/connhelper/commandconn"
@@ -28,8 +29,16 @@ func sshDialer(u *url.URL) (func(ctx context.Context, network, addr string) (net
 	return func(ctx context.Context, _, _ string) (net.Conn, error) { return commandconn.New(ctx, "ssh", args...) }, nil
 }
 
-// RemoteError is what ssh or the program on the other host said, out of the client's error for a connection over ssh.
+// RemoteError is what ssh or the program on the other host said, in one line, out of the client's error for a connection
+// over ssh.
 func RemoteError(err error) (string, bool) {
 	_, said, ok := strings.Cut(err.Error(), "stderr=")
-	return strings.Join(strings.Fields(said), " "), ok
+	var lines []string
+	for line := range strings.Lines(said) {
+		line = strings.TrimSpace(strings.TrimPrefix(line, "minictl: "))
+		if line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; "), ok
 }
