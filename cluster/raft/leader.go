@@ -98,7 +98,8 @@ func (b *Backend) noteLeader() {
 // prepareToLead waits until this host has applied everything that earlier
 // leaders promised; from then on its replica answers fresh reads.
 func (b *Backend) prepareToLead(ready chan struct{}) {
-	if err := b.raft.Barrier(0).Error(); err != nil {
+	// A barrier that raft takes while it shuts down is never answered: the wait ends with the backend.
+	if err := awaitFuture(b.ctx, func() hraft.Future { return b.raft.Barrier(0) }); err != nil {
 		return // leadership was lost again; the next term has its own barrier
 	}
 	b.nudges.tell()
