@@ -22,7 +22,7 @@ type backend interface {
 	TransferLeadership(ctx context.Context, id string) error
 	LeaderChanged() <-chan struct{}
 	LastContact() time.Time
-	Hopeless() bool
+	Prospect() raft.Prospect
 	Unapplied() uint64
 	AppliedIndex() uint64
 	WaitApplied(ctx context.Context, index uint64) error

@@ -6,24 +6,30 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/raft"
 )
 
 // decideCheck is how often a question under way is asked whether it still has a chance.
 const decideCheck = 50 * time.Millisecond
 
+// doubt is how long a leader that says nothing is given to answer: it may only be busy.
+const doubt = 300 * time.Millisecond
+
 // errUndecided is why a context of Deciding ended.
 var errUndecided = fmt.Errorf("no leader can be heard: %w", errdefs.ErrUnavailable)
 
-// Deciding gives a context for questions to the Store that ends as soon as it is clear that nobody answers them now:
-// at once when there is no leader, half a second after a leader has fallen silent. So whoever has another way than the
-// Store's loses no time.
+// Deciding gives a context for questions to the Store that ends as soon as it is clear that nobody answers them now: at
+// once when there is no leader, and after a short while when the leader has been silent all along. So whoever has another
+// way than the Store's loses no time.
 func (c *Cluster) Deciding(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancelCause(ctx)
 	done := func() { cancel(context.Canceled) }
-	if c.decider().Hopeless() {
+	if c.decider().Prospect() == raft.Hopeless {
 		cancel(errUndecided)
 		return out, done
 	}
+	began := time.Now()
 	go func() { // ends with the context
 		tick := time.NewTicker(decideCheck)
 		defer tick.Stop()
@@ -33,7 +39,8 @@ func (c *Cluster) Deciding(ctx context.Context) (context.Context, context.Cancel
 			case <-out.Done():
 				return
 			}
-			if c.decider().Hopeless() {
+			p := c.decider().Prospect()
+			if p == raft.Hopeless || p == raft.Doubtful && time.Since(began) > doubt {
 				cancel(errUndecided)
 				return
 			}
@@ -55,7 +62,7 @@ type Standing struct {
 // Standing tells how this host sees the cluster, without asking anybody.
 func (c *Cluster) Standing() Standing {
 	b := c.decider()
-	st := Standing{Decides: !b.Hopeless(), Heard: b.LastContact(), Estranged: c.Estranged()}
+	st := Standing{Decides: b.Prospect() == raft.Answered, Heard: b.LastContact(), Estranged: c.Estranged()}
 	if t, ok := c.lastTakeover(c.ctx); ok {
 		st.Missing = c.stillMissing(t)
 	}

@@ -123,6 +123,7 @@ func (c *Cluster) catchUp(ctx context.Context, id NodeID) {
 		err := errors.Join(c.pushFull(call, s.client, id), c.fetch(call, s.client, id, []string{string(id)}))
 		cancel()
 		if err == nil {
+			c.pub.setLate(id, false)
 			return
 		}
 		c.log.Debug("member does not take records", "node", id, "err", err)

@@ -440,8 +440,18 @@ func TestPublishNamesWhoIsMissing(t *testing.T) {
 	if err != nil || fmt.Sprint(missing) != "[b]" {
 		t.Errorf("missing %v, err %v", missing, err)
 	}
+	// It is not waited for again, however long one could.
+	if missing, err := a.Publish(t.Context(), []Record{record("e2", "n", 3)}, nil); err != nil || fmt.Sprint(missing) != "[b]" {
+		t.Errorf("missing %v, err %v", missing, err)
+	}
 	close(gate)
-	eventually(t, 2*time.Second, "b has it in the end", func() bool { return len(b.Records("n")) == 1 })
+	eventually(t, 2*time.Second, "b has both in the end", func() bool { return len(b.Records("n")) == 2 })
+	last := byte(4)
+	eventually(t, 5*time.Second, "b is waited for again", func() bool {
+		last++
+		missing, err := a.Publish(t.Context(), []Record{record("e3", "n", last)}, nil)
+		return err == nil && len(missing) == 0
+	})
 }
 
 func TestErrorsKeepTheirTextOverTheWire(t *testing.T) {

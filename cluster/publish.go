@@ -21,9 +21,26 @@ type publisher struct {
 	mu     sync.Mutex
 	table  *records.Table
 	owners map[string]*sync.Mutex // held while one owner's change is merged and applied
+	late   map[NodeID]bool        // members that have not taken what they were sent: nobody waits for them until they have
 }
 
-func (p *publisher) init() { p.owners = map[string]*sync.Mutex{} }
+func (p *publisher) init() { p.owners, p.late = map[string]*sync.Mutex{}, map[NodeID]bool{} }
+
+func (p *publisher) isLate(id NodeID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.late[id]
+}
+
+func (p *publisher) setLate(id NodeID, late bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if late {
+		p.late[id] = true
+	} else {
+		delete(p.late, id)
+	}
+}
 
 // owner locks one owner's changes against each other: an acknowledgement of a version must mean that every version up
 // to it has been applied, not only merged by a call that is still at it.
@@ -77,7 +94,7 @@ func (p *publisher) full(owner string) (records.Update, bool) {
 
 // Publish changes this host's own records. It returns when every member that is alive has taken the change over and its
 // daemon has acted upon it, or when ctx ends: missing names those that had not by then; they get the records as soon as
-// they answer. Records that are so already cost nothing.
+// they answer, and are not waited for until then. Records that are so already cost nothing.
 func (c *Cluster) Publish(ctx context.Context, put []Record, del []string) (missing []string, err error) {
 	self := string(c.Self().ID)
 	c.pub.mu.Lock()
@@ -98,11 +115,14 @@ func (c *Cluster) Publish(ctx context.Context, put []Record, del []string) (miss
 	var wg sync.WaitGroup
 	for _, n := range live {
 		wg.Go(func() {
-			perr := c.push(ctx, s.client, n.ID, u)
-			if perr == nil {
-				return
+			if !c.pub.isLate(n.ID) {
+				perr := c.push(ctx, s.client, n.ID, u)
+				if perr == nil {
+					return
+				}
+				c.pub.setLate(n.ID, true)
+				c.log.Debug("records not acknowledged", "node", n.ID, "err", perr)
 			}
-			c.log.Debug("records not acknowledged", "node", n.ID, "err", perr)
 			c.events.add(event{behind: n.ID})
 			mu.Lock()
 			missing = append(missing, n.Name)

@@ -244,27 +244,19 @@ func (c *Cluster) serveRejoin(ctx context.Context, r rejoinRequest) (admitReply,
 // absorb notes that a host is back, and that its epochs are past: those who are still in one of them follow.
 func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fence) error {
 	for {
-		pairs, _, err := c.store.Range(ctx, "", true)
+		var t Takeover
+		var past []string
+		last, err := c.readFresh(ctx, keyTakeover, &t)
 		if err != nil {
 			return err
 		}
-		var t Takeover
-		var past []string
-		cond := []store.Cond{{Key: keyTakeover}, {Key: keyEpochs}}
-		for _, p := range pairs {
-			switch p.Key {
-			case keyTakeover:
-				cond[0].Rev, err = p.Rev, json.Unmarshal(p.Value, &t)
-			case keyEpochs:
-				cond[1].Rev, err = p.Rev, json.Unmarshal(p.Value, &past)
-			}
-			if err != nil {
-				return fmt.Errorf("read %s: %w", p.Key, err)
-			}
+		epochs, err := c.readFresh(ctx, keyEpochs, &past)
+		if err != nil {
+			return err
 		}
 		past = addEpochs(addEpochs(past, theirs.Past...), theirs.Epoch)
 		t.Missing = slices.DeleteFunc(t.Missing, func(id NodeID) bool { return id == peer })
-		err = c.putAll(ctx, cond, map[string]any{keyTakeover: t, keyEpochs: past})
+		err = c.putAll(ctx, []store.Cond{last, epochs}, map[string]any{keyTakeover: t, keyEpochs: past})
 		if err == nil {
 			c.addPast(past)
 		}
@@ -272,6 +264,18 @@ func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fenc
 			return err
 		}
 	}
+}
+
+// readFresh decodes a key's value, if there is one, and gives the condition that it has not changed.
+func (c *Cluster) readFresh(ctx context.Context, key string, v any) (store.Cond, error) {
+	p, ok, err := store.Get(ctx, c.store, key, true)
+	if err == nil && ok {
+		err = json.Unmarshal(p.Value, v)
+	}
+	if err != nil {
+		return store.Cond{}, fmt.Errorf("read %s: %w", key, err)
+	}
+	return store.Cond{Key: key, Rev: p.Rev}, nil
 }
 
 func (f files) before() string { return f.dir + "/before.json" }
@@ -318,15 +322,9 @@ func (c *Cluster) Before(ctx context.Context) ([]store.Pair, error) {
 	if err != nil || len(pairs) == 0 {
 		return nil, err
 	}
-	p, ok, err := store.Get(ctx, c.store, keyTakeover, true)
-	if err != nil {
-		return nil, err
-	}
 	var t Takeover
-	if ok {
-		if err := json.Unmarshal(p.Value, &t); err != nil {
-			return nil, fmt.Errorf("read %s: %w", keyTakeover, err)
-		}
+	if _, err := c.readFresh(ctx, keyTakeover, &t); err != nil {
+		return nil, err
 	}
 	return slices.DeleteFunc(pairs, func(p store.Pair) bool { return slices.Contains(t.Networks, p.Key) }), nil
 }

@@ -91,7 +91,7 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 	switch {
 	case led && leader == string(self):
 		return refuse("this host decides for the cluster already")
-	case led && !b.Hopeless():
+	case led && b.Prospect() == raft.Answered:
 		return refuse("%s decides for the cluster and answers", c.nameOf(NodeID(leader)))
 	}
 	voters, up := 0, 0

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -265,5 +266,59 @@ func TestAddEpochs(t *testing.T) {
 	}
 	if len(past) != maxPast || slices.Contains(past, "1.a") {
 		t.Errorf("%d epochs: %v", len(past), past[:2])
+	}
+}
+
+// TestDeciding: a question under way is called off when the host that decides falls silent, and a later one at once; as
+// long as somebody decides, neither.
+func TestDeciding(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	ctx, cancel := b.Deciding(t.Context())
+	defer cancel()
+	put(t, b, "x", "1")
+	if ctx.Err() != nil || !b.Standing().Decides {
+		t.Error("called off while a decides")
+	}
+	a.close(t)
+	eventually(t, 10*time.Second, "called off", func() bool { return ctx.Err() != nil })
+	if !errdefs.IsUnavailable(context.Cause(ctx)) {
+		t.Errorf("cause %v", context.Cause(ctx))
+	}
+	eventually(t, 10*time.Second, "called off at once", func() bool {
+		ctx, cancel := b.Deciding(t.Context())
+		defer cancel()
+		return ctx.Err() != nil
+	})
+	if b.Standing().Decides {
+		t.Error("nobody decides")
+	}
+	a.open(t)
+	eventually(t, 10*time.Second, "a decides again", func() bool { return b.Standing().Decides })
+}
+
+// TestRemoveAfterTakeover: what a host that never comes back had is free once it is removed.
+func TestRemoveAfterTakeover(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	put(t, a, "address/n/10.0.0.2", `{"node":"`+string(a.Self().ID)+`"}`)
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.close(t)
+	b.recover(t)
+	if err := b.Remove(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if has(t, b, "address/n/10.0.0.2", true) {
+		t.Error("its address is not free")
+	}
+	eventually(t, 2*time.Second, "b has forgotten it", func() bool { return len(b.Members()) == 1 && !b.Cautious() })
+	a.open(t) // it is told that it was removed, and changes nothing
+	c := newHost(t, "c")
+	c.join(t, b)
+	agree(t, b, c)
+	if a.Epoch() == b.Epoch() {
+		t.Error("a removed host joined again")
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/raft"
 	"github.com/minictl/minictl/cluster/records"
+	"github.com/minictl/minictl/cluster/transport"
 )
 
 func TestVotersFor(t *testing.T) {
@@ -139,6 +140,24 @@ func FuzzAdmitRequest(f *testing.F) {
 		var r admitRequest
 		if json.Unmarshal(b, &r) == nil {
 			_ = r.Node.check()
+		}
+	})
+}
+
+func FuzzRejoinRequest(f *testing.F) {
+	b, _ := json.Marshal(rejoinRequest{Fence: transport.Fence{Cluster: "c", Epoch: "1.a", Past: []string{"0.x"}}})
+	f.Add(b)
+	own := state{Cluster: "c", Epoch: "2.b", Past: []string{"1.a"}}.fence()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r rejoinRequest
+		if json.Unmarshal(b, &r) != nil {
+			return
+		}
+		if how := own.Compare(r.Fence); how == transport.Same && r.Fence.Epoch != own.Epoch || how == transport.Behind && r.Fence.Epoch != "1.a" {
+			t.Fatalf("%q: %d", b, how)
+		}
+		if past := addEpochs(own.Past, r.Fence.Past...); len(past) > maxPast {
+			t.Fatalf("%q: %d epochs", b, len(past))
 		}
 	})
 }

@@ -98,7 +98,8 @@ func (b *Backend) noteLeader() {
 // prepareToLead waits until this host has applied everything that earlier
 // leaders promised; from then on its replica answers fresh reads.
 func (b *Backend) prepareToLead(ready chan struct{}) {
-	if err := b.raft.Barrier(0).Error(); err != nil {
+	// A barrier that raft takes while it shuts down is never answered: the wait ends with the backend.
+	if err := awaitFuture(b.ctx, func() hraft.Future { return b.raft.Barrier(0) }); err != nil {
 		return // leadership was lost again; the next term has its own barrier
 	}
 	b.nudges.tell()
@@ -131,10 +132,19 @@ func (b *Backend) expected() (until time.Time, who string) {
 // LastContact is when this host last heard a leader other than itself; zero if never since Open.
 func (b *Backend) LastContact() time.Time { return b.raft.LastContact() }
 
-// Hopeless says that nobody can be expected to answer a question that is put now: there is no leader, or it has fallen
-// silent, which shows much earlier than raft gives it up. A false alarm costs whoever has another way nothing but that
-// way.
-func (b *Backend) Hopeless() bool {
+// Prospect is what a question that is put now may hope for.
+type Prospect int
+
+// The prospects.
+const (
+	Answered Prospect = iota // somebody leads and was heard a moment ago, or will lead at once
+	Doubtful                 // the leader has fallen silent: it may be busy, it may be dead
+	Hopeless                 // there is no leader
+)
+
+// Prospect tells, without asking anybody, whether a question has a chance. A leader's silence shows much earlier than raft
+// gives the leader up.
+func (b *Backend) Prospect() Prospect {
 	leader, known := b.Leader()
 	l := &b.leader
 	l.mu.Lock()
@@ -143,13 +153,13 @@ func (b *Backend) Hopeless() bool {
 	voters := b.voters()
 	switch {
 	case known && leader == b.node:
-		return false // it steps down by itself when it hears no majority
-	case known && time.Since(since) < silence:
-		return false
-	case known:
-		return time.Since(b.raft.LastContact()) > silence
-	case len(voters) == 1 && voters[0] == b.node:
-		return false // it elects itself within milliseconds
+		return Answered // it steps down by itself when it hears no majority
+	case known && time.Since(since) > silence && time.Since(b.raft.LastContact()) > silence:
+		return Doubtful
+	case known, len(voters) == 1 && voters[0] == b.node: // that elects itself within milliseconds
+		return Answered
+	case heard || time.Since(b.opened) > contactGrace:
+		return Hopeless
 	}
-	return heard || time.Since(b.opened) > contactGrace
+	return Answered // it is too early to say
 }

@@ -32,8 +32,8 @@ const (
 	contactGrace = 2 * time.Second
 
 	// silence is how long a leader may say nothing until this host does not
-	// count on its answer: three of the heartbeats at their slowest.
-	silence = 500 * time.Millisecond
+	// count on its answer: four of the heartbeats at their slowest.
+	silence = 600 * time.Millisecond
 
 	// commitTimeout is how often an idle leader repeats its commit index to
 	// each follower. Raft's default of 50 ms is how followers learn it at all;

@@ -117,6 +117,10 @@ func TestVoterDies(t *testing.T) {
 			for range 10 { // more often than there are addresses in reserve
 				c.must(h2, "run", "--rm", "--network", "ov_net1", "busybox", "true")
 			}
+			h2.KillDaemon()
+			h2.RestartDaemon()
+			c.must(h2, "run", "--rm", "--network", "ov_net1", "busybox", "true")
+			reaches(t, l, h2, "bbox4", "bbox2", "made")
 			began = time.Now()
 			out, errOut, code := c.try(h2, "network", "create", "-d", "overlay", "ov_net2")
 			t.Logf("refused after %v: %s", time.Since(began), errOut)
@@ -124,6 +128,7 @@ func TestVoterDies(t *testing.T) {
 				t.Errorf("network create: code %d, %s", code, out)
 			}
 			wantMatch(t, "who is missing and what to type", errOut, `create network ov_net2: host1 \(192\.168\.66\.11\), which decides.*not been heard.*minictl cluster recover`)
+			says(t, l, h2, "If it is gone for good: minictl cluster recover, here.")
 			c.must(h2, "rm", "-f", "bbox4")
 			h1.Boot()
 			h1.RestartDaemon()

@@ -156,10 +156,10 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, 
 		var present store.Revision // 0: the key must not exist
 		if asked.IsValid() {
 			if h, ok := held[asked]; ok {
-				if (!h.Static || h.Container != l.Container) && (!h.spare() || h.Node != l.Node || !e.spares.strike(l.Node, n.ID, asked, lease{})) {
-					return asked, addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
+				if err := e.mayTake(n, asked, h, l); err != nil {
+					return asked, err
 				}
-				present = h.rev // kept for this container
+				present = h.rev // kept for this container, or for this host
 			}
 		} else if a, err = e.nextAddress(n, held); err != nil {
 			return a, exhausted(n, len(held))
@@ -184,6 +184,22 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, 
 		return a, nil
 	}
 	return asked, unavailable("take an address of network %s: too many others want one; try again", n.Name)
+}
+
+// mayTake says who has an asked address, unless it is the container's own, or one that is set aside for this host: that
+// is struck off the list first.
+func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
+	switch {
+	case h.Static && h.Container == l.Container:
+		return nil
+	case !h.spare():
+		return addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
+	case h.Node != l.Node:
+		return forbidden("Address already in use: %s on network %s is in the reserve of %s; choose one that minictl network inspect does not list there", asked, n.Name, e.nodeName(h.Node))
+	case !e.spares.strike(l.Node, n.ID, asked, lease{}):
+		return forbidden("Address already in use: %s on network %s was given to a container of this host a moment ago", asked, n.Name)
+	}
+	return nil
 }
 
 // nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are

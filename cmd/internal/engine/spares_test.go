@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -216,6 +217,24 @@ func TestReserve(t *testing.T) {
 	list, _ := h2.spares.list("host2", ov)
 	if len(list) != 7 {
 		t.Errorf("the list is %v", list)
+	}
+	n, err := h1.network(ctx, ov)
+	if err != nil {
+		t.Fatal(err)
+	}
+	static := func(h *island, a string) error {
+		_, err := h.takeAddress(ctx, n, netip.MustParseAddr(a), h.leaseFor(newID(), "static", newID(), true))
+		return err
+	}
+	own := words["host2"][0].String()
+	if err := static(h1, own); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "is in the reserve of host2") {
+		t.Errorf("another host's reserve: %v", err)
+	}
+	if err := static(h2, own); err != nil {
+		t.Errorf("one's own: %v", err)
+	}
+	if list, _ := h2.spares.list("host2", ov); len(list) != 6 {
+		t.Errorf("the list has an address that is taken: %v", list)
 	}
 	must(h2, "h", "10.0.0.5")
 	must(h1, "i", "10.0.0.6")
