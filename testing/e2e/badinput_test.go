@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -76,6 +77,7 @@ func apiRoutes() []apiRoute {
 		{"DELETE", "/networks/ID", false, nil, ""},
 		{"POST", "/networks/prune?filters={%22label%22:[%22none%22]}", false, nil, ""},
 		{"GET", "/volumes", false, nil, ""},
+		{"POST", "/volumes/create", true, nil, ""},
 		{"GET", "/volumes/ID", false, nil, vol},
 		{"DELETE", "/volumes/ID", false, nil, ""},
 		{"POST", "/volumes/prune?filters={%22label%22:[%22none%22]}", false, nil, ""},
@@ -232,6 +234,42 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests", b.n)
+}
+
+// TestBadRequestsOnEveryRoute: no route of the API's table is missing from those that bad input is tried on.
+func TestBadRequestsOnEveryRoute(t *testing.T) {
+	tried := map[string]bool{
+		"GET /": true, "GET /ui": true, "GET /_ping": true, "HEAD /_ping": true, "GET /version": true, "GET /info": true, // they read nothing
+		"POST /build/prune": true, "GET /swarm": true, "GET /cluster/status": true,
+		"POST /swarm/init": true, "POST /swarm/leave": true, "POST /swarm/update": true, "POST /cluster/init": true, "POST /cluster/leave": true, // no input is bad enough for them to change nothing
+		"GET /cluster/token": true, "POST /cluster/token": true,
+		"POST /auth": true, "GET /distribution/ID/json": true, // they ask a registry
+	}
+	for _, r := range apiRoutes() {
+		path, _, _ := strings.Cut(r.path, "?")
+		tried[r.method+" "+path] = true
+	}
+	files, err := filepath.Glob("../../cmd/internal/api/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := regexp.MustCompile(`\{"(GET|POST|PUT|DELETE|HEAD)", "(/[^"]*)", s\.`)
+	found := 0
+	for _, f := range files {
+		src, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range row.FindAllStringSubmatch(string(src), -1) {
+			found++
+			if route := m[1] + " " + regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(m[2], "ID"); !tried[route] {
+				t.Errorf("no bad input is tried on %s", route)
+			}
+		}
+	}
+	if found < 60 {
+		t.Errorf("only %d routes found: are they written otherwise now?", found)
+	}
 }
 
 func with(path, query string) string {

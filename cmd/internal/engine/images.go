@@ -28,12 +28,15 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
+	dangling, err := boolFilter(f, "dangling")
+	if err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		dangling := len(i.RepoTags) == 0
 		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
-			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) ||
+			dangling != nil && *dangling != (len(i.RepoTags) == 0) ||
 			!matchAny(f["reference"], func(v string) bool { return matchesReference(i.RepoTags, v) }) {
 			continue
 		}

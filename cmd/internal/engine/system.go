@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
@@ -61,6 +63,11 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
+		RegistryConfig: &registry.ServiceConfig{
+			InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: []string{},
+			IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		},
+		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, Labels: []string{}, CDISpecDirs: []string{},
 		Swarm: e.swarmInfo(ctx), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
