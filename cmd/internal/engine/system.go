@@ -67,6 +67,8 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 			InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: []string{},
 			IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
 		},
+		// Docker has commits here, or N/A; clients show whatever it is as the version.
+		InitBinary: "minictl-init", InitCommit: system.Commit{ID: e.cfg.Version}, ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: "N/A"},
 		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, Labels: []string{}, CDISpecDirs: []string{},
 		Swarm: e.swarmInfo(ctx), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
 	}
