@@ -122,8 +122,13 @@ func (*outside) LeaderChanged() <-chan struct{} { return nil }
 // LastContact implements backend: no host leads that could be heard.
 func (*outside) LastContact() time.Time { return time.Time{} }
 
-// Hopeless implements backend.
-func (o *outside) Hopeless() bool { return o.Usable() != nil }
+// Prospect implements backend.
+func (o *outside) Prospect() raft.Prospect {
+	if o.Usable() != nil {
+		return raft.Hopeless
+	}
+	return raft.Answered
+}
 
 // Unapplied implements backend: the replica follows the store, and does not know how far it is behind.
 func (*outside) Unapplied() uint64 { return 0 }

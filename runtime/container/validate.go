@@ -43,6 +43,9 @@ func Validate(c *container.Config, h *container.HostConfig) error {
 	if err := validateHealth(c.Healthcheck); err != nil {
 		return err
 	}
+	if err := validateValues(c, h); err != nil {
+		return err
+	}
 	if i := slices.IndexFunc(c.Env, func(kv string) bool { return kv == "" || strings.HasPrefix(kv, "=") }); i >= 0 {
 		return fmt.Errorf("invalid environment variable: %q: %w", c.Env[i], errdefs.ErrInvalidArgument)
 	}

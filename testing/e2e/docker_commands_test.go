@@ -85,7 +85,7 @@ func dockerSteps() []dockerStep {
 		{command: "container rm", args: "case", want: `^case\n$`, test: "TestRun"},
 		{command: "container prune", args: "-f", want: `(?s)Deleted Containers:\n[0-9a-f]{64}\n.*Total reclaimed space`, test: "TestPrune"},
 		{command: "volume rm", args: "data", want: `^data\n$`, test: "TestVolumes"},
-		{command: "volume prune", args: "-af", want: `Total reclaimed space: 0B`, test: "TestPrune"},
+		{command: "volume prune", args: "-f", want: `Total reclaimed space: 0B`, test: "TestPrune"},
 		{command: "network rm", args: "back", want: `^back\n$`, test: "TestConnect"},
 		{command: "network prune", args: "-f", want: `^$`, test: "TestPrune"},
 		{command: "system events", args: "--since 0 --until 0s --filter event=rename --format {{.Action}}", want: `^rename\n$`, test: "TestEventOrder"},
@@ -122,12 +122,15 @@ func TestDockerCommands(t *testing.T) {
 	if out, errOut, code := h.Run(context.Background(), "tar", "-C", tmp, "-cf", filepath.Join(tmp, "root.tar"), "empty"); code != 0 {
 		t.Fatal(out, errOut)
 	}
-	tests := testNames(t)
+	tests, own := testNames(t), dockersOwn(t)
 	var known []string
 	for _, s := range dockerSteps() {
 		known = append(known, s.command)
 		if s.test != "" && !slices.Contains(tests, s.test) {
 			t.Errorf("%s is driven by %s, which is no test", s.command, s.test)
+		}
+		if !slices.Contains(own, s.command) {
+			continue // this docker is older than the command
 		}
 		if s.args == "" && s.want == "" {
 			if s.test == "" {
@@ -143,7 +146,7 @@ func TestDockerCommands(t *testing.T) {
 		}
 		wantMatch(t, s.command+" "+s.args, out+errOut, s.want)
 	}
-	for _, command := range dockersOwn(t) {
+	for _, command := range own {
 		if !slices.Contains(known, command) {
 			t.Errorf("docker has a command %q that no test drives", command)
 		}
@@ -155,7 +158,7 @@ func TestDockerCommands(t *testing.T) {
 func dockersOwn(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	clientsOwn := []string{"context", "manifest", "trust", "checkpoint"}
+	clientsOwn := []string{"context", "manifest", "trust", "checkpoint", "completion"}
 	refusedWhole := []string{"service", "stack", "secret", "config", "plugin"} // one of each stands for all
 	for _, noun := range helpCommands(t) {
 		verbs := helpCommands(t, noun)

@@ -85,7 +85,9 @@ func TestEventOrder(t *testing.T) {
 			h.Docker("exec", n, "false")
 		}},
 		{"healthy", `create start exec_create: true exec_start: true exec_die(0) health_status: healthy`, func(n string) {
-			run(n, deaf, "--health-cmd", "true", "--health-interval", "1h", "--health-start-period", "1h", "--health-start-interval", "100ms")
+			// A docker CLI of before 2023 does not know the last flag.
+			h.MustMinictl("run", "-d", "--name", n, "--network", "none", "--health-cmd", "true", "--health-interval", "1h",
+				"--health-start-period", "1h", "--health-start-interval", "100ms", "busybox", "sh", "-c", deaf)
 			docker := clients()[1]
 			docker.until(l, h, n, "{{.State.Health.Status}}", "healthy")
 		}},

@@ -63,6 +63,9 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	for i := range list {
+		list[i].RepoTags, list[i].RepoDigests = orEmpty(list[i].RepoTags), orEmpty(list[i].RepoDigests)
+	}
 	return writeJSON(w, http.StatusOK, orEmpty(list))
 }
 
@@ -72,6 +75,7 @@ func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	info.RepoTags, info.RepoDigests = orEmpty(info.RepoTags), orEmpty(info.RepoDigests)
 	return writeJSON(w, http.StatusOK, info)
 }
 

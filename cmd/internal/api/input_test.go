@@ -13,7 +13,6 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/swarm"
 )
 
 // newRequest makes a request without a network; a body is JSON.
@@ -305,11 +304,7 @@ func FuzzBodies(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, v := range []any{
-			&createBody{}, &container.ExecCreateRequest{}, &container.ExecStartRequest{}, &network.CreateRequest{},
-			&network.ConnectRequest{}, &network.DisconnectRequest{}, &swarm.InitRequest{}, &swarm.JoinRequest{},
-			&ClusterInitRequest{}, &ClusterJoinRequest{},
-		} {
+		for _, v := range bodies() {
 			err := decodeJSON(io.LimitReader(strings.NewReader(string(b)), maxJSONBody), v)
 			if body, ok := v.(*createBody); ok && err == nil {
 				_, err = body.request()

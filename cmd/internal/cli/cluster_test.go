@@ -36,6 +36,37 @@ To add a host, run this there within 24 hours:
 	}
 }
 
+func TestClusterInitPools(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("POST /cluster/init", clitest.JSON(200, `{"NodeID":"n1","NodeName":"host1","Token":`+token()+`}`))
+	r := clitest.Run(t, d, "cluster", "init", "--default-addr-pool", "10.20.0.0/16,10.30.0.0/16", "--default-addr-pool-mask-length", "26")
+	if b := d.Find(t, "POST", "/cluster/init").Body; r.Code != 0 || b != `{"AddrPools":["10.20.0.0/16","10.30.0.0/16"],"AddrPoolBits":26}` {
+		t.Errorf("%+v, body %s", r, b)
+	}
+	if r := clitest.Run(t, d, "cluster", "init", "--default-addr-pool", "10.20.0.0"); r.Code == 0 || !strings.Contains(r.Err, "10.20.0.0") {
+		t.Errorf("no range: %+v", r)
+	}
+}
+
+func TestNodeUpdate(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("GET /nodes/host2", clitest.JSON(200, `{"ID":"n2","Version":{"Index":7},"Spec":{"Labels":{"a":"b","c":"d"},"Role":"worker","Availability":"active"}}`))
+	d.Handle("POST /nodes/n2/update", clitest.Empty(200))
+	r := clitest.Run(t, d, "node", "update", "--label-add", "rack=7", "--label-rm", "a", "host2")
+	call := d.Find(t, "POST", "/nodes/n2/update")
+	if want := `{"Labels":{"c":"d","rack":"7"},"Role":"worker","Availability":"active"}`; r.Code != 0 || r.Out != "host2\n" || strings.TrimSpace(call.Body) != want || call.Query.Get("version") != "7" {
+		t.Errorf("%+v, body %s, query %v", r, call.Body, call.Query)
+	}
+	for want, args := range map[string][]string{
+		"key x doesn't exist in node's labels": {"--label-rm", "x", "host2"},
+		"nothing to change":                    {"host2"},
+	} {
+		if r := clitest.Run(t, d, append([]string{"node", "update"}, args...)...); r.Code != 1 || !strings.Contains(r.Err, want) {
+			t.Errorf("%v: %+v", args, r)
+		}
+	}
+}
+
 func TestClusterJoin(t *testing.T) {
 	d := clitest.Start(t)
 	d.Handle("POST /cluster/join", clitest.JSON(200, `{"NodeID":"n2","NodeName":"host2","ClusterID":"c1","Nodes":2}`))

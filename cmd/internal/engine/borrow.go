@@ -160,6 +160,9 @@ func hostDevices(h *mobycontainer.HostConfig) ([]oci.Device, error) {
 // devicesBelow gives the device at a path, or all below it when it is a folder. What a container has of its own in /dev,
 // terminals and shared memory, is left out.
 func devicesBelow(host, inside, access string) ([]oci.Device, error) {
+	if !filepath.IsAbs(host) { // the empty one would be the daemon's own folder
+		return nil, fs.ErrNotExist
+	}
 	root, err := filepath.EvalSymlinks(host)
 	if err != nil {
 		return nil, err

@@ -28,12 +28,15 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
+	dangling, err := boolFilter(f, "dangling")
+	if err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		dangling := len(i.RepoTags) == 0
 		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
-			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) {
+			dangling != nil && *dangling != (len(i.RepoTags) == 0) {
 			continue
 		}
 		if want := f["reference"]; len(want) > 0 { // the other names of the image are not asked for

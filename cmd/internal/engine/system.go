@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
@@ -93,9 +95,14 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		Swarm: e.swarmInfo(ctx), InitBinary: "minictl-init",
-		ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)}, InitCommit: system.Commit{ID: e.cfg.Version},
-		Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
+		RegistryConfig: &registry.ServiceConfig{
+			InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: []string{},
+			IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		},
+		// Docker has commits here; clients show whatever it is as the version.
+		InitBinary: "minictl-init", InitCommit: system.Commit{ID: e.cfg.Version}, ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)},
+		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, CDISpecDirs: []string{},
+		Swarm: e.swarmInfo(ctx), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"
