@@ -304,6 +304,9 @@ func (w *Writer) shift() error {
 	return nil
 }
 
+// Path is the file that a log's newest entries are in.
+func Path(dir string) string { return filepath.Join(dir, fileName) }
+
 // numbered is the name of the i-th file, 0 being the current one.
 func numbered(i int) string {
 	if i == 0 {
