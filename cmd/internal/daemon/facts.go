@@ -47,7 +47,7 @@ func hostFacts() (oci.Host, error) {
 	if unix.Statfs(cgroupRoot, &st) == nil {
 		h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
 	}
-	h.Missing = missingLimits(h.CgroupV2)
+	h.Missing = missingLimits(cgroupRoot, h.CgroupV2)
 	// An impossible descriptor: all that is asked is whether the call exists.
 	h.RecursiveReadOnly = !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
 	var err error
@@ -85,12 +85,12 @@ func limitFiles(v2 bool) map[string][]string {
 	}
 }
 
-// missingLimits are the limits whose files are not there.
-func missingLimits(v2 bool) []string {
+// missingLimits are the limits whose files are not there, below the root of the hierarchies.
+func missingLimits(root string, v2 bool) []string {
 	var out []string
 	for flag, files := range limitFiles(v2) {
 		if !slices.ContainsFunc(files, func(pattern string) bool {
-			found, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern)) // errs only on a bad pattern
+			found, _ := filepath.Glob(filepath.Join(root, pattern)) // errs only on a bad pattern
 			return len(found) > 0
 		}) {
 			out = append(out, flag)
