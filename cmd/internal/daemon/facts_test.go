@@ -21,6 +21,9 @@ func TestMissingLimits(t *testing.T) {
 		{"v2 without block devices", true, []string{"system.slice/memory.swap.max"},
 			[]string{oci.FlagBlkioWeight, oci.FlagBlkioWeightDevice, oci.FlagDeviceReadBps, oci.FlagDeviceWriteBps, oci.FlagDeviceReadIOps, oci.FlagDeviceWriteIOps,
 				oci.FlagSwappiness, oci.FlagOomKillDisable}},
+		{"v2 with no cgroup yet", true, []string{"cgroup.controllers"}, []string{oci.FlagSwappiness, oci.FlagOomKillDisable}},
+		{"v2 that cannot limit swap", true, []string{"cgroup.controllers", "a/memory.max", "a/io.stat", "a/io.max"},
+			[]string{oci.FlagBlkioWeight, oci.FlagBlkioWeightDevice, oci.FlagMemorySwap, oci.FlagSwappiness, oci.FlagOomKillDisable}},
 		{"v1 without BFQ and swap", false, []string{
 			"blkio/blkio.throttle.read_bps_device", "blkio/blkio.throttle.write_bps_device", "blkio/blkio.throttle.read_iops_device", "blkio/blkio.throttle.write_iops_device",
 			"memory/memory.swappiness", "memory/memory.oom_control",
@@ -35,7 +38,7 @@ func TestMissingLimits(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(filepath.Join(root, f)), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(root, f), nil, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(root, f), []byte("cpu io memory pids\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
