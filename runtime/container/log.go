@@ -44,6 +44,7 @@ type Log struct {
 	// MaxSize is the size in bytes at which a file is rotated, 0 for never, and MaxFiles how many are kept.
 	MaxSize  int64
 	MaxFiles int
+	Compress bool // the files that are full
 	// Buffer is how many bytes of output may wait for the disk before some is dropped; 0: the container waits.
 	Buffer int
 	// Attrs are kept with each line, for logs --details.
@@ -55,12 +56,15 @@ func NewLog(s *Spec) (Log, error) {
 	c := &s.HostConfig.LogConfig
 	l := Log{None: c.Type == LogNone}
 	if c.Type == LogLocal {
-		l.MaxSize, l.MaxFiles = localMaxSize, localMaxFiles
+		l.MaxSize, l.MaxFiles, l.Compress = localMaxSize, localMaxFiles, true
 	}
 	if l.None {
 		return l, nil
 	}
 	if err := l.limits(c.Config); err != nil {
+		return l, err
+	}
+	if err := l.compression(c); err != nil {
 		return l, err
 	}
 	attrs, err := logAttrs(s, c.Config)
@@ -93,6 +97,21 @@ func (l *Log) limits(o map[string]string) (err error) {
 		}
 	}
 	return nil
+}
+
+func (l *Log) compression(c *container.LogConfig) (err error) {
+	if v, ok := c.Config["compress"]; ok {
+		if l.Compress, err = strconv.ParseBool(v); err != nil {
+			return fmt.Errorf("invalid log opt compress=%s: want true or false: %w", v, errdefs.ErrInvalidArgument)
+		}
+	}
+	switch {
+	case !l.Compress || l.MaxFiles > 1 && l.MaxSize > 0:
+		return nil
+	case c.Type == LogLocal:
+		return fmt.Errorf("compression cannot be enabled when max file count is 1: %w", errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("compress cannot be true when max-file is less than 2 or max-size is not set: %w", errdefs.ErrInvalidArgument)
 }
 
 // logAttrs are the labels and variables that --log-opt names, and the tag.
@@ -241,11 +260,6 @@ func validateLog(c *container.LogConfig) error {
 	if _, ok := c.Config["max-buffer-size"]; ok && c.Config["mode"] != nonBlocking {
 		return fmt.Errorf("logger: max-buffer-size option is only supported with 'mode=non-blocking': %w", errdefs.ErrInvalidArgument)
 	}
-	if v, ok := c.Config["compress"]; ok {
-		if _, err := strconv.ParseBool(v); err != nil {
-			return fmt.Errorf("invalid log opt compress=%s: want true or false: %w", v, errdefs.ErrInvalidArgument)
-		}
-	}
 	return nil
 }
 
@@ -262,8 +276,5 @@ func (n *names) log(c *container.LogConfig) {
 	case "", LogJSON, LogLocal, LogNone:
 	default:
 		n.add(true, "--log-driver "+c.Type)
-		return
 	}
-	compress, _ := strconv.ParseBool(c.Config["compress"])
-	n.add(compress, "--log-opt compress=true")
 }

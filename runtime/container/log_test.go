@@ -18,14 +18,19 @@ func TestNewLog(t *testing.T) {
 	}{
 		{"json-file", nil, Log{}, ""},
 		{"none", nil, Log{None: true}, ""},
-		{"local", nil, Log{MaxSize: 20e6, MaxFiles: 5}, ""},
-		{"local", map[string]string{"max-size": "1m", "max-file": "2"}, Log{MaxSize: 1e6, MaxFiles: 2}, ""},
+		{"local", nil, Log{MaxSize: 20e6, MaxFiles: 5, Compress: true}, ""},
+		{"local", map[string]string{"max-size": "1m", "max-file": "2"}, Log{MaxSize: 1e6, MaxFiles: 2, Compress: true}, ""},
 		{"json-file", map[string]string{"max-size": "10k", "max-file": "3"}, Log{MaxSize: 1e4, MaxFiles: 3}, ""},
+		{"json-file", map[string]string{"max-size": "10k", "max-file": "3", "compress": "true"}, Log{MaxSize: 1e4, MaxFiles: 3, Compress: true}, ""},
+		{"local", map[string]string{"compress": "false", "max-file": "1"}, Log{MaxSize: 20e6, MaxFiles: 1}, ""},
+		{"local", map[string]string{"max-file": "1"}, Log{}, "compression cannot be enabled when max file count is 1"},
+		{"json-file", map[string]string{"compress": "true"}, Log{}, "compress cannot be true when max-file is less than 2 or max-size is not set"},
+		{"json-file", map[string]string{"compress": "x"}, Log{}, "compress=x"},
 		{"json-file", map[string]string{"max-size": "-1"}, Log{}, ""},
 		{"json-file", map[string]string{"max-size": "much"}, Log{}, "max-size must be a positive number"},
 		{"json-file", map[string]string{"max-file": "x"}, Log{}, "max-file cannot be less than 1"},
 		{"json-file", map[string]string{"mode": "non-blocking"}, Log{Buffer: 1e6}, ""},
-		{"local", map[string]string{"mode": "non-blocking", "max-buffer-size": "4m"}, Log{MaxSize: 20e6, MaxFiles: 5, Buffer: 4 << 20}, ""},
+		{"local", map[string]string{"mode": "non-blocking", "max-buffer-size": "4m"}, Log{MaxSize: 20e6, MaxFiles: 5, Compress: true, Buffer: 4 << 20}, ""},
 		{"json-file", map[string]string{"mode": "non-blocking", "max-buffer-size": "x"}, Log{}, "max-buffer-size: invalid size: 'x'"},
 		{"json-file", map[string]string{"labels": "a,none", "env": "E"}, Log{Attrs: map[string]string{"a": "1", "E": "x=y"}}, ""},
 		{"json-file", map[string]string{"labels-regex": "^a", "env-regex": "^F"}, Log{Attrs: map[string]string{"a": "1", "ab": "2", "F": ""}}, ""},
@@ -48,7 +53,7 @@ func TestNewLog(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || got.None != c.want.None || got.MaxSize != c.want.MaxSize || got.MaxFiles != c.want.MaxFiles || got.Buffer != c.want.Buffer || !maps.Equal(got.Attrs, c.want.Attrs) {
+		if err != nil || got.None != c.want.None || got.MaxSize != c.want.MaxSize || got.MaxFiles != c.want.MaxFiles || got.Buffer != c.want.Buffer || got.Compress != c.want.Compress || !maps.Equal(got.Attrs, c.want.Attrs) {
 			t.Errorf("%s %v: %+v, %v", c.driver, c.opts, got, err)
 		}
 	}
@@ -61,8 +66,7 @@ func TestValidateLog(t *testing.T) {
 	}{
 		{"", "tag=x", nil}, {"json-file", "compress=false", nil}, {"local", "mode=blocking", nil}, {"none", "", nil},
 		{"local", "tag=x", errdefs.IsInvalidArgument}, {"none", "max-size=1m", errdefs.IsInvalidArgument}, {"json-file", "nope=1", errdefs.IsInvalidArgument},
-		{"json-file", "mode=x", errdefs.IsInvalidArgument}, {"json-file", "max-buffer-size=1m", errdefs.IsInvalidArgument}, {"local", "mode=non-blocking", nil}, {"json-file", "compress=x", errdefs.IsInvalidArgument},
-		{"json-file", "compress=true", errdefs.IsNotImplemented}, {"syslog", "syslog-address=x", errdefs.IsNotImplemented},
+		{"json-file", "mode=x", errdefs.IsInvalidArgument}, {"json-file", "max-buffer-size=1m", errdefs.IsInvalidArgument}, {"local", "mode=non-blocking", nil}, {"syslog", "syslog-address=x", errdefs.IsNotImplemented},
 	} {
 		l := mobycontainer.LogConfig{Type: c.driver, Config: map[string]string{}}
 		if k, v, ok := strings.Cut(c.opt, "="); ok {

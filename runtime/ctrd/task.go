@@ -28,6 +28,7 @@ type TaskOptions struct {
 	// LogMaxSize (bytes) and LogMaxFiles rotate the log; 0: never.
 	LogMaxSize  int64
 	LogMaxFiles int
+	LogCompress bool // the files that are full
 	// LogBuffer is how many bytes of output may wait for the disk; 0: none, the container waits.
 	LogBuffer int
 	// LogAttrs are kept with each line.
@@ -84,7 +85,7 @@ func (r *Runtime) NewTask(ctx context.Context, id string, o TaskOptions) (*Task,
 	}
 	t := r.newTask(id, spec)
 	stdio := wire.Stdio{
-		Socket: t.socket, LogDir: o.LogDir, MaxSize: o.LogMaxSize, MaxFiles: o.LogMaxFiles, Buffer: o.LogBuffer, Attrs: o.LogAttrs,
+		Socket: t.socket, LogDir: o.LogDir, MaxSize: o.LogMaxSize, MaxFiles: o.LogMaxFiles, Compress: o.LogCompress, Buffer: o.LogBuffer, Attrs: o.LogAttrs,
 		TTY: o.TTY, Stdin: o.OpenStdin, StdinOnce: o.StdinOnce,
 	}
 	t.tty = o.TTY

@@ -10,16 +10,22 @@ import (
 // cursor reads one file line by line. It only ever moves past whole lines, so a
 // half-written last one is read again when it is complete.
 type cursor struct {
-	f    *os.File
-	info os.FileInfo
-	off  int64  // file offset of buf[0]
-	buf  []byte // read, not given out
+	f      *os.File
+	packed bool // f is compressed still
+	info   os.FileInfo
+	id     fileID
+	size   int64  // when it was opened, unpacked
+	off    int64  // file offset of buf[0]
+	buf    []byte // read, not given out
 }
 
 const readSize = 32 << 10
 
 // next gives the next whole line without its newline; nil at the end of what is there.
 func (c *cursor) next() ([]byte, error) {
+	if err := c.unpack(); err != nil {
+		return nil, err
+	}
 	seen := 0
 	for {
 		if i := bytes.IndexByte(c.buf[seen:], '\n'); i >= 0 {
@@ -63,7 +69,10 @@ type tail struct {
 // scan goes backwards through a file. When the tail begins in it, the cursor is
 // put there and done is true.
 func (t *tail) scan(c *cursor) (done bool, err error) {
-	end, err := lineEnd(c.f, c.info.Size())
+	if err := c.unpack(); err != nil {
+		return false, err
+	}
+	end, err := lineEnd(c.f, c.size)
 	if err != nil {
 		return false, err
 	}

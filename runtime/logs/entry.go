@@ -2,7 +2,7 @@
 // of docker's json-file driver.
 //
 // A directory holds json.log, the file being written, and json.log.1 (newest)
-// to json.log.N (oldest) after rotation. One process writes (the shim), any
+// to json.log.N (oldest) after rotation, with .gz behind it once compressed. One process writes (the shim), any
 // number read.
 package logs
 

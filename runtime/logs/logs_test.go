@@ -153,7 +153,7 @@ func TestSinceUntil(t *testing.T) {
 // TestFollow writes while several read, through rotations and from different
 // moments on: everybody sees every line once.
 func TestFollow(t *testing.T) {
-	for _, l := range []Limits{{}, {MaxSize: 4000, MaxFiles: 1000}} {
+	for _, l := range []Limits{{}, {MaxSize: 4000, MaxFiles: 1000}, {MaxSize: 12000, MaxFiles: 1000, Compress: true}} {
 		dir := filepath.Join(t.TempDir(), "later") // readers may come before the writer
 		done := make(chan struct{})
 		results := make(chan []Entry)

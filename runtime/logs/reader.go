@@ -197,32 +197,27 @@ func openOnce(dir string, cur *cursor) (found []*cursor, settled bool, err error
 		return nil, false, err
 	}
 	settled = true
-	var names []string
 	for i, n := range numbers {
 		settled = settled && n == i
-		f, err := os.Open(filepath.Join(dir, numbered(n)))
+		c, err := openLog(filepath.Join(dir, numbered(n)))
 		if errors.Is(err, os.ErrNotExist) {
 			settled = false
 			continue
 		}
-		c := &cursor{f: f}
-		if err == nil {
-			c.info, err = f.Stat()
-		}
 		if err != nil {
-			for _, c := range append(found, c) {
-				c.f.Close() // of a nil file too: no more than an error
+			for _, c := range found {
+				c.f.Close()
 			}
 			return nil, false, err
 		}
-		if cur != nil && os.SameFile(cur.info, c.info) {
-			f.Close()
+		if cur != nil && cur.id == c.id {
+			c.f.Close()
 			break
 		}
-		found, names = append(found, c), append(names, f.Name())
+		found = append(found, c)
 	}
-	for i, c := range found {
-		now, err := os.Stat(names[i])
+	for _, c := range found {
+		now, err := os.Stat(c.f.Name())
 		settled = settled && err == nil && os.SameFile(now, c.info)
 	}
 	slices.Reverse(found)
@@ -240,7 +235,7 @@ func rotated(dir string) ([]int, error) {
 		rest, ok := strings.CutPrefix(e.Name(), fileName)
 		n := 0
 		if ok && rest != "" {
-			if n, err = strconv.Atoi(strings.TrimPrefix(rest, ".")); err != nil || numbered(n) != e.Name() {
+			if n, err = strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(rest, "."), gzSuffix)); err != nil || numbered(n) != strings.TrimSuffix(e.Name(), gzSuffix) {
 				continue
 			}
 		}
@@ -249,5 +244,5 @@ func rotated(dir string) ([]int, error) {
 		}
 	}
 	slices.Sort(out)
-	return out, nil
+	return slices.Compact(out), nil // a file is there in both forms for a moment
 }

@@ -24,6 +24,8 @@ type Limits struct {
 	// MaxFiles is how many files are kept, the current one included; less than 2
 	// means that rotation empties the file.
 	MaxFiles int
+	// Compress says that all files but the current one are compressed.
+	Compress bool
 }
 
 // Writer appends a container's output to the log in one directory. It never
@@ -43,6 +45,8 @@ type Writer struct {
 	buf     []byte
 	streams map[string]*stream
 	closed  bool
+
+	packing sync.WaitGroup // the compression of the newest rotated file
 }
 
 // stream assembles one stream's lines.
@@ -57,6 +61,9 @@ type stream struct {
 // power failure cut in half is removed. Each entry is given attrs.
 func NewWriter(dir string, l Limits, attrs map[string]string) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o710); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := tidy(dir); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	w := &Writer{dir: dir, limits: l, attrs: attrs, streams: map[string]*stream{}}
@@ -188,7 +195,7 @@ func (w *Writer) append(e Entry) {
 	w.note(e.Time)
 	start := len(w.buf)
 	w.buf = appendEntry(w.buf, e)
-	if max := w.limits.MaxSize; max > 0 && start > 0 && w.size+int64(len(w.buf)) > max {
+	if limit := w.limits.MaxSize; limit > 0 && start > 0 && w.size+int64(len(w.buf)) > limit {
 		last := slices.Clone(w.buf[start:]) // it is the first in the next file
 		w.buf = w.buf[:start]
 		w.commit()
@@ -216,7 +223,7 @@ func (w *Writer) commit() {
 		return
 	}
 	defer func() { w.buf, w.noted = w.buf[:0], false }()
-	if max := w.limits.MaxSize; max > 0 && w.size > 0 && w.size+int64(len(w.buf)) > max {
+	if limit := w.limits.MaxSize; limit > 0 && w.size > 0 && w.size+int64(len(w.buf)) > limit {
 		if err := w.rotate(); err != nil {
 			w.drop(0, err)
 			return
@@ -263,25 +270,42 @@ func (w *Writer) lose(n int, cause error) {
 // rotate moves json.log to json.log.1 and so on. A reader keeps its open file,
 // which is complete by then.
 func (w *Writer) rotate() error {
-	if w.limits.MaxFiles < 2 {
-		// Readers recognise a new file by its inode, so the old one is not reused.
-		if err := os.Remove(filepath.Join(w.dir, fileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	} else {
-		for i := w.limits.MaxFiles - 2; i >= 0; i-- {
-			err := os.Rename(filepath.Join(w.dir, numbered(i)), filepath.Join(w.dir, numbered(i+1)))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
+	w.packing.Wait()
+	if err := w.shift(); err != nil {
+		return err
 	}
 	old := w.file
 	if err := w.open(os.O_APPEND); err != nil {
 		return err
 	}
+	if w.limits.Compress && w.limits.MaxFiles > 1 {
+		w.packing.Go(func() {
+			_ = compress(filepath.Join(w.dir, numbered(1))) // it is as readable as it was
+		})
+	}
 	return old.Close()
 }
+
+// shift gives each file the next name; the last one goes.
+func (w *Writer) shift() error {
+	last := max(w.limits.MaxFiles-1, 0)
+	for _, suffix := range []string{"", gzSuffix} {
+		// Readers recognise a new file by its identity, so the old one is not reused.
+		if err := os.Remove(filepath.Join(w.dir, numbered(last)+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for i := last - 1; i >= 0; i-- {
+			err := os.Rename(filepath.Join(w.dir, numbered(i)+suffix), filepath.Join(w.dir, numbered(i+1)+suffix))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Path is the file that a log's newest entries are in.
+func Path(dir string) string { return filepath.Join(dir, fileName) }
 
 // numbered is the name of the i-th file, 0 being the current one.
 func numbered(i int) string {
@@ -306,5 +330,6 @@ func (w *Writer) Close() error {
 	w.commit()
 	w.note(time.Now()) // nothing follows that would bring it
 	w.commit()
+	w.packing.Wait()
 	return w.file.Close()
 }

@@ -67,6 +67,44 @@ func ValidateHost(h *mobycontainer.HostConfig, host Host) error {
 
 const weightRange = "Range of blkio weight is from 10 to 1000"
 
+// shmSize is docker's default size of /dev/shm in bytes.
+const shmSize = 64 << 20
+
+// Fill puts in what the wish leaves open, so that inspect shows it, as docker's does.
+func Fill(h *mobycontainer.HostConfig, host Host) {
+	if h.ShmSize == 0 {
+		h.ShmSize = shmSize
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = mobycontainer.IPCModePrivate
+	}
+	if h.CgroupnsMode == "" {
+		// docker's default: a cgroup namespace of its own on v2, the host's on v1
+		h.CgroupnsMode = mobycontainer.CgroupnsModeHost
+		if host.CgroupV2 {
+			h.CgroupnsMode = mobycontainer.CgroupnsModePrivate
+		}
+	}
+	if h.Runtime == "" {
+		h.Runtime = "runc"
+	}
+	if s := h.MemorySwappiness; s != nil && *s < 0 {
+		h.MemorySwappiness = nil
+	}
+	if p := h.PidsLimit; p != nil && *p == 0 {
+		h.PidsLimit = nil
+	}
+	if h.Privileged {
+		return
+	}
+	if h.MaskedPaths == nil {
+		h.MaskedPaths = maskedPaths()
+	}
+	if h.ReadonlyPaths == nil {
+		h.ReadonlyPaths = readonlyPaths()
+	}
+}
+
 // Warnings are docker's about wishes that do not do what one may think.
 func Warnings(h *mobycontainer.HostConfig) []string {
 	out := []string{}

@@ -48,3 +48,22 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
+
+func TestFill(t *testing.T) {
+	never := int64(-1)
+	h := &mobycontainer.HostConfig{Resources: mobycontainer.Resources{MemorySwappiness: &never}}
+	Fill(h, Host{CgroupV2: true})
+	if h.ShmSize != 64<<20 || h.IpcMode != "private" || h.CgroupnsMode != "private" || h.Runtime != "runc" || h.MemorySwappiness != nil || len(h.MaskedPaths) == 0 || len(h.ReadonlyPaths) == 0 {
+		t.Errorf("%+v", h)
+	}
+	h = &mobycontainer.HostConfig{ShmSize: 1, IpcMode: "host", MaskedPaths: []string{}, ReadonlyPaths: []string{"/x"}}
+	Fill(h, Host{})
+	if h.ShmSize != 1 || h.IpcMode != "host" || h.CgroupnsMode != "host" || len(h.MaskedPaths) != 0 || len(h.ReadonlyPaths) != 1 {
+		t.Errorf("%+v", h)
+	}
+	h = &mobycontainer.HostConfig{Privileged: true}
+	Fill(h, Host{CgroupV2: true})
+	if h.CgroupnsMode != "private" || h.MaskedPaths != nil {
+		t.Errorf("%+v", h)
+	}
+}

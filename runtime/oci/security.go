@@ -84,11 +84,7 @@ func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security
 		}
 		return err
 	}
-	s.Linux.MaskedPaths = []string{
-		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-	}
-	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = maskedPaths(), readonlyPaths()
 	if h.MaskedPaths != nil {
 		s.Linux.MaskedPaths = h.MaskedPaths
 	}
@@ -106,6 +102,18 @@ func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security
 		return fmt.Errorf("make seccomp profile: %w", err)
 	}
 	return nil
+}
+
+// maskedPaths and readonlyPaths are docker's.
+func maskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
+		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+}
+
+func readonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
 func loadProfile(text string, s *specs.Spec) (*specs.LinuxSeccomp, error) {

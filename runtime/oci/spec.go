@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -191,10 +192,7 @@ func defaultMounts(h *mobycontainer.HostConfig, sec container.Security, shmDir s
 	if sec.WritableCgroups {
 		cgroups = "rw"
 	}
-	shm := "size=67108864"
-	if h.ShmSize > 0 {
-		shm = "size=" + strconv.FormatInt(h.ShmSize, 10)
-	}
+	shm := "size=" + strconv.FormatInt(cmp.Or(h.ShmSize, shmSize), 10)
 	m := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},

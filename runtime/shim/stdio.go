@@ -42,7 +42,7 @@ type logWriter interface {
 }
 
 func openLog(o wire.Stdio) (logWriter, error) {
-	w, err := logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles}, o.Attrs)
+	w, err := logs.NewWriter(o.LogDir, logs.Limits{MaxSize: o.MaxSize, MaxFiles: o.MaxFiles, Compress: o.Compress}, o.Attrs)
 	if err != nil {
 		return nil, err
 	}

@@ -191,7 +191,7 @@ func TestConnect(t *testing.T) {
 				t.Errorf("left on no network: %v", got)
 			}
 			id := strings.TrimSpace(c.must(h1, "inspect", "-f", "{{.Id}}", "web1"))
-			events := c.must(h1, "events", "--since", "1h", "--until", "0s", "--filter", "type=network", "--filter", "event=connect", "--filter", "event=disconnect", "--format", "{{json .}}")
+			events := c.must(h1, "events", "--since", "1h", "--until", now(), "--filter", "type=network", "--filter", "event=connect", "--filter", "event=disconnect", "--format", "{{json .}}")
 			wantEvents(t, events, id, "disconnect br_net", "disconnect ov_net2", "disconnect ov_net1")
 
 			c.must(h1, "rm", "-f", "web1", "bbox1")

@@ -39,7 +39,7 @@ func TestBadInput(t *testing.T) {
 		{"no image", 125, `nope`, []string{"run", "--rm", "--pull", "never", "nope", "true"}},
 		{"no command", 127, `nope.*executable file not found`, []string{"run", "--rm", "busybox", "nope"}},
 		{"not executable", 126, `permission denied`, []string{"run", "--rm", "busybox", "/etc/passwd"}},
-		{"unsupported flag", 125, `does not support --blkio-weight yet`, []string{"run", "-d", "--blkio-weight", "500", "busybox", "true"}},
+		{"unsupported flag", 125, `does not support --cpu-rt-runtime yet`, []string{"run", "-d", "--cpu-rt-runtime", "500", "busybox", "true"}},
 		{"address taken", 125, `Address already in use: 10\.0\.0\.2.*web1 on host1`, []string{"run", "--rm", "--network", "ov_net1", "--ip", "10.0.0.2", "busybox", "true"}},
 		{"address outside", 125, `10\.7\.7\.7`, []string{"run", "--rm", "--network", "ov_net1", "--ip", "10.7.7.7", "busybox", "true"}},
 		{"unknown container", 1, `No such container: nope`, []string{"stop", "nope"}},

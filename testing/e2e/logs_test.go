@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,10 +83,18 @@ func TestLogDrivers(t *testing.T) {
 				t.Errorf("%s: %s has %d bytes, %v", c.name, f.Name(), fi.Size(), err)
 			}
 		}
+		c.must(h, "run", "--name", "packed", "--log-driver", "local", "--log-opt", "max-size=10k", "--log-opt", "max-file=300",
+			"busybox", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo last $i")
+		counted(t, c.name+" compressed", c.must(h, "logs", "packed"), false)
+		counted(t, c.name+" compressed, the tail", c.must(h, "logs", "--tail", "1500", "packed"), true)
+		dir = filepath.Join(h.Path("/var/lib/minictl"), "containers", c.field(h, "packed", "{{.Id}}"), "log")
+		if files, err := filepath.Glob(filepath.Join(dir, "json.log.*")); err != nil || len(files) < 10 || !strings.HasSuffix(files[0], ".gz") {
+			t.Errorf("%s: files %v, %v", c.name, files, err)
+		}
 		if got := c.field(h, "short", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}"); got != "local 10k" {
 			t.Errorf("%s: inspect: %s", c.name, got)
 		}
-		c.must(h, "rm", "told", "none", "short", "hasty")
+		c.must(h, "rm", "told", "none", "short", "hasty", "packed")
 	}
 }
 
@@ -118,7 +127,7 @@ func TestLogsUnderFire(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	h := start(t, l, "host1")
-	h.MustMinictl("run", "-d", "--name", "count", "--log-opt", "max-size=20k", "--log-opt", "max-file=5000", "busybox", "sh", "-c", endless)
+	h.MustMinictl("run", "-d", "--name", "count", "--log-opt", "max-size=20k", "--log-opt", "max-file=5000", "--log-opt", "compress=true", "busybox", "sh", "-c", endless)
 	written := func(n int) {
 		t.Helper()
 		l.Eventually(patient, func() error {
@@ -157,15 +166,24 @@ func TestLogsUnderFire(t *testing.T) {
 	if err != nil || len(files) < 2 {
 		t.Errorf("it never rotated: %v, %v", files, err)
 	}
-	middle := lines(all)[len(lines(all))/2]
-	stamped := h.MustDocker("logs", "-t", "count")
-	at, _, _ := strings.Cut(stamped[strings.LastIndex(stamped[:strings.Index(stamped, " "+middle+"\n")], "\n")+1:], " ")
-	for _, c := range clients() {
-		if got := lines(c.must(h, "logs", "--since", at, "count")); got[0] != middle {
-			t.Errorf("%s: --since begins with %q, want %q", c.name, got[0], middle)
+	// Lines that the shim read together have one time.
+	stamped := lines(h.MustDocker("logs", "-t", "count"))
+	at, _, _ := strings.Cut(stamped[len(stamped)/2], " ")
+	var before, after []string
+	for _, line := range stamped {
+		if stamp, _, _ := strings.Cut(line, " "); stamp <= at {
+			before = append(before, line)
 		}
-		if got := lines(c.must(h, "logs", "--until", at, "count")); got[len(got)-1] != middle {
-			t.Errorf("%s: --until ends with %q, want %q", c.name, got[len(got)-1], middle)
+		if stamp, _, _ := strings.Cut(line, " "); stamp >= at {
+			after = append(after, line)
+		}
+	}
+	for _, c := range clients() {
+		if got := lines(c.must(h, "logs", "-t", "--since", at, "count")); !slices.Equal(got, after) {
+			t.Errorf("%s: --since gives %d lines, want %d", c.name, len(got), len(after))
+		}
+		if got := lines(c.must(h, "logs", "-t", "--until", at, "count")); !slices.Equal(got, before) {
+			t.Errorf("%s: --until gives %d lines, want %d", c.name, len(got), len(before))
 		}
 	}
 }

@@ -163,7 +163,7 @@ func listed(t *testing.T, c cli, h *lab.Host) {
 // told is what events said, in docker's order.
 func told(t *testing.T, c cli, h *lab.Host, since, web string) {
 	t.Helper()
-	out := c.must(h, "events", "--since", since, "--until", strconv.FormatInt(time.Now().Unix(), 10), "--filter", "volume=data",
+	out := c.must(h, "events", "--since", since, "--until", now(), "--filter", "volume=data",
 		"--format", `{{.Type}} {{.Action}} {{.Actor.ID}} {{index .Actor.Attributes "driver"}} {{index .Actor.Attributes "container"}} {{index .Actor.Attributes "destination"}} {{index .Actor.Attributes "read/write"}}`)
 	got := lines(out)
 	for _, want := range []string{

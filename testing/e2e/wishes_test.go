@@ -212,6 +212,66 @@ func TestWarned(t *testing.T) {
 	}
 }
 
+// TestDefaultsShown: inspect says what holds where nothing was asked for.
+func TestDefaultsShown(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h := start(t, l, "host1")
+	for _, c := range clients() {
+		c.must(h, "run", "--name", "plain", "busybox", "echo", "hello")
+		const format = "{{.HostConfig.ShmSize}} {{.HostConfig.IpcMode}} {{.HostConfig.Runtime}} {{.HostConfig.CgroupnsMode}} {{len .HostConfig.ReadonlyPaths}} {{.HostConfig.PidsLimit}} {{.HostConfig.LogConfig.Type}}"
+		if got := c.field(h, "plain", format); !strings.HasPrefix(got, "67108864 private runc ") || !strings.HasSuffix(got, " 5 <nil> json-file") {
+			t.Errorf("%s: %s", c.name, got)
+		}
+		if log := h.MustRun("cat", c.field(h, "plain", "{{.LogPath}}")); !strings.Contains(log, `{"log":"hello\n","stream":"stdout"`) {
+			t.Errorf("%s: LogPath leads to %q", c.name, log)
+		}
+		c.must(h, "rm", "plain")
+	}
+}
+
+// TestUpdatedPolicy: another restart policy holds from the next end on.
+func TestUpdatedPolicy(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h := start(t, l, "host1")
+	for _, c := range clients() {
+		c.must(h, "run", "-d", "--name", "box", "busybox", "sh", "-c", "trap 'exit 4' USR1; while :; do sleep 60 & wait $!; done")
+		trapped := func() {
+			t.Helper()
+			l.Eventually(patient, func() error {
+				if out := c.must(h, "top", "box", "-o", "pid,args"); !strings.Contains(out, "sleep 60") {
+					return errf("%s", out)
+				}
+				return nil
+			})
+		}
+		trapped()
+		c.must(h, "update", "--restart", "on-failure:3", "box")
+		c.must(h, "exec", "-d", "box", "kill", "-USR1", "1")
+		l.Eventually(patient, func() error {
+			if got := c.field(h, "box", "{{.State.Status}} {{.RestartCount}}"); got != "running 1" {
+				return errf("%s", got)
+			}
+			return nil
+		})
+		trapped()
+		c.must(h, "update", "--restart", "no", "box")
+		c.must(h, "exec", "-d", "box", "kill", "-USR1", "1")
+		l.Eventually(patient, func() error {
+			if got := c.field(h, "box", "{{.State.Status}} {{.State.ExitCode}}"); got != "exited 4" {
+				return errf("%s", got)
+			}
+			return nil
+		})
+		h.RestartDaemon()
+		if got := c.field(h, "box", "{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}"); got != "exited no" {
+			t.Errorf("%s: after the daemon's restart: %s", c.name, got)
+		}
+		c.must(h, "rm", "box")
+	}
+}
+
 // TestStopSettings: stop goes by the container's own signal and patience.
 func TestStopSettings(t *testing.T) {
 	t.Parallel()

@@ -47,7 +47,7 @@ func hostFacts() (oci.Host, error) {
 	if unix.Statfs(cgroupRoot, &st) == nil {
 		h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
 	}
-	h.Missing = missingLimits(h.CgroupV2)
+	h.Missing = missingLimits(cgroupRoot, h.CgroupV2)
 	// An impossible descriptor: all that is asked is whether the call exists.
 	h.RecursiveReadOnly = !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
 	var err error
@@ -55,24 +55,34 @@ func hostFacts() (oci.Host, error) {
 	return h, err
 }
 
+// evidence is what shows whether the kernel has a limit: one of the files is enough. On v2 they stand in child cgroups
+// only; where there is no child with the controller yet, its name in the root's list must do.
+type evidence struct {
+	files      []string
+	controller string // v2's; empty: the files decide
+	witness    string // a file that every child with the controller has
+}
+
 // limitFiles are the kernel's files behind each limit that not every kernel has (blkio-controller.rst, memory.rst,
-// cgroup-v2.rst): one of them is enough. Weights are not in a hierarchy's root, but what BFQ counts is.
-func limitFiles(v2 bool) map[string][]string {
+// cgroup-v2.rst). Weights are not in a v1 hierarchy's root, but what BFQ counts is.
+func limitFiles(v2 bool) map[string]evidence {
 	if v2 {
-		return map[string][]string{
-			oci.FlagBlkioWeight:       {"*/io.bfq.weight", "*/io.weight"},
-			oci.FlagBlkioWeightDevice: {"*/io.bfq.weight"},
-			oci.FlagDeviceReadBps:     {"*/io.max"},
-			oci.FlagDeviceWriteBps:    {"*/io.max"},
-			oci.FlagDeviceReadIOps:    {"*/io.max"},
-			oci.FlagDeviceWriteIOps:   {"*/io.max"},
-			oci.FlagSwappiness:        nil,
-			oci.FlagOomKillDisable:    nil,
-			oci.FlagMemorySwap:        {"*/memory.swap.max"},
+		rate := evidence{[]string{"*/io.max"}, "io", "*/io.stat"}
+		return map[string]evidence{
+			oci.FlagBlkioWeight:       {[]string{"*/io.bfq.weight", "*/io.weight"}, "io", "*/io.stat"},
+			oci.FlagBlkioWeightDevice: {[]string{"*/io.bfq.weight"}, "io", "*/io.stat"},
+			oci.FlagDeviceReadBps:     rate,
+			oci.FlagDeviceWriteBps:    rate,
+			oci.FlagDeviceReadIOps:    rate,
+			oci.FlagDeviceWriteIOps:   rate,
+			oci.FlagMemorySwap:        {[]string{"*/memory.swap.max"}, "memory", "*/memory.max"},
+			oci.FlagSwappiness:        {},
+			oci.FlagOomKillDisable:    {},
 		}
 	}
 	const bfq = "blkio/blkio.bfq.io_serviced"
-	return map[string][]string{
+	out := map[string]evidence{}
+	for flag, files := range map[string][]string{
 		oci.FlagBlkioWeight:       {"blkio/*/blkio.weight", "blkio/*/blkio.bfq.weight", bfq},
 		oci.FlagBlkioWeightDevice: {"blkio/*/blkio.weight_device", "blkio/*/blkio.bfq.weight_device", bfq},
 		oci.FlagDeviceReadBps:     {"blkio/blkio.throttle.read_bps_device"},
@@ -82,17 +92,24 @@ func limitFiles(v2 bool) map[string][]string {
 		oci.FlagSwappiness:        {"memory/memory.swappiness"},
 		oci.FlagOomKillDisable:    {"memory/memory.oom_control"},
 		oci.FlagMemorySwap:        {"memory/memory.memsw.limit_in_bytes", "memory/*/memory.memsw.limit_in_bytes"},
+	} {
+		out[flag] = evidence{files: files}
 	}
+	return out
 }
 
-// missingLimits are the limits whose files are not there.
-func missingLimits(v2 bool) []string {
+// missingLimits are the limits that the kernel lacks, by the files below the root of the hierarchies.
+func missingLimits(root string, v2 bool) []string {
+	exists := func(pattern string) bool {
+		found, _ := filepath.Glob(filepath.Join(root, pattern)) // errs only on a bad pattern
+		return len(found) > 0
+	}
+	list, _ := os.ReadFile(filepath.Join(root, "cgroup.controllers")) // v2's alone
+	controllers := strings.Fields(string(list))
 	var out []string
-	for flag, files := range limitFiles(v2) {
-		if !slices.ContainsFunc(files, func(pattern string) bool {
-			found, _ := filepath.Glob(filepath.Join(cgroupRoot, pattern)) // errs only on a bad pattern
-			return len(found) > 0
-		}) {
+	for flag, e := range limitFiles(v2) {
+		unknown := e.controller != "" && !exists(e.witness) && slices.Contains(controllers, e.controller)
+		if !unknown && !slices.ContainsFunc(e.files, exists) {
 			out = append(out, flag)
 		}
 	}

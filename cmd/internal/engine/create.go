@@ -120,6 +120,7 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 		h.NetworkMode = network.NetworkBridge
 	}
 	container.FillResources(&h.Resources)
+	oci.Fill(h, e.cfg.Host)
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = container.LogJSON
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/runtime/logs"
 	"github.com/minictl/minictl/runtime/oci"
 )
 
@@ -28,7 +29,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 	r := mobycontainer.InspectResponse{
 		ID: s.ID, Created: s.Created.Format(time.RFC3339Nano), Path: args[0], Args: args[1:], Image: s.ImageID, Name: "/" + s.Name,
 		ResolvConfPath: filepath.Join(e.dir(s.ID), "resolv.conf"), HostnamePath: filepath.Join(e.dir(s.ID), "hostname"),
-		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logDir(s.ID), Driver: "overlayfs", Platform: s.Platform,
+		HostsPath: filepath.Join(e.dir(s.ID), "hosts"), LogPath: e.logPath(&s), Driver: "overlayfs", Platform: s.Platform,
 		HostConfig: s.HostConfig, Config: s.Config, Mounts: e.mountPoints(&s), ExecIDs: e.execIDs(s.ID),
 		RestartCount: st.RestartCount, AppArmorProfile: e.appArmor(&s),
 		State: &mobycontainer.State{
@@ -48,6 +49,14 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 		r.SizeRw, r.SizeRootFs = &own, &whole
 	}
 	return r, nil
+}
+
+// logPath is the file being written, which docker shows for its json-file driver alone.
+func (e *Engine) logPath(s *container.Spec) string {
+	if s.HostConfig.LogConfig.Type != container.LogJSON {
+		return ""
+	}
+	return logs.Path(e.logDir(s.ID))
 }
 
 func (e *Engine) appArmor(s *container.Spec) string {

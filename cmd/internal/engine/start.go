@@ -208,7 +208,7 @@ func (r *run) makeTask(ctx context.Context) error {
 	}
 	if !log.None {
 		o.LogDir, o.LogMaxSize, o.LogMaxFiles = r.e.logDir(r.b.id), log.MaxSize, log.MaxFiles
-		o.LogBuffer, o.LogAttrs = log.Buffer, log.Attrs
+		o.LogCompress, o.LogBuffer, o.LogAttrs = log.Compress, log.Buffer, log.Attrs
 	}
 	if err := step("task"); err != nil {
 		return err

@@ -28,6 +28,8 @@ type Stdio struct {
 	// MaxSize (bytes) and MaxFiles rotate the log; 0: not at all.
 	MaxSize  int64
 	MaxFiles int
+	// Compress the files that are full.
+	Compress bool
 	// Buffer is the bytes of output that may wait for the disk; 0: none, the container waits.
 	Buffer int
 	// Attrs are kept with each line of the log.
@@ -54,7 +56,7 @@ func (s Stdio) URI() string {
 		b, _ := json.Marshal(s.Attrs) // a map of strings cannot fail
 		q.Set("attrs", string(b))
 	}
-	for name, on := range map[string]bool{"tty": s.TTY, "stdin": s.Stdin, "stdin-once": s.StdinOnce} {
+	for name, on := range map[string]bool{"compress": s.Compress, "tty": s.TTY, "stdin": s.Stdin, "stdin-once": s.StdinOnce} {
 		if on {
 			q.Set(name, "1")
 		}
@@ -72,7 +74,7 @@ func ParseURI(uri string) (s Stdio, ok bool, err error) {
 	q := u.Query()
 	s = Stdio{
 		Socket: q.Get("socket"), LogDir: u.Path,
-		TTY: q.Has("tty"), Stdin: q.Has("stdin"), StdinOnce: q.Has("stdin-once"),
+		Compress: q.Has("compress"), TTY: q.Has("tty"), Stdin: q.Has("stdin"), StdinOnce: q.Has("stdin-once"),
 	}
 	if !filepath.IsAbs(s.Socket) || len(s.Socket) > MaxSocket {
 		return Stdio{}, true, fmt.Errorf("stdio socket %q: need an absolute path of at most %d characters", s.Socket, MaxSocket)

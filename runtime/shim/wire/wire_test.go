@@ -12,7 +12,7 @@ func TestURI(t *testing.T) {
 	for _, s := range []Stdio{
 		{Socket: "/run/x.sock"},
 		{Socket: "/run/x.sock", LogDir: "/var/lib/a b/%41?#", MaxSize: 10 << 20, MaxFiles: 3, TTY: true, Stdin: true, StdinOnce: true},
-		{Socket: "/run/x.sock", LogDir: "/log", Buffer: 9, Attrs: map[string]string{"a=b": "c&d=e", "": "\x00ä", "tag": ""}},
+		{Socket: "/run/x.sock", LogDir: "/log", Buffer: 9, Compress: true, Attrs: map[string]string{"a=b": "c&d=e", "": "\x00ä", "tag": ""}},
 	} {
 		got, ok, err := ParseURI(s.URI())
 		if !reflect.DeepEqual(got, s) || !ok || err != nil {
