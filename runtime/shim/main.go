@@ -24,8 +24,9 @@ import (
 // of what it ever allocates is garbage of the start, which is collected once, then; a container that has ended by then does
 // not wait for any of it.
 const (
-	gcPercent  = 20
-	settleTime = 2 * time.Second
+	startPercent = 100 // Go's own: none of it before the heap has 4 MB
+	gcPercent    = 20
+	settleTime   = 2 * time.Second
 )
 
 // Main runs the shim by containerd's command line (start, delete, or the server).
@@ -50,6 +51,7 @@ func Main() {
 }
 
 func newTaskService(ic *plugin.InitContext) (any, error) {
+	debug.SetGCPercent(startPercent) // containerd's 40 has been set already
 	time.AfterFunc(settleTime, func() {
 		debug.SetGCPercent(gcPercent)
 		debug.FreeOSMemory()
