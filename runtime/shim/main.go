@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
@@ -19,8 +20,14 @@ import (
 	"github.com/containerd/plugin/registry"
 )
 
-// gcPercent trades CPU for memory: a shim idles, and there is one per container.
-const gcPercent = 20
+// A shim idles, and there is one per container: from settleTime after its start on, gcPercent trades CPU for memory. Most
+// of what it ever allocates is garbage of the start, which is collected once, then; a container that has ended by then does
+// not wait for any of it.
+const (
+	startPercent = 100 // Go's own: none of it before the heap has 4 MB
+	gcPercent    = 20
+	settleTime   = 2 * time.Second
+)
 
 // Main runs the shim by containerd's command line (start, delete, or the server).
 func Main() {
@@ -44,7 +51,11 @@ func Main() {
 }
 
 func newTaskService(ic *plugin.InitContext) (any, error) {
-	debug.SetGCPercent(gcPercent)
+	debug.SetGCPercent(startPercent) // containerd's 40 has been set already
+	time.AfterFunc(settleTime, func() {
+		debug.SetGCPercent(gcPercent)
+		debug.FreeOSMemory()
+	})
 	pub, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err

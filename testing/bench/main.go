@@ -65,7 +65,7 @@ type part struct {
 // parts are in the order in which they run: what wants fresh daemons comes first.
 func (b *bench) parts() []part {
 	return []part{
-		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"run", b.runs}, {"exec", b.execs}, {"streams", b.streams},
+		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"idle", b.idle}, {"run", b.runs}, {"trace", b.trace}, {"exec", b.execs}, {"streams", b.streams},
 		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names},
 	}
 }

@@ -77,7 +77,7 @@ func (b *bench) repeat(kinds ...*kind) error {
 	for i := range b.n + 1 {
 		for _, k := range kinds {
 			for j := range all {
-				wall, cpu, err := all[j].runOnce(k.network)
+				wall, cpu, err := all[j].costOf("run", "--rm", "--network", k.network, "busybox", "true")
 				if err != nil {
 					return err
 				}
@@ -91,14 +91,13 @@ func (b *bench) repeat(kinds ...*kind) error {
 	return nil
 }
 
-// runOnce gives the wall clock of the command, and the processor time of the command, the host's daemons, shims and
-// containers.
-func (e *engine) runOnce(network string) (wall, cpu time.Duration, err error) {
+// costOf gives the wall clock of a command, and the processor time of the command, the host's daemons, shims and containers.
+func (e *engine) costOf(args ...string) (wall, cpu time.Duration, err error) {
 	before, err := e.host.CPU()
 	if err != nil {
 		return 0, 0, err
 	}
-	c, err := e.run("run", "--rm", "--network", network, "busybox", "true")
+	c, err := e.run(args...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -112,14 +111,17 @@ func (b *bench) execs() error {
 	if err != nil {
 		return err
 	}
+	var used pair
 	p, err := b.turns(b.n, func(e *engine) (float64, error) {
-		c, err := e.run("exec", "exec", "true")
-		return ms(c.wall), err
+		wall, cpu, err := e.costOf("exec", "exec", "true")
+		used.add(e, ms(cpu))
+		return ms(wall), err
 	})
 	if err != nil {
 		return err
 	}
 	b.table.add(versus("`exec CONTAINER true`", p, ratioExec))
+	b.table.add(versus("… processor time of all it takes", used, 0))
 	return stop()
 }
 

@@ -44,7 +44,9 @@ func (e *Engine) ContainerStart(ctx context.Context, ref string) ([]string, erro
 		return nil, &classed{"Container already started", errdefs.ErrNotModified}
 	}
 	b.comeback.reset()
-	e.update(b, func(s *container.Status) { s.RestartCount = 0 })
+	if b.statusCopy().RestartCount > 0 {
+		e.update(b, func(s *container.Status) { s.RestartCount = 0 })
+	}
 	warnings, err := e.start(ctx, b)
 	if err != nil {
 		e.startFailed(b, err)

@@ -130,7 +130,10 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	if spec.HostConfig.IpcMode.IsShareable() {
 		e.removeShm(b.id)
 	}
-	e.update(b, func(s *container.Status) { s.Endpoints = nil })
+	// In memory only: what follows keeps it, and leaving twice after a crash does no harm.
+	b.mu.Lock()
+	b.status.Endpoints = nil
+	b.mu.Unlock()
 	e.zones.drop(status.Endpoints)
 }
 
