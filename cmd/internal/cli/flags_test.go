@@ -28,7 +28,6 @@ var absentCommands = map[string]string{
 	"swarm": "minictl cluster", "node ps": "swarm services", "node promote": "minictl cluster decides by itself who votes",
 	"node demote": "as promote", "volume update": "cluster volumes only",
 	"buildx": "a plugin", "compose": "a plugin",
-	"node update": "labels, roles and availability of nodes mean nothing without services",
 }
 
 // otherFlags are docker's flags that differ here, and why: by "command --flag", or "--flag" for all commands.
