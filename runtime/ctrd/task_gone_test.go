@@ -2,7 +2,6 @@ package ctrd
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -14,7 +13,7 @@ func TestShimGone(t *testing.T) {
 	if err := shimGone(nil); err != nil {
 		t.Errorf("no error: %v", err)
 	}
-	if err := shimGone(fmt.Errorf("kill: %s", ttrpc.ErrClosed)); !errdefs.IsNotFound(err) {
+	if err := shimGone(errors.New("kill: " + ttrpc.ErrClosed.Error())); !errdefs.IsNotFound(err) {
 		t.Errorf("closed connection: %v", err)
 	}
 	if err := shimGone(errors.New("ttrpc: closed too early")); errdefs.IsNotFound(err) {

@@ -123,6 +123,7 @@ func badWishes() []string {
 		`"StopSignal":"NOPE"`, `"StopSignal":"999"`, `"StopTimeout":-5`, `"Labels":{"":""}`, `"Volumes":{"rel":{}}`, `"Volumes":{"/":{}}`, `"Volumes":{"/a\u0000":{}}`,
 		`"ExposedPorts":{"80/xxx":{}}`, `"ExposedPorts":{"-1/tcp":{}}`, `"ExposedPorts":{"":{}}`, `"Image":""`, `"Image":"UPPER"`, `"Image":"nosuch"`, `"Image":"` + long + `"`,
 		`"NetworkingConfig":{"EndpointsConfig":{"back":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}`,
+		`"NetworkingConfig":{"EndpointsConfig":{"back":null}}`, `"NetworkingConfig":null`, `"Healthcheck":null`, `"OnBuild":[null]`, `"Volumes":{"/v":null}`,
 		`"NetworkingConfig":{"EndpointsConfig":{"back":{"Aliases":["\u0000","` + long + `"]}}}`, `"NetworkingConfig":{"EndpointsConfig":{"\u0000":{}}}`,
 	}
 	host := []string{
@@ -137,6 +138,7 @@ func badWishes() []string {
 		`"NetworkMode":"container:nosuch"`, `"NetworkMode":"container:"`, `"NetworkMode":"nosuch"`, `"NetworkMode":"\u0000"`, `"NetworkMode":"` + long + `"`, `"IpcMode":"x"`, `"PidMode":"x"`, `"PidMode":"container:nosuch"`, `"UTSMode":"x"`, `"UsernsMode":"x"`, `"CgroupnsMode":"x"`, `"Cgroup":"x"`,
 		`"Runtime":"nope"`, `"Isolation":"x"`, `"Tmpfs":{"rel":""}`, `"Tmpfs":{"/x":"nope"}`, `"Tmpfs":{"/x":"size=99999999999999999999"}`, `"VolumesFrom":["nosuch"]`, `"VolumesFrom":[""]`, `"VolumesFrom":["box:zz"]`, `"NetworkMode":"back","Links":["nosuch"]`, `"GroupAdd":["nosuch"]`, `"GroupAdd":["-1"]`, `"StorageOpt":{"x":"y"}`, `"VolumeDriver":"nope"`, `"CgroupParent":"../../x"`, `"BlkioWeight":5`,
 		`"Mounts":[{"Type":"x"}]`, `"Mounts":[{}]`, `"Mounts":[{"Type":"bind","Source":"/nope","Target":"/x"}]`, `"Mounts":[{"Type":"volume","Target":"rel"}]`, `"Mounts":[{"Type":"tmpfs","Target":"/x","Source":"y"}]`, `"Mounts":[{"Type":"tmpfs","Target":"/x","TmpfsOptions":{"SizeBytes":-1}}]`, `"Mounts":[{"Type":"volume","Source":"a/b","Target":"/x"}]`,
+		`"BlkioWeightDevice":[null]`, `"Mounts":[null]`, `"PortBindings":{"80/tcp":null}`, `"PortBindings":{"80/tcp":[null]}`, `"DeviceRequests":[null]`, `"Devices":[null]`, `"LogConfig":null`,
 		`"MaskedPaths":["rel"]`, `"ReadonlyPaths":["\u0000"]`, `"ConsoleSize":[-1,-1]`, `"AutoRemove":true,"RestartPolicy":{"Name":"always"}`,
 	}
 	const quick = `"HostConfig":{"NetworkMode":"none"` // what starts all the same shall not take long; a later value counts
@@ -211,6 +213,24 @@ func TestBadRequests(t *testing.T) {
 	for _, archive := range []string{"", "x", strings.Repeat("\x00", 1024), strings.Repeat("\xff", 2048), "\x1f\x8b\x08"} {
 		b.wants4xx("POST", "/images/load", "application/x-tar", archive+"junk")
 		b.try("PUT", "/containers/box/archive?path=/tmp", "application/x-tar", archive)
+	}
+	for _, c := range [][2]string{
+		{"/containers/box/update", `{"Ulimits":[null]}`}, {"/containers/box/update", `{"RestartPolicy":null,"Devices":[null]}`},
+		{"/containers/box/update", `{"Memory":-1}`}, {"/containers/box/update", `{"CpusetCpus":"9-1"}`}, {"/containers/box/update", `{"RestartPolicy":{"Name":"nope"}}`},
+		{"/containers/box/exec", `{"Cmd":[null]}`}, {"/containers/box/exec", `{"Cmd":["true"],"Env":[null],"User":":","WorkingDir":"rel","DetachKeys":"nope"}`},
+		{"/networks/back/connect", `{"Container":"box","EndpointConfig":{"IPAMConfig":{"IPv4Address":"300.1.1.1"}}}`},
+		{"/networks/back/connect", `{"Container":"box","EndpointConfig":{"IPAMConfig":null,"Aliases":[null],"DriverOpts":{"x":null},"MacAddress":"zz"}}`},
+		{"/networks/back/disconnect", `{"Container":"box","Force":"x"}`}, {"/networks/create", `{"Name":"n1","IPAM":null,"ConfigFrom":null,"Options":{"x":null}}`},
+		{"/networks/create", `{"Name":"n2","IPAM":{"Config":[null]}}`}, {"/networks/create", `{"Name":"n3","IPAM":{"Driver":"nope","Config":[{"Subnet":"10.9.0.0/33"}]}}`},
+		{"/networks/create", `{"Name":"n4","IPAM":{"Config":[{"Subnet":"10.9.0.0/31","Gateway":"10.8.0.1","AuxiliaryAddresses":{"x":"10.9.9.9"}}]}}`},
+		{"/networks/create", `{"Name":"n5","Driver":"overlay","Options":{"com.docker.network.driver.mtu":"-1"},"IPAM":{"Config":[{"Subnet":"0.0.0.0/0"}]}}`},
+		{"/networks/create", `{"Name":"n6","EnableIPv6":true,"IPAM":{"Config":[{"Subnet":"fd00::/129"}]}}`}, {"/networks/create", `{"Name":"n7","Scope":"nope","ConfigOnly":true}`},
+		{"/volumes/create", `{"Name":"v1","DriverOpts":{"x":null}}`}, {"/volumes/create", `{"Name":"v2","ClusterVolumeSpec":{"AccessMode":null}}`},
+		{"/volumes/create", `{"Name":"v3","DriverOpts":{"type":"tmpfs","device":"tmpfs","o":"size=-1"}}`}, {"/swarm/join", `{"RemoteAddrs":[null],"JoinToken":"x"}`},
+		{"/swarm/init", `{"AdvertiseAddr":"300.1.1.1"}`}, {"/swarm/init", `{"AdvertiseAddr":"nosuchlink"}`}, {"/swarm/init", `{"DataPathPort":4294967295}`}, {"/swarm/init", `{"DefaultAddrPool":["x"]}`},
+		{"/swarm/init", `{"DefaultAddrPool":["10.0.0.0/8"],"SubnetSize":4294967295}`}, {"/swarm/init", `{"DefaultAddrPool":[null],"SubnetSize":24}`}, {"/cluster/init", `{"AddrPools":["fd00::/8"],"AddrPoolBits":-5}`},
+	} {
+		b.try("POST", c[0], "application/json", c[1])
 	}
 	for _, wish := range badWishes() {
 		body := `{"Image":"busybox","Cmd":["true"],` + wish + `}`

@@ -26,9 +26,10 @@ func reachedBackend(log string) bool {
 }
 
 // unmanned is the whole API over back ends that answer nothing: to reach one is a request that was taken.
-func unmanned(t testing.TB) (http.Handler, *fakes) {
+func unmanned(tb testing.TB) (http.Handler, *fakes) {
+	tb.Helper()
 	f := &fakes{}
-	c := f.config(t)
+	c := f.config(tb)
 	c.Files, c.Registry, c.Disk = struct{ FileBackend }{}, struct{ RegistryBackend }{}, struct{ DiskBackend }{}
 	return New(c), f
 }
