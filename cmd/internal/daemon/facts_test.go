@@ -9,14 +9,11 @@ import (
 	"github.com/minictl/minictl/runtime/oci"
 )
 
-// TestHostFacts: this machine's kernel is new enough for what the tests rely on.
+// TestHostFacts: the machine is asked, not guessed at.
 func TestHostFacts(t *testing.T) {
 	h, err := hostFacts()
 	if err != nil || len(h.Capabilities) == 0 || h.Rlimits["RLIMIT_NOFILE"].Hard == 0 {
 		t.Errorf("%+v, %v", h, err)
-	}
-	if os.Geteuid() == 0 && !h.RecursiveReadOnly {
-		t.Error("mount_setattr(2) is not there")
 	}
 }
 
