@@ -124,7 +124,7 @@ func (d *daemon) build(ctx context.Context) error {
 	d.onClose(func() error { resolver.Close(); return nil })
 	facts, err := hostFacts()
 	if err != nil {
-		return err
+		d.log.Error("containers will start with --security-opt apparmor=unconfined only", "err", err)
 	}
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,

@@ -9,6 +9,14 @@ import (
 	"github.com/minictl/minictl/runtime/oci"
 )
 
+// TestHostFacts: the machine is asked, not guessed at.
+func TestHostFacts(t *testing.T) {
+	h, err := hostFacts()
+	if err != nil || len(h.Capabilities) == 0 || h.Rlimits["RLIMIT_NOFILE"].Hard == 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
 func TestMissingLimits(t *testing.T) {
 	for _, c := range []struct {
 		name  string

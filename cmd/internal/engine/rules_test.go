@@ -200,3 +200,15 @@ func TestState(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestExecIsKeptForAWhile(t *testing.T) {
+	x := &execution{}
+	later := time.Now().Add(time.Hour)
+	if x.endedBefore(later) {
+		t.Error("one that runs has ended")
+	}
+	x.end(0)
+	if !x.endedBefore(later) || x.endedBefore(time.Now().Add(-execKept)) {
+		t.Error("one that has just ended is not kept, or for ever")
+	}
+}
