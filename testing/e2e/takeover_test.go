@@ -92,6 +92,7 @@ func TestVoterDies(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			l := lab.New(t)
 			h1, h2 := pair(t, l)
 			h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -269,6 +270,7 @@ func TestTakeover(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			l := lab.New(t)
 			h1, h2 := pair(t, l)
 			h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
