@@ -13,16 +13,13 @@ import (
 // decideCheck is how often a question under way is asked whether it still has a chance.
 const decideCheck = 50 * time.Millisecond
 
-// doubt is how long a leader that says nothing is given to answer: it may only be busy.
-const doubt = 300 * time.Millisecond
-
 // errUndecided is why a context of Deciding ended.
 var errUndecided = fmt.Errorf("no leader can be heard: %w", errdefs.ErrUnavailable)
 
 // Deciding gives a context for questions to the Store that ends as soon as it is clear that nobody answers them now: at
-// once when there is no leader, and after a short while when the leader has been silent all along. So whoever has another
-// way than the Store's loses no time.
-func (c *Cluster) Deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+// once when there is no leader, and after doubt when the leader has been silent all along: it may be dead, or only busy. So
+// whoever has another way than the Store's loses no time, and whoever has none can afford to be patient.
+func (c *Cluster) Deciding(ctx context.Context, doubt time.Duration) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancelCause(ctx)
 	done := func() { cancel(context.Canceled) }
 	if c.decider().Prospect() == raft.Hopeless {

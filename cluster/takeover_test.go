@@ -274,7 +274,7 @@ func TestAddEpochs(t *testing.T) {
 func TestDeciding(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	ctx, cancel := b.Deciding(t.Context())
+	ctx, cancel := b.Deciding(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	put(t, b, "x", "1")
 	if ctx.Err() != nil || !b.Standing().Decides {
@@ -286,7 +286,7 @@ func TestDeciding(t *testing.T) {
 		t.Errorf("cause %v", context.Cause(ctx))
 	}
 	eventually(t, 10*time.Second, "called off at once", func() bool {
-		ctx, cancel := b.Deciding(t.Context())
+		ctx, cancel := b.Deciding(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		return ctx.Err() != nil
 	})

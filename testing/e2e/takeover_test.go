@@ -92,6 +92,7 @@ func TestVoterDies(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			l := lab.New(t)
 			h1, h2 := pair(t, l)
 			h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
@@ -141,6 +142,37 @@ func TestVoterDies(t *testing.T) {
 			wantMatch(t, "in order again", addressOf(h2, "bbox5"), `^10\.0\.0\.[2-5]$`)
 			h2.MustMinictl("network", "create", "-d", "overlay", "ov_net2")
 		})
+	}
+}
+
+// TestPowerCut is the other half of failure mode 1: both hosts lose power and come back, in either order. Whoever is first
+// has its containers running before the other is there.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	for i, h := range []*lab.Host{h1, h2} {
+		h.MustMinictl("run", "-d", "--restart", "always", "--name", fmt.Sprint("bbox", i+1), "--network", "ov_net1", "busybox", "sleep", "600")
+	}
+	whole(t, l, 8, 2, h1, h2)
+	for _, first := range []*lab.Host{h2, h1} {
+		second := map[*lab.Host]*lab.Host{h1: h2, h2: h1}[first]
+		h1.Halt()
+		h2.Halt()
+		first.Boot()
+		first.RestartDaemon()
+		own := map[*lab.Host]string{h1: "bbox1", h2: "bbox2"}
+		clients()[0].until(l, first, own[first], "{{.State.Status}}", "running")
+		reaches(t, l, first, own[first], own[first])
+		second.Boot()
+		second.RestartDaemon()
+		clients()[0].until(l, second, own[second], "{{.State.Status}}", "running")
+		oneCluster(t, l, h1, h2)
+		noTwins(t, l, 2, h1, h2)
+		whole(t, l, 8, 2, h1, h2)
+		reaches(t, l, first, own[first], own[second])
+		reaches(t, l, second, own[second], own[first])
 	}
 }
 
@@ -238,6 +270,7 @@ func TestTakeover(t *testing.T) {
 	t.Parallel()
 	for _, c := range clients() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			l := lab.New(t)
 			h1, h2 := pair(t, l)
 			h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")

@@ -89,8 +89,12 @@ func (e *Engine) takeAddress(ctx context.Context, n *Network, asked netip.Addr, 
 
 func exhausted(n *Network, used int) error {
 	total, _ := ipam.Usage(n.Subnets[0], used)
-	return &classed{fmt.Sprintf("no available IPv4 addresses on this network's address pools: %s (%s): all %d are in use; remove containers or make a network with a larger --subnet",
-		n.Name, n.ID, total), errdefs.ErrResourceExhausted}
+	what := "in use"
+	if n.global() {
+		what = "in use or in a host's reserve"
+	}
+	return &classed{fmt.Sprintf("no available IPv4 addresses on this network's address pools: %s (%s): all %d are %s; remove containers or make a network with a larger --subnet",
+		n.Name, n.ID, total, what), errdefs.ErrResourceExhausted}
 }
 
 func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
@@ -119,7 +123,7 @@ func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, e
 // takeGlobal asks the cluster for an address. When nobody decides, or all others are taken, it comes out of what is set
 // aside for this host.
 func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
-	decided, cancel := e.cl.Deciding(ctx)
+	decided, cancel := e.cl.Deciding(ctx, impatient)
 	defer cancel()
 	a, err := e.takeDecided(decided, n, asked, l)
 	if ctx.Err() == nil && (errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err)) {
@@ -230,7 +234,7 @@ func (e *Engine) releaseAddress(ctx context.Context, networkID string, global bo
 		}
 		return
 	}
-	ctx, cancel := e.cl.Deciding(ctx)
+	ctx, cancel := e.cl.Deciding(ctx, impatient)
 	defer cancel()
 	if e.returnSpare(ctx, networkID, a, ctx.Err() != nil, endpointEnds(endpoint)) {
 		return

@@ -80,7 +80,7 @@ type Cluster interface {
 	SetRoutes(routes []netip.Prefix)
 	Remove(ctx context.Context, node string) error
 	Synced(ctx context.Context) error
-	Deciding(ctx context.Context) (context.Context, context.CancelFunc)
+	Deciding(ctx context.Context, doubt time.Duration) (context.Context, context.CancelFunc)
 	Standing() cluster.Standing
 	Lags(ctx context.Context) map[cluster.NodeID]uint64
 	Recoverable() (cluster.Recovery, error)

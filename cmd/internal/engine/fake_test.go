@@ -46,7 +46,7 @@ func (c *fakeCluster) OwnRecords() []cluster.Record         { return nil }
 func (c *fakeCluster) SetRoutes([]netip.Prefix)             {}
 func (c *fakeCluster) Remove(context.Context, string) error { return nil }
 func (c *fakeCluster) Records(string) []cluster.Owned       { return c.records }
-func (c *fakeCluster) Deciding(ctx context.Context) (context.Context, context.CancelFunc) {
+func (c *fakeCluster) Deciding(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	if c.missing {
 		cancel()

@@ -38,7 +38,7 @@ func (e *Engine) withNetworks(ctx context.Context, look func(all []*Network) err
 func (e *Engine) refresh(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
-	ctx, stop := e.cl.Deciding(ctx)
+	ctx, stop := e.cl.Deciding(ctx, patient)
 	defer stop()
 	_, rev, err := e.globalNetworks(ctx, true)
 	for err == nil {

@@ -303,7 +303,7 @@ func nameFree(all []*Network, name string) error {
 // createGlobal decides name, VNI and subnet in one transaction, and returns when every live host knows the network.
 func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 	asked := slices.Clone(n.Subnets)
-	ctx, cancel := e.cl.Deciding(ctx)
+	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
 	for range casAttempts {
 		n.Subnets = slices.Clone(asked)
@@ -474,7 +474,7 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 }
 
 func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
-	ctx, cancel := e.cl.Deciding(ctx)
+	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
 	for range casAttempts {
 		use := store.Cond{Key: keyUse + n.ID}

@@ -62,7 +62,7 @@ func (e *Engine) reconcileLoop() {
 // reconcileLeases makes the cluster's leases what this host's containers have, and its reserves as large as they should
 // be: after a crash, after a time without a leader, after a takeover.
 func (e *Engine) reconcileLeases(ctx context.Context) error {
-	ctx, cancel := e.cl.Deciding(ctx)
+	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
 	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
 	if err != nil {

@@ -87,7 +87,7 @@ func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, cont
 		}
 		return
 	}
-	ctx, cancel := e.cl.Deciding(ctx)
+	ctx, cancel := e.cl.Deciding(ctx, impatient)
 	defer cancel()
 	end := func(l lease) (lease, bool) {
 		mine := l.Container == containerID

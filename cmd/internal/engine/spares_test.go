@@ -240,6 +240,58 @@ func TestReserve(t *testing.T) {
 	must(h1, "i", "10.0.0.6")
 }
 
+// TestReserveGrowsWithTheCluster: a network made on a host alone has no reserves; they come with the second host, smaller
+// ones with more, and a host takes its own for want of anything else.
+func TestReserveGrowsWithTheCluster(t *testing.T) {
+	ctx := t.Context()
+	hosts, _ := islands(t, 3)
+	members := hosts[0].fake.members
+	sizes := func(n int) (out []int) {
+		for _, h := range hosts {
+			h.fake.members = members[:n]
+		}
+		for range 2 {
+			for _, h := range hosts[:n] {
+				if err := h.reconcileLeases(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		all, _, err := hosts[0].globalNetworks(ctx, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		small, err := pickNetwork(all, "small")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hosts[:n] {
+			list, _ := h.spares.list(h.cfg.NodeName, small.ID)
+			out = append(out, len(list))
+		}
+		return out
+	}
+	hosts[0].fake.members = members[:1]
+	small := &Network{ID: newID(), Name: "small", Driver: netdriver.TypeOverlay, Scope: scopeGlobal, Subnets: lan(t, "10.1.0.0/27")}
+	if err := hosts[0].createGlobal(ctx, small); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]string{1: "[0]", 2: "[3 3]", 3: "[2 2 2]"} { // of 29 usable
+		if got := fmt.Sprint(sizes(n)); got != want {
+			t.Errorf("%d hosts: %s, want %s", n, got, want)
+		}
+	}
+	sizes(3)
+	for i := range 29 - 4 { // all but the reserves of the two others
+		if _, err := hosts[0].run(ctx, small.ID, fmt.Sprint("c", i)); err != nil {
+			t.Fatalf("container %d: %v", i, err)
+		}
+	}
+	if _, err := hosts[0].run(ctx, small.ID, "full"); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("a full network: %v", err)
+	}
+}
+
 // TestReserveWalk cuts hosts off, loses and delays what they send, crashes and restarts them: no address is ever given
 // twice, and at rest the cluster's leases are what the hosts have.
 func TestReserveWalk(t *testing.T) {

@@ -14,6 +14,13 @@ import (
 // recoverHint is what to type when those who decide are gone for good.
 const recoverHint = "minictl cluster recover"
 
+// How long a silent leader is given to answer, by those who have another way, and by those who have none. It may only be
+// busy; one that is dead is given up sooner than patience ends.
+const (
+	impatient = 300 * time.Millisecond
+	patient   = 3 * time.Second
+)
+
 // undecided tells a user who is missing, and what to do, when nobody could decide on what was wished.
 func (e *Engine) undecided(what string, err error) error {
 	if !errdefs.IsUnavailable(err) {
