@@ -74,7 +74,14 @@ func startPeer(h *lab.Host, dir string) (*engine, error) {
 		return nil, err
 	}
 	// The programs find each other, their libraries and iptables' extensions below dir.
-	lib := filepath.Join(dir, "usr/lib/x86_64-linux-gnu")
+	libs, err := filepath.Glob(filepath.Join(dir, "usr/lib/*-linux-gnu*"))
+	if err != nil {
+		return nil, err
+	}
+	if len(libs) != 1 {
+		return nil, fmt.Errorf("docker's libraries: want one folder of them in %s, found %q", dir, libs)
+	}
+	lib := libs[0]
 	env := []string{
 		"env", "PATH=" + strings.Join([]string{dir + "/bin", dir + "/usr/sbin", dir + "/usr/bin", os.Getenv("PATH"), "/usr/sbin", "/sbin"}, ":"),
 		"LD_LIBRARY_PATH=" + lib, "XTABLES_LIBDIR=" + filepath.Join(lib, "xtables"),
@@ -91,7 +98,7 @@ func startPeer(h *lab.Host, dir string) (*engine, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
 	defer cancel()
-	err := await(ctx, func() error {
+	err = await(ctx, func() error {
 		_, err := e.run("version")
 		return err
 	})

@@ -64,4 +64,23 @@ func TestKilledAtEachStep(t *testing.T) {
 			})
 		})
 	}
+	t.Run("remove", func(t *testing.T) {
+		if err := os.WriteFile(armed, []byte("remove kill"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, code := h1.Minictl("run", "--rm", "busybox", "true"); code == 0 {
+			t.Error("the daemon was not killed")
+		}
+		if err := os.Remove(armed); err != nil {
+			t.Fatal(err)
+		}
+		h1.KillDaemon()
+		h1.Daemon()
+		l.Eventually(soon, func() error {
+			if left := h1.MustMinictl("ps", "-aq"); left != "" {
+				return errf("run --rm left %s", left)
+			}
+			return nil
+		})
+	})
 }

@@ -176,15 +176,16 @@ func (x *execution) endedBefore(t time.Time) bool {
 }
 
 func (e *Engine) watchExec(ctx context.Context, b *box, x *execution, exit <-chan ctrd.ExitStatus, ended chan struct{}) {
-	defer close(ended)
 	select {
 	case st := <-exit:
 		x.end(int(st.Code))
+		close(ended) // no client waits for the clearing up
 		if err := x.proc.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 			e.log.Debug("delete exec", "container", b.id, "err", err)
 		}
 		e.event(b, events.ActionExecDie, "execID", x.id, "exitCode", strconv.Itoa(int(st.Code)))
 	case <-e.ctx.Done():
+		close(ended)
 	}
 }
 

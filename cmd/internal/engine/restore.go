@@ -143,9 +143,9 @@ func (e *Engine) restoreNetworks() error {
 
 // restoreBox takes up one container.
 func (e *Engine) restoreBox(ctx context.Context, b *box) {
-	st := b.statusCopy()
+	spec, st := b.specCopy(), b.statusCopy()
 	switch {
-	case st.State == mobycontainer.StateRemoving:
+	case st.State == mobycontainer.StateRemoving || spent(&spec, &st):
 		b.op.Lock()
 		defer b.op.Unlock()
 		if err := e.remove(ctx, b); err != nil {

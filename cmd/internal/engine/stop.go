@@ -336,9 +336,20 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, force, volumes
 	return e.remove(ctx, b)
 }
 
+// spent tells a container that has had the only run that --rm gives it.
+func spent(spec *container.Spec, st *container.Status) bool {
+	return spec.HostConfig.AutoRemove && st.State == mobycontainer.StateExited
+}
+
 // remove removes what is left of a container that does not run. b.op must be held.
 func (e *Engine) remove(ctx context.Context, b *box) error {
-	e.update(b, func(s *container.Status) { s.State = mobycontainer.StateRemoving })
+	if err := step("remove"); err != nil {
+		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
+	}
+	// A restart finishes what has begun here; of one that --rm removes it knows without being told.
+	if spec, st := b.specCopy(), b.statusCopy(); !spent(&spec, &st) {
+		e.update(b, func(s *container.Status) { s.State = mobycontainer.StateRemoving })
+	}
 	if err := e.rt.Remove(ctx, b.id); err != nil {
 		e.update(b, func(s *container.Status) { s.State = mobycontainer.StateDead })
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
