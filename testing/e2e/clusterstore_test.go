@@ -65,6 +65,7 @@ func TestClusterStore(t *testing.T) {
 	both := clients()
 	for scheme, c := range map[string]cli{"etcd": both[0], "zk": both[1], "consul": both[0]} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			l := lab.New(t)
 			keys := serve(t, l, scheme)
 			w := &walk{t: t, l: l, c: c, laptop: keys.Host,

@@ -25,7 +25,7 @@ func Command(version string) *cobra.Command {
 			"so find each other there, without cluster init or join.",
 		Example: "  minictl daemon\n  minictl daemon --data-root /srv/minictl --debug\n" +
 			"  minictl daemon --cluster-store consul://192.168.1.20:8500 --cluster-advertise eth0",
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
