@@ -176,6 +176,37 @@ func TestExternalComesLate(t *testing.T) {
 	}
 }
 
+// TestExternalCloseWhileComingIn: a host that is still trying ends when it is told to.
+func TestExternalCloseWhileComingIn(t *testing.T) {
+	t.Parallel()
+	h := outsideHost(t, "h", &journaltest.Remote{})
+	calls, trying := 0, make(chan struct{})
+	h.cfg.External.Advertise = func() (InitOptions, error) {
+		if calls++; calls == 2 {
+			close(trying)
+		}
+		if calls > 1 { // the next try is due before the end can be seen
+			<-time.After(enlistPause + enlistPause/2)
+		}
+		return InitOptions{}, errdefs.ErrUnavailable
+	}
+	c, err := Open(t.Context(), h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-trying
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
+	}
+}
+
 // TestExternalNeedsNoJoin: the commands for a cluster of raft's say what to do instead.
 func TestExternalNeedsNoJoin(t *testing.T) {
 	t.Parallel()
