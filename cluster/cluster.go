@@ -226,10 +226,10 @@ func (c *Cluster) listen() error {
 // restart is not a Leave.
 func (c *Cluster) Close() error {
 	c.op.Lock()
-	defer c.op.Unlock()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
+		c.op.Unlock()
 		return nil
 	}
 	c.closed = true
@@ -239,6 +239,7 @@ func (c *Cluster) Close() error {
 	c.store.close()
 	c.stopSession()
 	err := c.backend.Close()
+	c.op.Unlock() // a goroutine that waits for its turn must get it, to see that it ends
 	c.wg.Wait()
 	return err
 }

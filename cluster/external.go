@@ -226,7 +226,10 @@ func (c *Cluster) startExternal() error {
 		c.mu.Lock()
 		c.st.Self = self
 		c.mu.Unlock()
-		c.wg.Go(func() { c.writeSelf(c.ctx, self) })
+		c.wg.Go(func() {
+			c.writeSelf(c.ctx, self)
+			c.warnIfRemoved(c.ctx)
+		})
 		return nil
 	}
 	err := c.enlist(c.ctx)
@@ -236,6 +239,13 @@ func (c *Cluster) startExternal() error {
 	c.log.Warn("cannot come into the cluster yet, trying again", "store", c.ExternalStore(), "err", err)
 	c.wg.Go(func() { c.enlistLater(c.ctx) })
 	return nil
+}
+
+// warnIfRemoved tells an operator why nobody talks to this host.
+func (c *Cluster) warnIfRemoved(ctx context.Context) {
+	if _, ok, err := store.Get(ctx, c.store, nodeKey(c.Self().ID), true); err == nil && !ok {
+		c.log.Error("this host was removed from the cluster: run `minictl cluster leave --force` on it and restart its daemon to come in again", "store", c.ExternalStore())
+	}
 }
 
 // mayPass tells whether it makes sense to try again without anybody doing anything here.
@@ -420,7 +430,7 @@ func errOr(err error) error {
 }
 
 // greet calls the members that are there, and takes their records, so that names resolve when Open returns. Who does not
-// answer is met by gossip later.
+// answer in time is met by gossip later.
 func (c *Cluster) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/external"
+	"github.com/minictl/minictl/cluster/store/journal"
 	"github.com/minictl/minictl/cluster/store/journal/journaltest"
 )
 
@@ -18,6 +20,22 @@ type remote struct{ *journaltest.Remote }
 
 // Close implements external.Remote.
 func (remote) Close() error { return nil }
+
+// together makes hosts write for the first time at the same moment: each has found an empty store.
+type together struct {
+	remote
+	ready *sync.WaitGroup
+	once  sync.Once
+}
+
+// Swap waits for the others' first.
+func (t *together) Swap(ctx context.Context, version uint64, head, entry journal.KV) (uint64, error) {
+	t.once.Do(func() {
+		t.ready.Done()
+		t.ready.Wait()
+	})
+	return t.remote.Swap(ctx, version, head, entry)
+}
 
 const storeName = "etcd://192.0.2.1:2379/minictl"
 
@@ -65,9 +83,11 @@ func TestExternalFoundsOnce(t *testing.T) {
 	t.Parallel()
 	r := &journaltest.Remote{}
 	var hosts []*host
-	var wg sync.WaitGroup
+	var wg, ready sync.WaitGroup
+	ready.Add(3)
 	for _, name := range []string{"a", "b", "c"} {
 		h := outsideHost(t, name, r)
+		h.cfg.External.Dial = func() (external.Remote, error) { return &together{remote: remote{r}, ready: &ready}, nil }
 		hosts = append(hosts, h)
 		wg.Go(func() { h.open(t) })
 	}
@@ -99,12 +119,7 @@ func TestExternalFoundsOnce(t *testing.T) {
 	}
 	late := outsideHost(t, "late", r)
 	late.open(t)
-	if got := late.alive(); got != "a b c late" {
-		t.Errorf("when Open returned late saw %q", got)
-	}
-	if got := late.Records("n1"); len(got) != 1 {
-		t.Errorf("when Open returned late had %v", got)
-	}
+	eventually(t, 20*time.Second, "late sees all alive and knows their endpoints", func() bool { return late.alive() == "a b c late" && len(late.Records("n1")) == 1 })
 }
 
 // TestExternalAway: without the store, restart included, a host knows what it knew and decides nothing.
@@ -158,6 +173,37 @@ func TestExternalComesLate(t *testing.T) {
 	}
 	if !h.Clustered() || h.alive() != "h" {
 		t.Errorf("clustered %v, alive %q", h.Clustered(), h.alive())
+	}
+}
+
+// TestExternalCloseWhileComingIn: a host that is still trying ends when it is told to.
+func TestExternalCloseWhileComingIn(t *testing.T) {
+	t.Parallel()
+	h := outsideHost(t, "h", &journaltest.Remote{})
+	calls, trying := 0, make(chan struct{})
+	h.cfg.External.Advertise = func() (InitOptions, error) {
+		if calls++; calls == 2 {
+			close(trying)
+		}
+		if calls > 1 { // the next try is due before the end can be seen
+			<-time.After(enlistPause + enlistPause/2)
+		}
+		return InitOptions{}, errdefs.ErrUnavailable
+	}
+	c, err := Open(t.Context(), h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-trying
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
 	}
 }
 

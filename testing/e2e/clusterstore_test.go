@@ -24,7 +24,7 @@ func serve(t *testing.T, l *lab.Lab, scheme string) *keyServer {
 	s := &keyServer{Host: l.Client("keys"), scheme: scheme}
 	dir := filepath.Join(s.Dir(), "keys")
 	var err error
-	switch ok := true; scheme {
+	switch scheme {
 	case "etcd":
 		s.port = "2379"
 		s.args = extstore.Etcd(dir, s.Addr().String()+":"+s.port)
@@ -33,7 +33,8 @@ func serve(t *testing.T, l *lab.Lab, scheme string) *keyServer {
 		s.args, err = extstore.ZooKeeper(dir, s.Addr().String()+":"+s.port)
 	case "consul":
 		s.port = "8500"
-		if s.args, ok = extstore.Consul(dir, s.Addr().String()+":"+s.port); !ok {
+		args, ok := extstore.Consul(dir, s.Addr().String()+":"+s.port)
+		if s.args = args; !ok {
 			t.Skip("Consul's agent is not installed; Debian has no package of it")
 		}
 	}
@@ -65,6 +66,7 @@ func TestClusterStore(t *testing.T) {
 	both := clients()
 	for scheme, c := range map[string]cli{"etcd": both[0], "zk": both[1], "consul": both[0]} {
 		t.Run(scheme, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			l := lab.New(t)
 			keys := serve(t, l, scheme)
 			w := &walk{t: t, l: l, c: c, laptop: keys.Host,

@@ -155,19 +155,32 @@ func (swallower) Get(ctx context.Context, _ string) ([]byte, uint64, error) {
 	return nil, 0, ctx.Err()
 }
 
-// TestReadOnly: a store that can be read and not written is not asked for ever.
-func TestReadOnly(t *testing.T) {
-	s := journal.Open(journal.Config{Remote: readOnly{&journaltest.Remote{}}, Name: name, By: "a"})
-	defer s.Close()
-	if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "k"}}}); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "permission denied") {
-		t.Errorf("txn: %v", err)
+// TestNotWritable: a store that can be read and not written, or where a foreign key is in the way, is not asked for ever.
+func TestNotWritable(t *testing.T) {
+	for says, err := range map[string]error{"permission denied": errdefs.ErrPermissionDenied, "conflict": errdefs.ErrConflict} {
+		s := journal.Open(journal.Config{Remote: notWritable{&journaltest.Remote{}, err}, Name: name, By: "a"})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		_, err := s.Txn(ctx, store.Txn{Then: []store.Op{{Key: "k"}}})
+		if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), says) {
+			t.Errorf("txn: %v, want %q", err, says)
+		}
+		if ctx.Err() != nil {
+			t.Errorf("%s: asked until the caller gave up", says)
+		}
+		cancel()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
-type readOnly struct{ *journaltest.Remote }
+type notWritable struct {
+	*journaltest.Remote
+	err error
+}
 
-func (readOnly) Swap(context.Context, uint64, journal.KV, journal.KV) (uint64, error) {
-	return 0, errdefs.ErrPermissionDenied
+func (n notWritable) Swap(context.Context, uint64, journal.KV, journal.KV) (uint64, error) {
+	return 0, n.err
 }
 
 // TestSnapshot: the journal stays short, and who was away meanwhile finds its way.

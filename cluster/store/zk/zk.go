@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -104,13 +105,48 @@ func (r *Remote) heard(zk.Event) {
 func (r *Remote) dial(network, addr string, timeout time.Duration) (net.Conn, error) {
 	d := &net.Dialer{Timeout: timeout}
 	if r.address.TLS == nil {
-		return d.Dial(network, addr)
+		conn, err := d.Dial(network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &greeted{Conn: conn}, nil
 	}
 	conf := r.address.TLS.Clone()
 	if host, _, err := net.SplitHostPort(addr); err == nil && conf.ServerName == "" {
 		conf.ServerName = host
 	}
-	return tls.DialWithDialer(d, network, addr, conf)
+	conn, err := tls.DialWithDialer(d, network, addr, conf)
+	if err != nil {
+		return nil, err
+	}
+	return &greeted{Conn: conn}, nil
+}
+
+// helloTimeout is how long a server may take to answer the first word. The
+// client would wait more than a minute before it tries the next one.
+const helloTimeout = 3 * time.Second
+
+// greeted is a connection with a time limit for the first answer.
+type greeted struct {
+	net.Conn
+	answered atomic.Bool
+}
+
+// SetReadDeadline implements net.Conn.
+func (g *greeted) SetReadDeadline(t time.Time) error {
+	if limit := time.Now().Add(helloTimeout); !g.answered.Load() && t.After(limit) {
+		t = limit
+	}
+	return g.Conn.SetReadDeadline(t)
+}
+
+// Read implements net.Conn.
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if n > 0 {
+		g.answered.Store(true)
+	}
+	return n, err
 }
 
 // introduce shows the password; the client repeats that by itself when it

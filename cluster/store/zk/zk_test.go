@@ -1,8 +1,13 @@
 package zk
 
 import (
+	"context"
 	"fmt"
+	"runtime"
 	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
 
 	"github.com/minictl/minictl/cluster/store/journal"
 	"github.com/minictl/minictl/cluster/store/journal/journaltest"
@@ -17,6 +22,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	extstore.Start(t, addr, args...)
+	t.Run("WatchIsReused", func(t *testing.T) { checkWatchIsReused(t, addr) })
 	n := 0
 	journaltest.Run(t, func(t *testing.T) func() journal.Remote {
 		n++
@@ -27,4 +33,39 @@ func TestConformance(t *testing.T) {
 			return r
 		}
 	})
+}
+
+// checkWatchIsReused: waiting in vain for days must not pile up watches.
+func checkWatchIsReused(t *testing.T, addr string) {
+	r := New(journal.Address{Hosts: []string{addr}, Prefix: "reused"})
+	defer r.Close()
+	var first <-chan zk.Event
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if _, err := r.session(ctx); err != nil {
+			t.Fatal(err)
+		}
+		short, stop := context.WithCancel(ctx)
+		done := make(chan error)
+		go func() { done <- r.Wait(short, "head", 0) }()
+		for r.set() == nil && ctx.Err() == nil {
+			runtime.Gosched()
+		}
+		stop()
+		<-done
+		cancel()
+		if first == nil {
+			first = r.set()
+		}
+		if now := r.set(); now == nil || now != first {
+			t.Fatal("another watch was set")
+		}
+	}
+}
+
+// set is the watch that has not fired yet.
+func (r *Remote) set() <-chan zk.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pending.fired
 }

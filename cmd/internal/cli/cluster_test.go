@@ -105,8 +105,13 @@ func TestClusterTokenAndLeave(t *testing.T) {
 	if q := d.Find(t, "POST", "/cluster/token").Query; q.Get("rotate") != "1" {
 		t.Errorf("query %v", q)
 	}
-	if r := clitest.Run(t, d, "cluster", "leave", "--force"); r.Code != 0 || d.Find(t, "POST", "/cluster/leave").Query.Get("force") != "1" {
+	if r := clitest.Run(t, d, "cluster", "leave", "--force"); r.Code != 0 || d.Find(t, "POST", "/cluster/leave").Query.Get("force") != "1" ||
+		r.Out != "This host left the cluster.\n" {
 		t.Errorf("got %+v", r)
+	}
+	d.Handle("GET /cluster/status", clitest.JSON(200, `{"Store":"zk://h:2181/minictl"}`))
+	if r := clitest.Run(t, d, "cluster", "leave"); !strings.Contains(r.Out, "\nA daemon started with --cluster-store zk://h:2181/minictl comes into it again.\n") {
+		t.Errorf("with an external store: %+v", r)
 	}
 }
 

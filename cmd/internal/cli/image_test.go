@@ -169,6 +169,10 @@ func TestVersionAndInfo(t *testing.T) {
 		!strings.Contains(r.Out, " Cluster: active\n  NodeID: n1\n  Node Address: 192.168.66.11\n") {
 		t.Errorf("got %+v", r)
 	}
+	d.Handle("GET /cluster/status", clitest.JSON(200, `{"Store":"etcd://192.168.66.201:2379/minictl"}`))
+	if r := clitest.Run(t, d, "info"); !strings.Contains(r.Out, "\n Cluster Store: etcd://192.168.66.201:2379/minictl\n Cluster Advertise: 192.168.66.11\n") {
+		t.Errorf("with an external store: %+v", r)
+	}
 	if r := clitest.Run(t, d, "info", "-f", "{{.Swarm.NodeAddr}}"); r.Out != "192.168.66.11\n" {
 		t.Errorf("template: %+v", r)
 	}

@@ -3,6 +3,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +44,7 @@ type Config struct {
 	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
 	ClusterStoreOpts map[string]string
 	ClusterAdvertise string        // this host's address or interface for a cluster with an external store
-	Store            external.Spec // ClusterStore and its options, read by Complete
+	Store            external.Spec // ClusterStore and its options, read by complete
 
 	Version string
 }
@@ -130,6 +131,8 @@ func (c Config) Fixed(next Config) []string {
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
 		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web,
+		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opt": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
+		"cluster-advertise": c.ClusterAdvertise == next.ClusterAdvertise,
 	} {
 		if !same {
 			out = append(out, name)

@@ -172,6 +172,8 @@ func TestFixedNamesWhatCannotChange(t *testing.T) {
 		{`{"gateway-bridge": "x"}`, "gateway-bridge"},
 		{`{"containerd": "/x"}`, "containerd"},
 		{`{"web": "off"}`, "web"},
+		{`{"cluster-store": "etcd://h1"}`, "cluster-store"},
+		{`{"cluster-store": "etcd://h1", "cluster-advertise": "eth0"}`, "cluster-advertise cluster-store"},
 	} {
 		b, err := load(t, c.file)
 		if got := strings.Join(a.Fixed(b), " "); err != nil || got != c.want {
