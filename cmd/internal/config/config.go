@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/minictl/minictl/runtime/image"
 )
 
 // Version is this release's.
@@ -28,6 +30,7 @@ type Config struct {
 	GatewayBridge string
 	Containerd    string // address of an existing containerd; empty: the embedded one
 	Web           string // address of the read-only web page; off: none
+	Registries    image.Registries
 	Version       string
 }
 
@@ -43,6 +46,8 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
+	f.StringSliceVar(&c.Registries.Insecure, "insecure-registry", nil, "registry (host[:port] or CIDR) to reach without checking its certificate, or by plain HTTP")
+	f.StringSliceVar(&c.Registries.Mirrors, "registry-mirror", nil, "URL to ask for docker.io's images first")
 }
 
 // Complete fills in what was left open and refuses what can't work.
@@ -64,6 +69,9 @@ func (c *Config) Complete() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)
+	}
+	if err := c.Registries.Check(); err != nil {
+		return err
 	}
 	if n := len(c.GatewayBridge); n == 0 || n > maxLinkName || strings.ContainsAny(c.GatewayBridge, "/ \t\n") {
 		return fmt.Errorf("--gateway-bridge %q: a network interface's name has 1 to %d characters, no slash, no space", c.GatewayBridge, maxLinkName)

@@ -49,6 +49,8 @@ type Runtime interface {
 	Images(ctx context.Context) ([]image.Image, error)
 	Image(ctx context.Context, ref string) (image.Image, error)
 	Pull(ctx context.Context, ref, platform string, auth *image.Auth, p image.Progress) error
+	PullAll(ctx context.Context, repository, platform string, auth *image.Auth, p image.Progress) error
+	DropUnfinishedPulls(ctx context.Context) error
 	Load(ctx context.Context, r io.Reader, p image.Progress) error
 	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
 	Tag(ctx context.Context, ref, target string) error
@@ -103,6 +105,8 @@ type Config struct {
 	Ports    *portmap.Allocator
 	Resolver *dnsd.Server
 	Host     oci.Host
+	// Registries are shown in docker info.
+	Registries image.Registries
 	// Init unpacks the init of --init below a folder, and gives its path.
 	Init func(dir string) (string, error)
 	// Routes are the prefixes this host routes elsewhere: address pools avoid them.

@@ -88,13 +88,17 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 	return r, nil
 }
 
-// ImagePull fetches an image from its registry.
+// ImagePull fetches an image from its registry; a name without tag or digest means all of the repository's tags.
 func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth string, p api.Progress) error {
 	auth, err := image.ParseAuth(registryAuth)
 	if err != nil {
 		return err
 	}
-	if err := e.rt.Pull(ctx, ref, platform, auth, p); err != nil {
+	pull := e.rt.Pull
+	if n, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(n) {
+		pull = e.rt.PullAll
+	}
+	if err := pull(ctx, ref, platform, auth, p); err != nil {
 		return err
 	}
 	e.imageEvent(ref, ref, events.ActionPull)

@@ -82,7 +82,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IPv4Forwarding: true, Debug: e.cfg.Debug, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
 		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,
-		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(e.cfg.Registries), LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
 		Swarm: e.swarmInfo(), InitBinary: "minictl-init",
