@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -25,8 +24,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Load takes the images of an archive, docker save's or an OCI layout, plain or compressed.
-func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) error {
+// Load takes the images of an archive, docker save's or an OCI layout, plain or compressed. Of an image for several
+// platforms it takes the given one, or with an empty platform the one that suits this host best.
+func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rules.Progress) error {
+	match := anyOf()
+	if platform != "" {
+		want, err := platforms.Parse(platform)
+		if err != nil {
+			return fmt.Errorf("load images: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		match = platforms.Only(want)
+	}
 	ctx, done, err := r.client.WithLease(r.ctx(ctx))
 	if err != nil {
 		return fmt.Errorf("load images: %w", err)
@@ -45,7 +53,7 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) erro
 		if isAttestation(m) {
 			continue
 		}
-		if err := r.loadOne(ctx, m, p); err != nil {
+		if err := r.loadOne(ctx, m, match, p); err != nil {
 			return fmt.Errorf("load images: %w", err)
 		}
 		loaded++
@@ -58,9 +66,9 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) erro
 
 // ingestArchive stores an archive's blobs and gives its index. The archive is checked on its way.
 func (r *Runtime) ingestArchive(ctx context.Context, in io.Reader) (ocispec.Descriptor, error) {
-	plain, err := compression.DecompressStream(in)
+	plain, err := decompress(in)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return ocispec.Descriptor{}, err
 	}
 	defer plain.Close()
 	pr, pw := io.Pipe()
@@ -86,9 +94,12 @@ func isAttestation(d ocispec.Descriptor) bool {
 	return d.Annotations["vnd.docker.reference.type"] != "" || d.Annotations[images.AnnotationManifestSubject] != ""
 }
 
-func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Progress) error {
-	m, err := pick(ctx, r.client.ContentStore(), d, anyOf())
+func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, match platforms.MatchComparer, p rules.Progress) error {
+	m, err := pick(ctx, r.client.ContentStore(), d, match)
 	if err != nil {
+		return err
+	}
+	if err := r.suits(ctx, m, match); err != nil {
 		return err
 	}
 	id, err := r.assemble(ctx, m, layerHooks{done: func(l ocispec.Descriptor) {
@@ -113,6 +124,18 @@ func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Pro
 		p.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n", rules.Familiar(name), displaced))
 	}
 	p.Stream("Loaded image: " + rules.Familiar(name) + "\n")
+	return nil
+}
+
+// suits refuses an image for another platform than the wanted one.
+func (r *Runtime) suits(ctx context.Context, target ocispec.Descriptor, match platforms.MatchComparer) error {
+	img, err := r.describe(ctx, target)
+	if err != nil {
+		return err
+	}
+	if !match.Match(platforms.Normalize(img.Config.Platform)) {
+		return fmt.Errorf("image %s is for another platform than the one asked for: %s: %w", rules.ShortID(img.ID), platforms.Format(img.Config.Platform), errdefs.ErrNotFound)
+	}
 	return nil
 }
 
@@ -237,9 +260,9 @@ func (r *Runtime) Import(ctx context.Context, in io.Reader, ref string, changes 
 
 // importLayer stores layer, configuration and manifest, unpacks and names the image.
 func (r *Runtime) importLayer(ctx context.Context, in io.Reader, name string, c ocispec.Image) (string, error) {
-	plain, err := compression.DecompressStream(in)
+	plain, err := decompress(in)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return "", err
 	}
 	defer plain.Close()
 	layer, err := r.writeStream(ctx, ocispec.MediaTypeImageLayer, plain)

@@ -2,8 +2,12 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -28,21 +32,38 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
+	dangling, err := truth(f, "dangling", false)
+	if err != nil {
+		return nil, err
+	}
+	asked := len(f["dangling"]) > 0
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		dangling := len(i.RepoTags) == 0
-		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
-			!matchAny(f["dangling"], func(v string) bool { return dangling == (v == "true" || v == "1") }) ||
-			!matchAny(f["reference"], func(v string) bool { return matchesReference(i.RepoTags, v) }) {
+		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) || asked && !isDangling(i, dangling) {
 			continue
 		}
+		tags, digests := i.RepoTags, i.RepoDigests
+		if len(f["reference"]) > 0 {
+			if tags, digests = referred(i, f["reference"]); len(tags)+len(digests) == 0 {
+				continue
+			}
+		}
 		out = append(out, mobyimage.Summary{
-			ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Unix(), Size: i.Size,
+			ID: i.ID, RepoTags: tags, RepoDigests: digests, Created: i.Created.Unix(), Size: i.Size,
 			Labels: i.Config.Config.Labels, Containers: int64(len(e.imageUsers(i.ID))), SharedSize: -1,
 		})
 	}
 	return out, nil
+}
+
+// isDangling tells whether an image is listed among those without a tag, or among the others. One with nothing but a
+// digest is among both, as with docker.
+func isDangling(i image.Image, wanted bool) bool {
+	if wanted {
+		return len(i.RepoTags) == 0
+	}
+	return len(i.RepoTags)+len(i.RepoDigests) > 0
 }
 
 func (e *Engine) imageBounds(ctx context.Context, f api.Filters) (s span, err error) {
@@ -105,9 +126,9 @@ func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth stri
 	return nil
 }
 
-// ImageLoad takes images from a docker or OCI archive.
-func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, _ bool, p api.Progress) error {
-	return e.rt.Load(ctx, r, p)
+// ImageLoad takes images from a docker or OCI archive; platform is empty for this host's, or any.
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, platform string, p api.Progress) error {
+	return e.rt.Load(ctx, r, platform, p)
 }
 
 // ImageImport makes an image of one layer from a tar of a root file system.
@@ -149,24 +170,63 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, force, _ bool) ([]
 }
 
 // imageUsers are the containers, running or not, made from an image.
-func (e *Engine) imageUsers(id string) []string {
-	var out []string
+func (e *Engine) imageUsers(id string) []image.User {
+	var out []image.User
 	for _, b := range e.all() {
 		if b.specCopy().ImageID == id {
-			out = append(out, b.id)
+			out = append(out, image.User{ID: b.id, Running: b.statusCopy().Active()})
 		}
 	}
 	return out
 }
 
-// matchesReference tells whether one of an image's names fits a pattern, as docker images --filter reference does.
-func matchesReference(tags []string, pattern string) bool {
-	return slices.ContainsFunc(tags, func(tag string) bool {
-		named, err := reference.ParseNormalizedNamed(tag)
-		if err != nil {
-			return false
+// referred are those of an image's names that fit one of the patterns, as docker images --filter reference does. The
+// digests that a repository is known by come with its tags.
+func referred(i image.Image, patterns map[string]bool) (tags, digests []string) {
+	fits := func(n reference.Named) bool {
+		for p := range patterns {
+			if ok, err := reference.FamiliarMatch(p, n); err == nil && ok {
+				return true
+			}
 		}
-		ok, err := reference.FamiliarMatch(pattern, named)
-		return err == nil && ok
-	})
+		return false
+	}
+	repositories := map[string]bool{}
+	for _, t := range i.RepoTags {
+		if n, err := reference.ParseNormalizedNamed(t); err == nil && fits(n) {
+			tags = append(tags, t)
+			repositories[n.Name()] = true
+		}
+	}
+	for _, d := range i.RepoDigests {
+		if n, err := reference.ParseNormalizedNamed(d); err == nil && (repositories[n.Name()] || fits(n)) {
+			digests = append(digests, d)
+		}
+	}
+	return tags, digests
+}
+
+// ImageFetch opens what docker import names by its URL; a name without a scheme is plain HTTP's.
+func (e *Engine) ImageFetch(ctx context.Context, from string, p api.Progress) (io.ReadCloser, error) {
+	if !strings.Contains(from, "://") {
+		from = "http://" + from
+	}
+	u, err := url.Parse(from)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, invalid("import from %q: want a file, -, or a URL with http:// or https://", from)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, invalid("import from %q: %v", u.Redacted(), err)
+	}
+	p.Status("Downloading from "+u.Redacted(), "", 0, 0)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, invalid("import from %s: %s", u.Redacted(), resp.Status)
+	}
+	return resp.Body, nil
 }
