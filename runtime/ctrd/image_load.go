@@ -25,43 +25,44 @@ import (
 )
 
 // Load takes the images of an archive, docker save's or an OCI layout, plain or compressed. Of an image for several
-// platforms it takes the given one, or with an empty platform the one that suits this host best.
-func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rules.Progress) error {
+// platforms it takes the given one, or with an empty platform the one that suits this host best. It gives the IDs of what
+// it took, also when it fails after that.
+func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rules.Progress) (ids []string, err error) {
 	match := anyOf()
 	if platform != "" {
 		want, err := platforms.Parse(platform)
 		if err != nil {
-			return fmt.Errorf("load images: %w: %w", err, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("load images: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		match = platforms.Only(want)
 	}
 	ctx, done, err := r.client.WithLease(r.ctx(ctx))
 	if err != nil {
-		return fmt.Errorf("load images: %w", err)
+		return nil, fmt.Errorf("load images: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
 	index, err := r.ingestArchive(ctx, in)
 	if err != nil {
-		return fmt.Errorf("load images: %w", err)
+		return nil, fmt.Errorf("load images: %w", err)
 	}
 	var idx ocispec.Index
 	if err := readJSON(ctx, r.client.ContentStore(), index, &idx); err != nil {
-		return fmt.Errorf("load images: read index: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("load images: read index: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	loaded := 0
 	for _, m := range idx.Manifests {
 		if isAttestation(m) {
 			continue
 		}
-		if err := r.loadOne(ctx, m, match, p); err != nil {
-			return fmt.Errorf("load images: %w", err)
+		id, err := r.loadOne(ctx, m, match, p)
+		if err != nil {
+			return ids, fmt.Errorf("load images: %w", err)
 		}
-		loaded++
+		ids = append(ids, id)
 	}
-	if loaded == 0 {
-		return fmt.Errorf("load images: the archive holds none: %w", errdefs.ErrInvalidArgument)
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("load images: the archive holds none: %w", errdefs.ErrInvalidArgument)
 	}
-	return nil
+	return ids, nil
 }
 
 // ingestArchive stores an archive's blobs and gives its index. The archive is checked on its way.
@@ -94,37 +95,37 @@ func isAttestation(d ocispec.Descriptor) bool {
 	return d.Annotations["vnd.docker.reference.type"] != "" || d.Annotations[images.AnnotationManifestSubject] != ""
 }
 
-func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, match platforms.MatchComparer, p rules.Progress) error {
+func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, match platforms.MatchComparer, p rules.Progress) (string, error) {
 	m, err := pick(ctx, r.client.ContentStore(), d, match)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := r.suits(ctx, m, match); err != nil {
-		return err
+		return "", err
 	}
-	id, err := r.assemble(ctx, m, layerHooks{done: func(l ocispec.Descriptor) {
+	id, err := r.assemble(ctx, m, layerHooks{done: func(_ int, l ocispec.Descriptor) {
 		p.Status("Loading layer", rules.ShortID(l.Digest.String()), l.Size, l.Size)
 	}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	name := archiveName(d.Annotations)
 	if name == "" {
 		if err := r.nameDangling(ctx, id, m); err != nil {
-			return err
+			return "", err
 		}
 		p.Stream("Loaded image ID: " + id + "\n")
-		return nil
+		return id, nil
 	}
 	displaced, err := r.setName(ctx, name, m, map[string]string{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if displaced != "" && displaced != id {
 		p.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n", rules.Familiar(name), displaced))
 	}
 	p.Stream("Loaded image: " + rules.Familiar(name) + "\n")
-	return nil
+	return id, nil
 }
 
 // suits refuses an image for another platform than the wanted one.
@@ -170,7 +171,7 @@ func (r *Runtime) nameDangling(ctx context.Context, id string, m ocispec.Descrip
 // layerHooks are called as an image's layers go by, in order. Both may be nil.
 type layerHooks struct {
 	ready func(i int) error // before a layer is unpacked: waits until its blob is here
-	done  func(l ocispec.Descriptor)
+	done  func(i int, l ocispec.Descriptor)
 }
 
 // assemble unpacks a manifest whose blobs are here (or come, see layerHooks) and ties them together so that containerd's
@@ -214,7 +215,7 @@ func (r *Runtime) unpack(ctx context.Context, m ocispec.Manifest, diffs []digest
 		}
 		chain = append(chain, diffs[i])
 		if h.done != nil {
-			h.done(l)
+			h.done(i, l)
 		}
 	}
 	key := "containerd.io/gc.ref.snapshot." + r.snapshotter

@@ -164,6 +164,7 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(pullsAtOnce + 1) // one more: the goroutine that starts them
 	here := make([]chan struct{}, len(m.Layers))
+	had := make([]bool, len(m.Layers)) // each is written before its channel is closed
 	for i, l := range m.Layers {
 		here[i] = make(chan struct{})
 		p.out.Status("Pulling fs layer", rules.ShortID(l.Digest.String()), 0, 0)
@@ -172,7 +173,9 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 		for i, l := range m.Layers {
 			g.Go(func() error {
 				defer close(here[i])
-				return p.layer(gctx, l)
+				var err error
+				had[i], err = p.layer(gctx, l)
+				return err
 			})
 		}
 		return nil
@@ -184,10 +187,16 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 			case <-gctx.Done():
 				return context.Cause(gctx)
 			}
-			p.out.Status("Extracting", rules.ShortID(m.Layers[i].Digest.String()), m.Layers[i].Size, m.Layers[i].Size)
+			if !had[i] {
+				p.out.Status("Extracting", rules.ShortID(m.Layers[i].Digest.String()), m.Layers[i].Size, m.Layers[i].Size)
+			}
 			return nil
 		},
-		done: func(l ocispec.Descriptor) { p.out.Status("Pull complete", rules.ShortID(l.Digest.String()), 0, 0) },
+		done: func(i int, l ocispec.Descriptor) {
+			if !had[i] {
+				p.out.Status("Pull complete", rules.ShortID(l.Digest.String()), 0, 0)
+			}
+		},
 	})
 	// A failed download is the cause, whatever the unpacking made of it.
 	if failed := g.Wait(); failed != nil {
@@ -196,8 +205,8 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 	return id, err
 }
 
-// layer brings one layer, or takes the one that is here under the pull's protection.
-func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
+// layer brings one layer, or takes the one that is here under the pull's protection, and tells which.
+func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) (had bool, err error) {
 	short := rules.ShortID(l.Digest.String())
 	asked := false
 	counted := remotes.FetcherFunc(func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
@@ -208,20 +217,20 @@ func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
 		}
 		return &counter{ReadCloser: rc, total: d.Size, tell: func(n int64) { p.out.Status("Downloading", short, n, d.Size) }}, nil
 	})
-	err := persistently(ctx, func(text string) { p.out.Status(text, short, 0, 0) }, func() error {
+	err = persistently(ctx, func(text string) { p.out.Status(text, short, 0, 0) }, func() error {
 		_, err := remotes.FetchHandler(p.cs, counted)(ctx, l)
 		return err
 	})
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case !asked:
 		p.out.Status("Already exists", short, 0, 0)
 	default:
 		p.out.Status("Verifying Checksum", short, 0, 0)
 		p.out.Status("Download complete", short, 0, 0)
 	}
-	return nil
+	return !asked, nil
 }
 
 // counter tells how much of a download has come, ten times a second at most.

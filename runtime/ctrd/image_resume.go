@@ -109,6 +109,28 @@ func (r *Runtime) DropUnfinishedPulls(ctx context.Context) error {
 	return nil
 }
 
+// sweepLeases gives up what operations of a killed daemon protected, save what its pulls brought. A containerd of somebody
+// else's may have another daemon of ours at work: there they end by themselves after a day.
+func (r *Runtime) sweepLeases(ctx context.Context) error {
+	if r.cfg.External != "" {
+		return nil
+	}
+	ls := r.client.LeasesService()
+	all, err := ls.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if _, kept := l.Labels[labelPull]; kept {
+			continue
+		}
+		if err := ls.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // persistently tries a download again when the network or the registry was at fault, a second later each time.
 func persistently(ctx context.Context, tell func(string), try func() error) error {
 	for attempt := 1; ; attempt++ {

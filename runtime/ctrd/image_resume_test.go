@@ -2,14 +2,18 @@ package ctrd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +21,7 @@ import (
 	"time"
 
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
 	rules "github.com/minictl/minictl/runtime/image"
 	"github.com/minictl/minictl/testing/images/bake"
 	"github.com/minictl/minictl/testing/registry"
@@ -176,6 +181,29 @@ func TestDropUnfinishedPulls(t *testing.T) {
 	}
 }
 
+// What an operation of a killed daemon protected, other than a pull, is nobody's at the next start.
+func TestLeftoversOfACrash(t *testing.T) {
+	h := newHost(t)
+	r := h.start(t)
+	ctx, _, err := r.client.WithLease(r.ctx(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.writeJSON(ctx, ocispec.MediaTypeImageConfig, "half of an image"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = h.start(t)
+	if all, err := r.client.LeasesService().List(r.ctx(t.Context())); err != nil || len(all) != 0 {
+		t.Errorf("leases %v, %v", all, err)
+	}
+	if err := r.DropUnfinishedPulls(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Layers come side by side, three at a time.
 func TestPullIsParallel(t *testing.T) {
 	r := newHost(t).start(t)
@@ -221,6 +249,60 @@ func TestPassing(t *testing.T) {
 		if got := passing(fmt.Errorf("fetch: %w", c.err)); got != c.want {
 			t.Errorf("%v: %v, want %v", c.err, got, c.want)
 		}
+	}
+}
+
+// A registry that asks for a certificate gets the one that lies in its folder.
+func TestClientCertificate(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName)
+	}))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	host, dir := srv.Listener.Addr().String(), t.TempDir()
+	at := filepath.Join(dir, host)
+	// The lab's registry brings a key and its certificate; here they are the client's.
+	made := t.TempDir()
+	if _, err := registry.Prepare(t.Context(), made, registry.Options{TLS: true}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(from, name string) {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(made, from))
+		if err := errors.Join(err, os.MkdirAll(at, 0o755), os.WriteFile(filepath.Join(at, name), b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func() (string, error) {
+		conf, err := registryTLS([]string{filepath.Join(dir, "none"), dir}, host)
+		if err != nil {
+			return "", err
+		}
+		conf.InsecureSkipVerify = true
+		resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: conf}}).Get(srv.URL)
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return string(b), err
+	}
+	if got, err := get(); err == nil {
+		t.Errorf("without a certificate: %s", got)
+	}
+	put("cert.pem", "client.cert")
+	if _, err := get(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "missing key "+filepath.Join(at, "client.key")) {
+		t.Errorf("without its key: %v", err)
+	}
+	put("cert.pem", "client.key")
+	if _, err := get(); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a key that is none: %v", err)
+	}
+	put("key.pem", "client.key")
+	if got, err := get(); err != nil || got != "lab registry" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -115,7 +115,7 @@ func TestLoadArchives(t *testing.T) {
 	zw.Write(saved(t, a, b).Bytes())
 	zw.Close()
 	var out lines
-	if err := r.Load(t.Context(), &z, "", &out); err != nil {
+	if _, err := r.Load(t.Context(), &z, "", &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"Loaded image: a:1", "Loaded image: b.example/x/a:2", "Loaded image ID: " + imageID(t, b)} {
@@ -138,10 +138,10 @@ func TestLoadArchives(t *testing.T) {
 	if err := bake.Layout(&layout, "docker.io/library/a:1", blobs(t, c)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Load(t.Context(), &layout, "", &out); err != nil {
+	if _, err := r.Load(t.Context(), &layout, "", &out); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Load(t.Context(), saved(t, tiny(t, runtime.GOARCH, []string{"b.example/x/a:2"}, "five")), "", &out); err != nil {
+	if _, err := r.Load(t.Context(), saved(t, tiny(t, runtime.GOARCH, []string{"b.example/x/a:2"}, "five")), "", &out); err != nil {
 		t.Fatal(err)
 	}
 	got := shown(t, r)
@@ -205,13 +205,13 @@ func TestLoadRefuses(t *testing.T) {
 		w := tar.NewWriter(&b)
 		tc(w)
 		w.Close()
-		err := r.Load(t.Context(), &b, "", new(lines))
+		_, err := r.Load(t.Context(), &b, "", new(lines))
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, junk := range []string{"", "junk", strings.Repeat("x", 2000)} {
-		if err := r.Load(t.Context(), strings.NewReader(junk), "", new(lines)); !errdefs.IsInvalidArgument(err) {
+		if _, err := r.Load(t.Context(), strings.NewReader(junk), "", new(lines)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("junk of %d bytes: %v", len(junk), err)
 		}
 	}
@@ -224,7 +224,7 @@ func TestTagAndRemove(t *testing.T) {
 	id := imageID(t, img)
 	load := func() {
 		t.Helper()
-		if err := r.Load(ctx, saved(t, img), "", new(lines)); err != nil {
+		if _, err := r.Load(ctx, saved(t, img), "", new(lines)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -260,7 +260,7 @@ func TestTagAndRemove(t *testing.T) {
 	}
 	// Removing one image collects garbage: the layers of another are none, though no container holds them.
 	load()
-	if err := r.Load(ctx, saved(t, tiny(t, runtime.GOARCH, []string{"other:1"}, "two")), "", new(lines)); err != nil {
+	if _, err := r.Load(ctx, saved(t, tiny(t, runtime.GOARCH, []string{"other:1"}, "two")), "", new(lines)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err = r.RemoveImage(ctx, "other:1", false, nobody); err != nil {

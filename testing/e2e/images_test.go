@@ -159,6 +159,7 @@ func TestImageArchives(t *testing.T) {
 				c.must(h, "rmi", "busybox")
 				wantMatch(t, file, c.must(h, "load", "-i", file), "Loaded image: busybox:latest")
 			}
+			wantMatch(t, "the event", c.must(h, "events", "--since", "1h", "--until", "0s", "--filter", "type=image", "--filter", "event=load"), `image load sha256:\w{64}`)
 			url := fmt.Sprintf("http://%s/root.tar", far.Addr())
 			out := c.must(h, "import", "-c", `ENTRYPOINT ["/busybox"]`, "-m", "from afar", url, "afar:1")
 			wantMatch(t, "import", out, `(?s)Downloading from `+regexp.QuoteMeta(url)+`.*sha256:\w{64}`)

@@ -51,7 +51,7 @@ type Runtime interface {
 	Pull(ctx context.Context, ref, platform string, auth *image.Auth, p image.Progress) error
 	PullAll(ctx context.Context, repository, platform string, auth *image.Auth, p image.Progress) error
 	DropUnfinishedPulls(ctx context.Context) error
-	Load(ctx context.Context, r io.Reader, platform string, p image.Progress) error
+	Load(ctx context.Context, r io.Reader, platform string, p image.Progress) (ids []string, err error)
 	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
 	Tag(ctx context.Context, ref, target string) error
 	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []image.User) ([]image.Removed, error)

@@ -128,7 +128,11 @@ func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth stri
 
 // ImageLoad takes images from a docker or OCI archive; platform is empty for this host's, or any.
 func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, platform string, p api.Progress) error {
-	return e.rt.Load(ctx, r, platform, p)
+	ids, err := e.rt.Load(ctx, r, platform, p)
+	for _, id := range ids {
+		e.imageEvent(id, id, events.ActionLoad)
+	}
+	return err
 }
 
 // ImageImport makes an image of one layer from a tar of a root file system.
