@@ -26,6 +26,7 @@ import (
 	"github.com/minictl/minictl/testing/images/bake"
 	"github.com/minictl/minictl/testing/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 // random is an image whose layers hold one file of so many bytes each, which no compression shortens.
@@ -237,6 +238,31 @@ func await(t *testing.T, g *registry.Gate, met func() bool) error {
 	return g.Await(ctx, met)
 }
 
+// Several clients pull the same image at the same time: each succeeds, and every layer comes once.
+func TestPullTheSameAtOnce(t *testing.T) {
+	r := newHost(t).start(t)
+	img := random(t, 1000, 300<<10, 2000)
+	g, name, layers := gated(t, img)
+	pulls, ctx := errgroup.WithContext(t.Context())
+	for range 6 {
+		pulls.Go(func() error { return r.Pull(ctx, name, "", nil, new(lines)) })
+	}
+	if err := pulls.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		if n := len(g.Asked(l)); n != 1 {
+			t.Errorf("%s was fetched %d times", l, n)
+		}
+	}
+	if _, err := r.RemoveImage(t.Context(), name, false, nobody); err != nil {
+		t.Fatal(err)
+	}
+	if b, l := stored(t, r); b != 0 || l != 0 {
+		t.Errorf("%d blobs and %d layers stay", b, l)
+	}
+}
+
 func TestPassing(t *testing.T) {
 	for _, c := range []struct {
 		err  error
@@ -357,4 +383,17 @@ type watch struct {
 func (w *watch) Status(status, id string, current, total int64) {
 	w.lines.Status(status, id, current, total)
 	w.seen(status)
+}
+
+// Whatever a registry says, the next page is asked of that registry.
+func FuzzNextPage(f *testing.F) {
+	for _, s := range []string{"", `</v2/x/tags/list?last=b&n=2>; rel="next"`, `<//evil.example/>; rel="next"`, `<https://u@r.example:1/>; rel=next`} {
+		f.Add(s)
+	}
+	at := &url.URL{Scheme: "https", Host: "r.example", Path: "/v2/x/tags/list"}
+	f.Fuzz(func(t *testing.T, link string) {
+		if u := nextPage(at, link); u != nil && (u.Host != at.Host || u.Scheme != at.Scheme) {
+			t.Errorf("%q leads to %s", link, u)
+		}
+	})
 }
