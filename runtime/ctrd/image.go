@@ -81,6 +81,9 @@ func named(img rules.Image, rec images.Image) rules.Image {
 	}
 	if !strings.HasPrefix(rec.Name, danglingPrefix) && !strings.Contains(rec.Name, "@") {
 		img.RepoTags = add(img.RepoTags, rules.Familiar(rec.Name))
+		if rec.UpdatedAt.After(img.Tagged) {
+			img.Tagged = rec.UpdatedAt
+		}
 	}
 	if d := rec.Labels[labelRepoDigest]; d != "" {
 		img.RepoDigests = add(img.RepoDigests, rules.Familiar(d))

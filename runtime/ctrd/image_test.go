@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -231,6 +232,9 @@ func TestTagAndRemove(t *testing.T) {
 	load()
 	if err := r.Tag(ctx, "a:1", "b"); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := r.Image(ctx, "b"); err != nil || time.Since(got.Tagged) > time.Hour {
+		t.Errorf("tagged at %v, %v", got.Tagged, err)
 	}
 	if err := r.Tag(ctx, "nix", "b"); err == nil || err.Error() != "No such image: nix:latest" || !errdefs.IsNotFound(err) {
 		t.Errorf("tag of nothing: %v", err)

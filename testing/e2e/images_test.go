@@ -72,6 +72,8 @@ func imageFilters(t *testing.T, h *lab.Host, c cli) {
 		}
 	}
 	wantMatch(t, "history --no-trunc", c.must(h, "history", "--no-trunc", dangling), `(?m)^`+dangling+` .* second *$`)
+	wantMatch(t, "inspect", c.must(h, "image", "inspect", "-f", "{{.Comment}} {{.Metadata.LastTagTime}} {{.Os}} {{.RootFS.Type}} {{len .RootFS.Layers}}", dangling), `^second 0001-01-01 .* linux layers \d+`)
+	wantMatch(t, "inspect", c.must(h, "image", "inspect", "-f", "{{.Created}} {{.Metadata.LastTagTime}}", "labelled:1"), `^20\d\d-\S+ 20\d\d-`)
 	c.must(h, "rmi", "labelled:1", dangling)
 }
 

@@ -98,10 +98,16 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 		return mobyimage.InspectResponse{}, err
 	}
 	r := mobyimage.InspectResponse{
-		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
+		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Author: i.Config.Author, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
 		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+	}
+	if !i.Created.IsZero() {
+		r.Created = i.Created.Format(time.RFC3339Nano)
+	}
+	if n := len(i.Config.History); n > 0 {
+		r.Comment = i.Config.History[n-1].Comment
 	}
 	for _, d := range i.Config.RootFS.DiffIDs {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
