@@ -81,6 +81,9 @@ func named(img rules.Image, rec images.Image) rules.Image {
 	}
 	if !strings.HasPrefix(rec.Name, danglingPrefix) && !strings.Contains(rec.Name, "@") {
 		img.RepoTags = add(img.RepoTags, rules.Familiar(rec.Name))
+		if rec.UpdatedAt.After(img.Tagged) {
+			img.Tagged = rec.UpdatedAt
+		}
 	}
 	if rec.UpdatedAt.After(img.Tagged) {
 		img.Tagged = rec.UpdatedAt
@@ -133,7 +136,11 @@ func (r *Runtime) imageSize(ctx context.Context, m ocispec.Manifest, c ocispec.I
 	return size
 }
 
+// readJSON reads a manifest, an index or a configuration. A hostile archive or registry may call gigabytes so.
 func readJSON(ctx context.Context, cs content.Provider, d ocispec.Descriptor, v any) error {
+	if d.Size > maxDocument {
+		return fmt.Errorf("%s: %d bytes are too many for a manifest or a configuration: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument)
+	}
 	b, err := content.ReadBlob(ctx, cs, d)
 	if err != nil {
 		return err
@@ -266,7 +273,7 @@ func (r *Runtime) dropDangling(ctx context.Context, recs []record, target ocispe
 }
 
 // RemoveImage takes a name away or deletes an image, with docker's rules; inUse gives the containers made from an image.
-func (r *Runtime) RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []string) ([]rules.Removed, error) {
+func (r *Runtime) RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []rules.User) ([]rules.Removed, error) {
 	ctx = r.ctx(ctx)
 	recs, byID, err := r.records(ctx)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/containerd/v2/pkg/rootfs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -25,8 +24,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Load takes the images of an archive, docker save's or an OCI layout, plain or compressed.
-func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) (loaded []string, err error) {
+// Load takes the images of an archive, docker save's or an OCI layout, plain or compressed. Of an image for several
+// platforms it takes the given one, or with an empty platform the one that suits this host best. It gives the names of
+// what it took, or the IDs of what had none, also when it fails after that.
+func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rules.Progress) (loaded []string, err error) {
+	match := anyOf()
+	if platform != "" {
+		want, err := platforms.Parse(platform)
+		if err != nil {
+			return nil, fmt.Errorf("load images: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		match = platforms.Only(want)
+	}
 	ctx, done, err := r.client.WithLease(r.ctx(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("load images: %w", err)
@@ -44,7 +53,7 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) (loa
 		if isAttestation(m) {
 			continue
 		}
-		ref, err := r.loadOne(ctx, m, p)
+		ref, err := r.loadOne(ctx, m, match, p)
 		if err != nil {
 			return loaded, fmt.Errorf("load images: %w", err)
 		}
@@ -58,9 +67,9 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, p rules.Progress) (loa
 
 // ingestArchive stores an archive's blobs and gives its index. The archive is checked on its way.
 func (r *Runtime) ingestArchive(ctx context.Context, in io.Reader) (ocispec.Descriptor, error) {
-	plain, err := compression.DecompressStream(in)
+	plain, err := decompress(in)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return ocispec.Descriptor{}, err
 	}
 	defer plain.Close()
 	pr, pw := io.Pipe()
@@ -87,12 +96,15 @@ func isAttestation(d ocispec.Descriptor) bool {
 }
 
 // loadOne gives the name that the archive had for the image, or its ID.
-func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Progress) (ref string, err error) {
-	m, err := pick(ctx, r.client.ContentStore(), d, anyOf())
+func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, match platforms.MatchComparer, p rules.Progress) (ref string, err error) {
+	m, err := pick(ctx, r.client.ContentStore(), d, match)
 	if err != nil {
 		return "", err
 	}
-	id, err := r.assemble(ctx, m, layerHooks{done: func(l ocispec.Descriptor) {
+	if err := r.suits(ctx, m, match); err != nil {
+		return "", err
+	}
+	id, err := r.assemble(ctx, m, layerHooks{done: func(_ int, l ocispec.Descriptor) {
 		p.Status("Loading layer", rules.ShortID(l.Digest.String()), l.Size, l.Size)
 	}})
 	if err != nil {
@@ -115,6 +127,18 @@ func (r *Runtime) loadOne(ctx context.Context, d ocispec.Descriptor, p rules.Pro
 	}
 	p.Stream("Loaded image: " + rules.Familiar(name) + "\n")
 	return rules.Familiar(name), nil
+}
+
+// suits refuses an image for another platform than the wanted one.
+func (r *Runtime) suits(ctx context.Context, target ocispec.Descriptor, match platforms.MatchComparer) error {
+	img, err := r.describe(ctx, target)
+	if err != nil {
+		return err
+	}
+	if !match.Match(platforms.Normalize(img.Config.Platform)) {
+		return fmt.Errorf("image %s is for another platform than the one asked for: %s: %w", rules.ShortID(img.ID), platforms.Format(img.Config.Platform), errdefs.ErrNotFound)
+	}
+	return nil
 }
 
 // archiveName is the name an archive gives a manifest, normalized. The OCI annotation often holds a bare tag, which names
@@ -148,7 +172,7 @@ func (r *Runtime) nameDangling(ctx context.Context, id string, m ocispec.Descrip
 // layerHooks are called as an image's layers go by, in order. Both may be nil.
 type layerHooks struct {
 	ready func(i int) error // before a layer is unpacked: waits until its blob is here
-	done  func(l ocispec.Descriptor)
+	done  func(i int, l ocispec.Descriptor)
 }
 
 // assemble unpacks a manifest whose blobs are here (or come, see layerHooks) and ties them together so that containerd's
@@ -192,7 +216,7 @@ func (r *Runtime) unpack(ctx context.Context, m ocispec.Manifest, diffs []digest
 		}
 		chain = append(chain, diffs[i])
 		if h.done != nil {
-			h.done(l)
+			h.done(i, l)
 		}
 	}
 	key := "containerd.io/gc.ref.snapshot." + r.snapshotter
@@ -238,9 +262,9 @@ func (r *Runtime) Import(ctx context.Context, in io.Reader, ref string, changes 
 
 // importLayer stores layer, configuration and manifest, unpacks and names the image.
 func (r *Runtime) importLayer(ctx context.Context, in io.Reader, name string, c ocispec.Image) (string, error) {
-	plain, err := compression.DecompressStream(in)
+	plain, err := decompress(in)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		return "", err
 	}
 	defer plain.Close()
 	layer, err := r.writeStream(ctx, ocispec.MediaTypeImageLayer, plain)

@@ -2,6 +2,7 @@ package ctrd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -23,7 +24,7 @@ import (
 const pullsAtOnce = 3
 
 // Pull fetches an image from its registry and unpacks it, telling its progress in docker's words. platform is empty for
-// this host's; auth may be nil.
+// this host's; auth may be nil. What an interrupted pull brought is not fetched again.
 func (r *Runtime) Pull(ctx context.Context, ref, platform string, auth *rules.Auth, p rules.Progress) error {
 	name, err := rules.ParseName(ref)
 	if err != nil {
@@ -37,13 +38,14 @@ func (r *Runtime) Pull(ctx context.Context, ref, platform string, auth *rules.Au
 		}
 		match = platforms.Only(want)
 	}
-	ctx, done, err := r.client.WithLease(r.ctx(ctx))
+	ctx, done, err := r.keepForPull(r.ctx(ctx), name.String())
 	if err != nil {
 		return fmt.Errorf("pull image: %w", err)
 	}
-	defer done(context.WithoutCancel(ctx))
 	pl := &pull{r: r, cs: r.client.ContentStore(), name: name, out: &oneAtATime{p: p}, match: match, want: want}
-	if err := pl.run(ctx, auth); err != nil {
+	err = pl.run(ctx, auth)
+	done(err == nil, pl.brought)
+	if err != nil {
 		return pullError(name, err)
 	}
 	return nil
@@ -58,6 +60,7 @@ type pull struct {
 	match   platforms.MatchComparer
 	want    ocispec.Platform
 	fetcher remotes.Fetcher
+	brought bool // whether there may be layers worth keeping
 }
 
 func (p *pull) run(ctx context.Context, auth *rules.Auth) error {
@@ -157,9 +160,11 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 	if err := readJSON(ctx, p.cs, target, &m); err != nil {
 		return "", fmt.Errorf("read manifest: %w", err)
 	}
+	p.brought = true
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(pullsAtOnce + 1) // one more: the goroutine that starts them
 	here := make([]chan struct{}, len(m.Layers))
+	had := make([]bool, len(m.Layers)) // each is written before its channel is closed
 	for i, l := range m.Layers {
 		here[i] = make(chan struct{})
 		p.out.Status("Pulling fs layer", rules.ShortID(l.Digest.String()), 0, 0)
@@ -168,7 +173,9 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 		for i, l := range m.Layers {
 			g.Go(func() error {
 				defer close(here[i])
-				return p.layer(gctx, l)
+				var err error
+				had[i], err = p.layer(gctx, l)
+				return err
 			})
 		}
 		return nil
@@ -180,10 +187,16 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 			case <-gctx.Done():
 				return context.Cause(gctx)
 			}
-			p.out.Status("Extracting", rules.ShortID(m.Layers[i].Digest.String()), m.Layers[i].Size, m.Layers[i].Size)
+			if !had[i] {
+				p.out.Status("Extracting", rules.ShortID(m.Layers[i].Digest.String()), m.Layers[i].Size, m.Layers[i].Size)
+			}
 			return nil
 		},
-		done: func(l ocispec.Descriptor) { p.out.Status("Pull complete", rules.ShortID(l.Digest.String()), 0, 0) },
+		done: func(i int, l ocispec.Descriptor) {
+			if !had[i] {
+				p.out.Status("Pull complete", rules.ShortID(l.Digest.String()), 0, 0)
+			}
+		},
 	})
 	// A failed download is the cause, whatever the unpacking made of it.
 	if failed := g.Wait(); failed != nil {
@@ -192,25 +205,32 @@ func (p *pull) layers(ctx context.Context, target ocispec.Descriptor) (string, e
 	return id, err
 }
 
-func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) error {
+// layer brings one layer, or takes the one that is here under the pull's protection, and tells which.
+func (p *pull) layer(ctx context.Context, l ocispec.Descriptor) (had bool, err error) {
 	short := rules.ShortID(l.Digest.String())
-	if _, err := p.cs.Info(ctx, l.Digest); err == nil {
-		p.out.Status("Already exists", short, 0, 0)
-		return nil
-	}
+	asked := false
 	counted := remotes.FetcherFunc(func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+		asked = true
 		rc, err := p.fetcher.Fetch(ctx, d)
 		if err != nil {
 			return nil, err
 		}
 		return &counter{ReadCloser: rc, total: d.Size, tell: func(n int64) { p.out.Status("Downloading", short, n, d.Size) }}, nil
 	})
-	if _, err := remotes.FetchHandler(p.cs, counted)(ctx, l); err != nil {
+	err = persistently(ctx, func(text string) { p.out.Status(text, short, 0, 0) }, func() error {
+		_, err := remotes.FetchHandler(p.cs, counted)(ctx, l)
 		return err
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case !asked:
+		p.out.Status("Already exists", short, 0, 0)
+	default:
+		p.out.Status("Verifying Checksum", short, 0, 0)
+		p.out.Status("Download complete", short, 0, 0)
 	}
-	p.out.Status("Verifying Checksum", short, 0, 0)
-	p.out.Status("Download complete", short, 0, 0)
-	return nil
+	return !asked, nil
 }
 
 // counter tells how much of a download has come, ten times a second at most.
@@ -228,6 +248,19 @@ func (c *counter) Read(b []byte) (int, error) {
 	if now := time.Now(); now.Sub(c.last) >= 100*time.Millisecond {
 		c.last = now
 		c.tell(c.n)
+	}
+	return n, err
+}
+
+// Seek implements io.Seeker, so that a download goes on where it was cut: what is skipped is not asked for.
+func (c *counter) Seek(offset int64, whence int) (int64, error) {
+	s, ok := c.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	n, err := s.Seek(offset, whence)
+	if err == nil {
+		c.n = n
 	}
 	return n, err
 }

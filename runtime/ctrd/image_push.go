@@ -167,5 +167,5 @@ func pushError(name reference.Named, err error) error {
 		return fmt.Errorf("push access denied for %s, repository does not exist or may require 'docker login': denied: requested access to the resource is denied: %w",
 			reference.FamiliarName(name), errdefs.ErrPermissionDenied)
 	}
-	return fmt.Errorf("push %s: %w", reference.FamiliarString(name), err)
+	return fmt.Errorf("push %s: %w", reference.FamiliarString(name), withAdvice(reference.Domain(name), err))
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -14,9 +15,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	rules "github.com/minictl/minictl/runtime/image"
 	"github.com/minictl/minictl/testing/images/bake"
@@ -103,7 +106,7 @@ func stored(t testing.TB, r *Runtime) (blobs, layers int) {
 	return blobs, layers
 }
 
-func nobody(string) []string { return nil }
+func nobody(string) []rules.User { return nil }
 
 func TestLoadArchives(t *testing.T) {
 	r := newHost(t).start(t)
@@ -113,7 +116,7 @@ func TestLoadArchives(t *testing.T) {
 	zw.Write(saved(t, a, b).Bytes())
 	zw.Close()
 	var out lines
-	loaded, err := r.Load(t.Context(), &z, &out)
+	loaded, err := r.Load(t.Context(), &z, "", &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,10 +144,10 @@ func TestLoadArchives(t *testing.T) {
 	if err := bake.Layout(&layout, "docker.io/library/a:1", blobs(t, c)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Load(t.Context(), &layout, &out); err != nil {
+	if _, err := r.Load(t.Context(), &layout, "", &out); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Load(t.Context(), saved(t, tiny(t, runtime.GOARCH, []string{"b.example/x/a:2"}, "five")), &out); err != nil {
+	if _, err := r.Load(t.Context(), saved(t, tiny(t, runtime.GOARCH, []string{"b.example/x/a:2"}, "five")), "", &out); err != nil {
 		t.Fatal(err)
 	}
 	got := shown(t, r)
@@ -153,6 +156,44 @@ func TestLoadArchives(t *testing.T) {
 	}
 	if want := "The image b.example/x/a:2 already exists, renaming the old one with ID " + imageID(t, a) + " to empty string"; !slices.Contains(out, want) {
 		t.Errorf("no %q in %q", want, out)
+	}
+}
+
+func TestDecompress(t *testing.T) {
+	var z bytes.Buffer
+	zw, err := compression.CompressStream(&z, compression.Zstd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = zw.Write([]byte("text"))
+	if err := errors.Join(err, zw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	bz := "BZh11AY&SY\xcb(\xd3-\x00\x00\x00\x81\x80\x02\x00\x04@ \x00!\x98\x19\x83,.\xe4\x8ap\xa1!\x96Q\xa6Z"
+	for name, in := range map[string]string{"plain": "text", "zstd": z.String(), "bzip2": bz} {
+		out, err := decompress(strings.NewReader(in))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, err := io.ReadAll(out); err != nil || string(got) != "text" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		out.Close()
+	}
+	for _, in := range []string{"", "\xfd7zXZ\x00..."} {
+		if _, err := decompress(strings.NewReader(in)); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+// The size that a hostile archive gives a manifest is not taken as memory.
+func TestReadJSONIsBounded(t *testing.T) {
+	var v any
+	err := readJSON(t.Context(), nil, ocispec.Descriptor{Size: 1 << 40}, &v)
+	if !errdefs.IsInvalidArgument(err) {
+		t.Error(err)
 	}
 }
 
@@ -170,13 +211,13 @@ func TestLoadRefuses(t *testing.T) {
 		w := tar.NewWriter(&b)
 		tc(w)
 		w.Close()
-		_, err := r.Load(t.Context(), &b, new(lines))
+		_, err := r.Load(t.Context(), &b, "", new(lines))
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, junk := range []string{"", "junk", strings.Repeat("x", 2000)} {
-		if _, err := r.Load(t.Context(), strings.NewReader(junk), new(lines)); !errdefs.IsInvalidArgument(err) {
+		if _, err := r.Load(t.Context(), strings.NewReader(junk), "", new(lines)); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("junk of %d bytes: %v", len(junk), err)
 		}
 	}
@@ -189,13 +230,16 @@ func TestTagAndRemove(t *testing.T) {
 	id := imageID(t, img)
 	load := func() {
 		t.Helper()
-		if _, err := r.Load(ctx, saved(t, img), new(lines)); err != nil {
+		if _, err := r.Load(ctx, saved(t, img), "", new(lines)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	load()
 	if err := r.Tag(ctx, "a:1", "b"); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := r.Image(ctx, "b"); err != nil || time.Since(got.Tagged) > time.Hour {
+		t.Errorf("tagged at %v, %v", got.Tagged, err)
 	}
 	if err := r.Tag(ctx, "nix", "b"); err == nil || err.Error() != "No such image: nix:latest" || !errdefs.IsNotFound(err) {
 		t.Errorf("tag of nothing: %v", err)
@@ -207,7 +251,7 @@ func TestTagAndRemove(t *testing.T) {
 	if err != nil || fmt.Sprint(got) != "[{a:1 }]" {
 		t.Errorf("untag: %v, %v", got, err)
 	}
-	user := func(string) []string { return []string{"0123456789abcdef"} }
+	user := func(string) []rules.User { return []rules.User{{ID: "0123456789abcdef"}} }
 	if _, err = r.RemoveImage(ctx, "b", false, user); err == nil || err.Error() != `conflict: unable to remove repository reference "b" (must force) - container 0123456789ab is using its referenced image `+rules.ShortID(id) {
 		t.Errorf("in use: %v", err)
 	}
@@ -225,7 +269,7 @@ func TestTagAndRemove(t *testing.T) {
 	}
 	// Removing one image collects garbage: the layers of another are none, though no container holds them.
 	load()
-	if _, err := r.Load(ctx, saved(t, tiny(t, runtime.GOARCH, []string{"other:1"}, "two")), new(lines)); err != nil {
+	if _, err := r.Load(ctx, saved(t, tiny(t, runtime.GOARCH, []string{"other:1"}, "two")), "", new(lines)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err = r.RemoveImage(ctx, "other:1", false, nobody); err != nil {

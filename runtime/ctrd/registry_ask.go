@@ -46,11 +46,10 @@ func registryAddress(server string) string {
 // if the registry gave one, stands for the password from then on.
 func (r *Runtime) Login(ctx context.Context, auth rules.Auth) (token string, err error) {
 	host := registryAddress(auth.ServerAddress)
-	hosts, err := registryHosts(host, http.Header{"User-Agent": []string{"minictl"}}, &auth)
+	h, err := r.registryHost(host, &auth)
 	if err != nil {
 		return "", err
 	}
-	h := hosts[0]
 	if h.Authorizer == nil {
 		return "", errdefs.ErrInvalidArgument.WithMessage("a registry token is no login: give a user name and a password")
 	}
@@ -60,7 +59,7 @@ func (r *Runtime) Login(ctx context.Context, auth rules.Auth) (token string, err
 	for range 2 {
 		resp, err := ask(ctx, h, url)
 		if err != nil {
-			return "", loginError(url, err)
+			return "", loginError(url, withAdvice(host, err))
 		}
 		seen = append(seen, resp)
 		switch resp.StatusCode {

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
+	rules "github.com/minictl/minictl/runtime/image"
 )
 
 // Namespace is the containerd namespace that holds everything of ours.
@@ -43,6 +44,8 @@ type Config struct {
 	// CgroupParent is the daemon's own parent of the containers' cgroups
 	// (default /minictl): it is removed whenever it becomes empty.
 	CgroupParent string
+	// Registries are those that are reached in a way of their own.
+	Registries rules.Registries
 	// Log takes containerd's own messages as well.
 	Log *slog.Logger
 }
@@ -61,6 +64,7 @@ type Runtime struct {
 	inherited inherited
 	serial    serials
 	runc      runcVersion
+	pulls     unfinished
 	mu        sync.Mutex
 	tasks     map[string]*Task // one live value per container, so that waits are shared
 
@@ -85,6 +89,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	if cfg.Shim == nil {
 		return nil, fmt.Errorf("start containerd: no shim given: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := cfg.Registries.Check(); err != nil {
+		return nil, fmt.Errorf("start containerd: %w", err)
 	}
 	r := &Runtime{cfg: cfg, log: cfg.Log, tasks: map[string]*Task{}}
 	r.life, r.die = context.WithCancel(context.WithoutCancel(ctx))

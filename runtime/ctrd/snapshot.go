@@ -2,6 +2,7 @@ package ctrd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -195,7 +196,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	}
 	// Likewise what execs of a killed daemon left.
 	_ = os.RemoveAll(r.execDir())
-	return err
+	return errors.Join(err, r.sweepLeases(ctx))
 }
 
 func (r *Runtime) execDir() string { return filepath.Join(r.cfg.State, "exec") }

@@ -25,7 +25,7 @@ type Image struct {
 	RepoDigests []string
 	// Created is when it was built, zero when it does not say.
 	Created time.Time
-	// Tagged is when it got the last of its names here.
+	// Tagged is when it was last given a name here, zero when it never was.
 	Tagged time.Time
 	// Size is what its unpacked layers take on disk, in bytes.
 	Size int64

@@ -94,28 +94,32 @@ func TestPlanRemoval(t *testing.T) {
 		all   []Image
 		ref   string
 		force bool
-		users []string
+		users []User
 		want  string // steps, or the error
 	}{
 		{"last name", img("a:1"), "a:1", false, nil, "[{a:1 } { " + idA + "}]"},
 		{"one of two names", img("a:1 b:1"), "b:1", false, nil, "[{b:1 }]"},
-		{"one of two names, in use", img("a:1 b:1"), "b:1", false, []string{"c1"}, "[{b:1 }]"},
+		{"one of two names, in use", img("a:1 b:1"), "b:1", false, []User{{ID: "c1"}}, "[{b:1 }]"},
 		{"last name with its digest", img("a:1", "a"+dig), "a:1", false, nil, "[{a:1 } {a" + dig + " } { " + idA + "}]"},
 		{"digest of a tag that stays", img("a:1 a:2", "a"+dig), "a:1", false, nil, "[{a:1 }]"},
 		{"the digest alone", img("a:1", "a"+dig), "a" + dig, false, nil, "[{a" + dig + " }]"},
-		{"last name, in use", img("a:1"), "a:1", false, []string{"0123456789abcdef"},
+		{"last name, in use", img("a:1"), "a:1", false, []User{{ID: "0123456789abcdef"}},
 			`conflict: unable to remove repository reference "a:1" (must force) - container 0123456789ab is using its referenced image aaaa11111111`},
-		{"last name, in use, forced", img("a:1"), "a:1", true, []string{"c"}, "[{a:1 }]"},
+		{"last name, in use, forced", img("a:1"), "a:1", true, []User{{ID: "c"}}, "[{a:1 }]"},
 		{"by ID", img("a:1", "a"+dig), "aaaa", false, nil, "[{a:1 } {a" + dig + " } { " + idA + "}]"},
 		{"by ID, two names", img("a:1 a:2"), "aaaa", false, nil,
 			"conflict: unable to delete aaaa11111111 (must be forced) - image is referenced in multiple repositories"},
 		{"by ID, two names, forced", img("a:1 a:2"), idA, true, nil, "[{a:1 } {a:2 } { " + idA + "}]"},
-		{"by ID, in use", img("a:1"), "aaaa", false, []string{"c"},
-			"conflict: unable to delete aaaa11111111 (must be forced) - image is being used by container c"},
+		{"by ID, in use", img("a:1"), "aaaa", false, []User{{ID: "c"}},
+			"conflict: unable to delete aaaa11111111 (must be forced) - image is being used by stopped container c"},
+		{"by ID, in use, forced", img("a:1"), "aaaa", true, []User{{ID: "c"}}, "[{a:1 } { " + idA + "}]"},
+		{"by ID, running", img("a:1 a:2"), "aaaa", true, []User{{ID: "c"}, {ID: "0123456789abcdef", Running: true}},
+			"conflict: unable to delete aaaa11111111 (cannot be forced) - image is being used by running container 0123456789ab"},
+		{"last name, running, forced", img("a:1"), "a:1", true, []User{{ID: "c", Running: true}}, "[{a:1 }]"},
 		{"dangling", img(""), "aaaa", false, nil, "[{ " + idA + "}]"},
 		{"nothing", nil, "a", false, nil, "No such image: a:latest"},
 	} {
-		r, err := PlanRemoval(c.all, c.ref, c.force, func(string) []string { return c.users })
+		r, err := PlanRemoval(c.all, c.ref, c.force, func(string) []User { return c.users })
 		got := fmt.Sprint(r.Steps())
 		if err != nil {
 			got = err.Error()

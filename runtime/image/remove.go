@@ -27,15 +27,30 @@ func (r Removal) Steps() []Removed {
 	return out
 }
 
+// User is a container that was made from an image.
+type User struct {
+	ID      string
+	Running bool // or paused, or about to be started again
+}
+
+// running finds one that runs.
+func running(users []User) (User, bool) {
+	i := slices.IndexFunc(users, func(u User) bool { return u.Running })
+	if i < 0 {
+		return User{}, false
+	}
+	return users[i], true
+}
+
 // conflict prints exactly docker's text: tools look for it.
 type conflict string
 
 func (c conflict) Error() string { return string(c) }
 func (c conflict) Unwrap() error { return errdefs.ErrConflict }
 
-// PlanRemoval decides, with docker's rules, what "rmi ref" does. inUse gives the IDs of the containers made from an image,
-// running or not. A name that is not the last one is only taken away; the image goes with its last name, or by ID.
-func PlanRemoval(all []Image, ref string, force bool, inUse func(id string) []string) (Removal, error) {
+// PlanRemoval decides, with docker's rules, what "rmi ref" does. inUse gives the containers made from an image.
+// A name that is not the last one is only taken away; the image goes with its last name, or by ID.
+func PlanRemoval(all []Image, ref string, force bool, inUse func(id string) []User) (Removal, error) {
 	img, byID, err := Find(all, ref)
 	if err != nil {
 		return Removal{}, err
@@ -46,21 +61,24 @@ func PlanRemoval(all []Image, ref string, force bool, inUse func(id string) []st
 	return removeByName(img, ref, force, inUse(img.ID))
 }
 
-func removeByID(img Image, force bool, users []string) (Removal, error) {
+func removeByID(img Image, force bool, users []User) (Removal, error) {
 	names := append(slices.Clone(img.RepoTags), img.RepoDigests...)
+	if u, ok := running(users); ok {
+		return Removal{}, conflict(fmt.Sprintf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", ShortID(img.ID), ShortID(u.ID)))
+	}
 	if !force && !oneReference(img) {
 		return Removal{}, conflict(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", ShortID(img.ID)))
 	}
 	if !force && len(users) > 0 {
-		return Removal{}, conflict(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is being used by container %s", ShortID(img.ID), ShortID(users[0])))
+		return Removal{}, conflict(fmt.Sprintf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", ShortID(img.ID), ShortID(users[0].ID)))
 	}
 	return Removal{Image: img, Untag: names, Delete: true}, nil
 }
 
-func removeByName(img Image, ref string, force bool, users []string) (Removal, error) {
+func removeByName(img Image, ref string, force bool, users []User) (Removal, error) {
 	if !force && oneReference(img) && len(users) > 0 {
 		return Removal{}, conflict(fmt.Sprintf("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
-			ref, ShortID(users[0]), ShortID(img.ID)))
+			ref, ShortID(users[0].ID), ShortID(img.ID)))
 	}
 	n, err := ParseName(ref)
 	if err != nil {

@@ -117,7 +117,9 @@ type ImageBackend interface {
 	ImageInspect(ctx context.Context, ref string) (image.InspectResponse, error)
 	// ImagePull, ImageLoad and ImageImport write progress as they go; the API turns it into NDJSON.
 	ImagePull(ctx context.Context, ref, platform, registryAuth string, p Progress) error
-	ImageLoad(ctx context.Context, r io.Reader, quiet bool, p Progress) error
+	ImageLoad(ctx context.Context, r io.Reader, platform string, p Progress) error
+	// ImageFetch opens a URL for ImageImport.
+	ImageFetch(ctx context.Context, url string, p Progress) (io.ReadCloser, error)
 	ImageImport(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p Progress) error
 	ImageTag(ctx context.Context, ref, target string) error
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)

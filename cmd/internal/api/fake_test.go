@@ -157,8 +157,11 @@ func (f *fakeImage) ImageInspect(_ context.Context, ref string) (image.InspectRe
 func (f *fakeImage) ImagePull(ctx context.Context, ref, platform, auth string, p Progress) error {
 	return f.pull(ctx, ref, platform, auth, p)
 }
-func (f *fakeImage) ImageLoad(_ context.Context, r io.Reader, _ bool, p Progress) error {
+func (f *fakeImage) ImageLoad(_ context.Context, r io.Reader, _ string, p Progress) error {
 	return f.load(r, p)
+}
+func (f *fakeImage) ImageFetch(_ context.Context, url string, _ Progress) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("from " + url)), nil
 }
 func (f *fakeImage) ImageImport(_ context.Context, r io.Reader, ref string, ch []string, _, _ string, p Progress) error {
 	return f.imp(r, ref, ch, p)

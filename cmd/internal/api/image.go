@@ -1,10 +1,15 @@
 package api
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // imageRoutes are images by name, tag, digest or ID. Names hold slashes, hence {name...}.
@@ -29,12 +34,9 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 		p := newProgress(w)
 		return p.finish(s.Image.ImagePull(c.Context(), ref, c.text("platform"), c.Header.Get("X-Registry-Auth"), p))
 	}
-	switch src := c.text("fromSrc"); src {
-	case "-":
-	case "":
+	src := c.text("fromSrc")
+	if src == "" {
 		return invalid("missing parameter: fromImage (to pull) or fromSrc (to import)")
-	default:
-		return notImplemented("importing from a URL is not supported; use \"curl -fsSL %s | docker import -\" instead", clip(src))
 	}
 	ref := ""
 	if repo := c.text("repo"); repo != "" {
@@ -44,13 +46,26 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 		}
 	}
 	p := newProgress(w)
-	return p.finish(s.Image.ImageImport(c.Context(), c.Body, ref, c.query["changes"], c.text("message"), c.text("platform"), p))
+	var in io.Reader = c.Body
+	if src != "-" {
+		far, err := s.Image.ImageFetch(c.Context(), src, p)
+		if err != nil {
+			return p.finish(err)
+		}
+		defer far.Close()
+		in = far
+	}
+	return p.finish(s.Image.ImageImport(c.Context(), in, ref, c.query["changes"], c.text("message"), c.text("platform"), p))
 }
 
 // imageLoad takes a tar archive of any size as the body; its type does not matter.
 func (s *server) imageLoad(w http.ResponseWriter, c *call) error {
+	platform, err := c.platform()
+	if err != nil {
+		return err
+	}
 	p := newProgress(w)
-	return p.finish(s.Image.ImageLoad(c.Context(), c.Body, c.flag("quiet"), p))
+	return p.finish(s.Image.ImageLoad(c.Context(), c.Body, platform, p))
 }
 
 // imageList lists what this host has.
@@ -71,6 +86,9 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 
 // imageInspect answers 404 for a missing image, which makes compose pull it.
 func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
+	if err := s.ofPlatform(c, c.name); err != nil {
+		return err
+	}
 	info, err := s.Image.ImageInspect(c.Context(), c.name)
 	if err != nil {
 		return err
@@ -96,6 +114,9 @@ func (s *server) imageTag(w http.ResponseWriter, c *call) error {
 
 // imageRemove deletes untagged parents as well, unless noprune says otherwise.
 func (s *server) imageRemove(w http.ResponseWriter, c *call) error {
+	if len(c.query["platforms"]) > 0 {
+		return notImplemented("removing one platform of several is not supported; images here have one")
+	}
 	ctx, cancel := c.detached()
 	defer cancel()
 	list, err := s.Image.ImageRemove(ctx, c.name, c.flag("force"), !c.flag("noprune"))
@@ -118,4 +139,40 @@ func joinTag(name, tag string) (string, error) {
 		return "", invalid("invalid reference format: %s: %v", shown(ref), err)
 	}
 	return ref, nil
+}
+
+// platform reads the parameter in which clients name one of an image's platforms, as JSON; empty without it.
+func (c *call) platform() (string, error) {
+	switch given := c.query["platform"]; len(given) {
+	case 0:
+		return "", nil
+	case 1:
+		var p ocispec.Platform
+		if err := json.Unmarshal([]byte(given[0]), &p); err != nil || p.OS == "" || p.Architecture == "" {
+			return "", invalid("invalid platform %s: want JSON with os and architecture", shown(given[0]))
+		}
+		return platforms.FormatAll(p), nil
+	}
+	return "", notImplemented("more than one platform is not supported; images here have one")
+}
+
+// ofPlatform refuses when a client asks for another platform of an image than the one it has here.
+func (s *server) ofPlatform(c *call, ref string) error {
+	text, err := c.platform()
+	if err != nil || text == "" {
+		return err
+	}
+	want, err := platforms.Parse(text)
+	if err != nil {
+		return invalid("invalid platform %s: %v", shown(text), err)
+	}
+	info, err := s.Image.ImageInspect(c.Context(), ref)
+	if err != nil {
+		return err
+	}
+	has := ocispec.Platform{OS: info.Os, Architecture: info.Architecture, Variant: info.Variant, OSVersion: info.OsVersion}
+	if !platforms.Only(want).Match(has) {
+		return errdefs.ErrNotFound.WithMessage("image with reference " + ref + " was found but does not provide the specified platform (" + platforms.Format(want) + ")")
+	}
+	return nil
 }

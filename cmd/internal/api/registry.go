@@ -21,11 +21,19 @@ func (s *server) imagesSave(w http.ResponseWriter, c *call) error {
 	if len(c.query["names"]) == 0 {
 		return invalid("missing parameter: names")
 	}
+	for _, name := range c.query["names"] {
+		if err := s.ofPlatform(c, name); err != nil {
+			return err
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	return s.Registry.ImageSave(c.Context(), c.query["names"], w)
 }
 
 func (s *server) imageSave(w http.ResponseWriter, c *call) error {
+	if err := s.ofPlatform(c, c.name); err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	return s.Registry.ImageSave(c.Context(), []string{c.name}, w)
 }

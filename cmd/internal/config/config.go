@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/minictl/minictl/cluster/store/external"
+	"github.com/minictl/minictl/runtime/image"
 )
 
 // Version is this release's.
@@ -40,6 +41,7 @@ type Config struct {
 	GatewayBridge string
 	Containerd    string // address of an existing containerd; empty: the embedded one
 	Web           string // address of the read-only web page; off: none
+	Registries    image.Registries
 
 	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
 	ClusterStoreOpts map[string]string
@@ -68,6 +70,8 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringToStringVar(&c.ClusterStoreOpts, "cluster-store-opt", nil, "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
+	f.StringArrayVar(&c.Registries.Insecure, "insecure-registry", nil, "registry (host[:port] or CIDR) to reach without checking its certificate, or by plain HTTP")
+	f.StringArrayVar(&c.Registries.Mirrors, "registry-mirror", nil, "URL to ask for docker.io's images first")
 }
 
 // Load makes the settings of flags that have been parsed into c and of the file, and checks them.
@@ -106,6 +110,9 @@ func (c *Config) complete() error {
 	if err := c.completeStore(); err != nil {
 		return err
 	}
+	if err := c.Registries.Check(); err != nil {
+		return err
+	}
 	if n := len(c.GatewayBridge); n == 0 || n > maxLinkName || strings.ContainsAny(c.GatewayBridge, "/ \t\n") {
 		return fmt.Errorf("--gateway-bridge %q: a network interface's name has 1 to %d characters, no slash, no space", c.GatewayBridge, maxLinkName)
 	}
@@ -132,7 +139,9 @@ func (c Config) Fixed(next Config) []string {
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
 		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web,
 		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opt": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
-		"cluster-advertise": c.ClusterAdvertise == next.ClusterAdvertise,
+		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),
+		"registry-mirrors":    slices.Equal(c.Registries.Mirrors, next.Registries.Mirrors),
+		"cluster-advertise":   c.ClusterAdvertise == next.ClusterAdvertise,
 	} {
 		if !same {
 			out = append(out, name)

@@ -173,6 +173,8 @@ func TestFixedNamesWhatCannotChange(t *testing.T) {
 		{`{"containerd": "/x"}`, "containerd"},
 		{`{"web": "off"}`, "web"},
 		{`{"cluster-store": "etcd://h1"}`, "cluster-store"},
+		{`{"insecure-registries": ["r:5000"]}`, "insecure-registries"},
+		{`{"registry-mirrors": ["https://m"]}`, "registry-mirrors"},
 		{`{"cluster-store": "etcd://h1", "cluster-advertise": "eth0"}`, "cluster-advertise cluster-store"},
 	} {
 		b, err := load(t, c.file)

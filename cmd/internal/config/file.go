@@ -78,7 +78,11 @@ func flagOf(key string, f *pflag.FlagSet) *pflag.Flag {
 		return f.Lookup("host")
 	case "labels":
 		return f.Lookup("label")
-	case "host", "label", "config-file", "validate", "cleanup", "force", "purge", "help":
+	case "insecure-registries":
+		return f.Lookup("insecure-registry")
+	case "registry-mirrors":
+		return f.Lookup("registry-mirror")
+	case "host", "label", "insecure-registry", "registry-mirror", "config-file", "validate", "cleanup", "force", "purge", "help":
 		return nil
 	}
 	return f.Lookup(key)

@@ -88,7 +88,7 @@ func (d *daemon) build(ctx context.Context) error {
 	cfg := d.cfg
 	rt, err := ctrd.Start(ctx, ctrd.Config{
 		Root: filepath.Join(cfg.DataRoot, "containerd"), State: filepath.Join(cfg.ExecRoot, "containerd"), SocketDir: filepath.Join(cfg.ExecRoot, "s"),
-		External: cfg.Containerd, Shim: embedded.Unpack, Log: d.log,
+		External: cfg.Containerd, Shim: embedded.Unpack, Registries: cfg.Registries, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Host: facts, Init: embedded.UnpackInit, Routes: routes,
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Registries: cfg.Registries, Host: facts, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, Sandboxes: sandboxes{},
 	})
 	if err != nil {

@@ -50,11 +50,13 @@ type Runtime interface {
 	Images(ctx context.Context) ([]image.Image, error)
 	Image(ctx context.Context, ref string) (image.Image, error)
 	Pull(ctx context.Context, ref, platform string, auth *image.Auth, p image.Progress) error
+	PullAll(ctx context.Context, repository, platform string, auth *image.Auth, p image.Progress) error
+	DropUnfinishedPulls(ctx context.Context) error
 	// Load gives the names of what it took, or the IDs of what had none; also some beside an error.
-	Load(ctx context.Context, r io.Reader, p image.Progress) (loaded []string, err error)
+	Load(ctx context.Context, r io.Reader, platform string, p image.Progress) (loaded []string, err error)
 	Import(ctx context.Context, r io.Reader, ref string, changes []string, message, platform string, p image.Progress) (string, error)
 	Tag(ctx context.Context, ref, target string) error
-	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []string) ([]image.Removed, error)
+	RemoveImage(ctx context.Context, ref string, force bool, inUse func(id string) []image.User) ([]image.Removed, error)
 	Files
 	Registry
 }
@@ -122,6 +124,8 @@ type Config struct {
 	Ports    *portmap.Allocator
 	Resolver *dnsd.Server
 	Host     oci.Host
+	// Registries are shown in docker info.
+	Registries image.Registries
 	// Init unpacks the init of --init below a folder, and gives its path.
 	Init func(dir string) (string, error)
 	// Routes are the prefixes this host routes elsewhere: address pools avoid them.

@@ -51,13 +51,19 @@ func matchAny(want map[string]bool, fits func(v string) bool) bool {
 	return false
 }
 
-// parseTime reads the API's times: Unix seconds with optional nanoseconds, RFC 3339, or empty for none.
+// parseTime reads the API's times: Unix seconds with optional nanoseconds, RFC 3339 and what docker lets be left out of it
+// (the zone is then this host's), or empty for none.
 func parseTime(s string) (time.Time, error) {
 	if s == "" || s == "0" {
 		return time.Time{}, nil
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t, nil
+	for _, layout := range []string{
+		time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15Z07:00", "2006-01-02Z07:00",
+		"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15", time.DateOnly,
+	} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
 	}
 	sec, frac, _ := strings.Cut(s, ".")
 	n, err := strconv.ParseInt(sec, 10, 64)

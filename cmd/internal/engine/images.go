@@ -2,8 +2,12 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -28,31 +32,38 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
-	dangling, err := boolFilter(f, "dangling")
+	dangling, err := truth(f, "dangling", false)
 	if err != nil {
 		return nil, err
 	}
+	asked := len(f["dangling"]) > 0
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) ||
-			dangling != nil && *dangling != (len(i.RepoTags) == 0) {
+		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) || asked && !isDangling(i, dangling) {
 			continue
 		}
-		if want := f["reference"]; len(want) > 0 { // the other names of the image are not asked for
-			i.RepoTags = slices.DeleteFunc(slices.Clone(i.RepoTags), func(tag string) bool {
-				return !matchAny(want, func(v string) bool { return matchesReference(tag, v) })
-			})
-			if len(i.RepoTags) == 0 {
+		tags, digests := i.RepoTags, i.RepoDigests
+		if len(f["reference"]) > 0 {
+			if tags, digests = referred(i, f["reference"]); len(tags)+len(digests) == 0 {
 				continue
 			}
 		}
 		out = append(out, mobyimage.Summary{
-			ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Unix(), Size: i.Size,
+			ID: i.ID, RepoTags: tags, RepoDigests: digests, Created: i.Created.Unix(), Size: i.Size,
 			Labels: i.Config.Config.Labels, Containers: int64(len(e.imageUsers(i.ID))), SharedSize: -1,
 		})
 	}
 	return out, nil
+}
+
+// isDangling tells whether an image is listed among those without a tag, or among the others. One with nothing but a
+// digest is among both, as with docker.
+func isDangling(i image.Image, wanted bool) bool {
+	if wanted {
+		return len(i.RepoTags) == 0
+	}
+	return len(i.RepoTags)+len(i.RepoDigests) > 0
 }
 
 func (e *Engine) imageBounds(ctx context.Context, f api.Filters) (s span, err error) {
@@ -87,10 +98,16 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 		return mobyimage.InspectResponse{}, err
 	}
 	r := mobyimage.InspectResponse{
-		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Created: i.Created.Format(time.RFC3339Nano), Author: i.Config.Author,
+		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Author: i.Config.Author, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
-		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type}, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
+		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+	}
+	if !i.Created.IsZero() {
+		r.Created = i.Created.Format(time.RFC3339Nano)
+	}
+	if n := len(i.Config.History); n > 0 {
+		r.Comment = i.Config.History[n-1].Comment
 	}
 	for _, d := range i.Config.RootFS.DiffIDs {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
@@ -98,13 +115,17 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 	return r, nil
 }
 
-// ImagePull fetches an image from its registry.
+// ImagePull fetches an image from its registry; a name without tag or digest means all of the repository's tags.
 func (e *Engine) ImagePull(ctx context.Context, ref, platform, registryAuth string, p api.Progress) error {
 	auth, err := image.ParseAuth(registryAuth)
 	if err != nil {
 		return err
 	}
-	if err := e.rt.Pull(ctx, ref, platform, auth, p); err != nil {
+	pull := e.rt.Pull
+	if n, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(n) {
+		pull = e.rt.PullAll
+	}
+	if err := pull(ctx, ref, platform, auth, p); err != nil {
 		return err
 	}
 	e.pulled(ctx, ref)
@@ -120,9 +141,9 @@ func (e *Engine) pulled(ctx context.Context, ref string) {
 	e.imageEvent(image.Familiar(ref), withoutTag(ref), img.Config.Config.Labels, events.ActionPull)
 }
 
-// ImageLoad takes images from a docker or OCI archive.
-func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, _ bool, p api.Progress) error {
-	loaded, err := e.rt.Load(ctx, r, p)
+// ImageLoad takes images from a docker or OCI archive; platform is empty for this host's, or any.
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, platform string, p api.Progress) error {
+	loaded, err := e.rt.Load(ctx, r, platform, p)
 	for _, ref := range loaded {
 		e.imageEventOf(ctx, ref, ref, events.ActionLoad)
 	}
@@ -173,22 +194,63 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, force, _ bool) ([]
 }
 
 // imageUsers are the containers, running or not, made from an image.
-func (e *Engine) imageUsers(id string) []string {
-	var out []string
+func (e *Engine) imageUsers(id string) []image.User {
+	var out []image.User
 	for _, b := range e.all() {
 		if b.specCopy().ImageID == id {
-			out = append(out, b.id)
+			out = append(out, image.User{ID: b.id, Running: b.statusCopy().Active()})
 		}
 	}
 	return out
 }
 
-// matchesReference tells whether one of an image's names fits a pattern, as docker images --filter reference does.
-func matchesReference(tag, pattern string) bool {
-	named, err := reference.ParseNormalizedNamed(tag)
-	if err != nil {
+// referred are those of an image's names that fit one of the patterns, as docker images --filter reference does. The
+// digests that a repository is known by come with its tags.
+func referred(i image.Image, patterns map[string]bool) (tags, digests []string) {
+	fits := func(n reference.Named) bool {
+		for p := range patterns {
+			if ok, err := reference.FamiliarMatch(p, n); err == nil && ok {
+				return true
+			}
+		}
 		return false
 	}
-	ok, err := reference.FamiliarMatch(pattern, named)
-	return err == nil && ok
+	repositories := map[string]bool{}
+	for _, t := range i.RepoTags {
+		if n, err := reference.ParseNormalizedNamed(t); err == nil && fits(n) {
+			tags = append(tags, t)
+			repositories[n.Name()] = true
+		}
+	}
+	for _, d := range i.RepoDigests {
+		if n, err := reference.ParseNormalizedNamed(d); err == nil && (repositories[n.Name()] || fits(n)) {
+			digests = append(digests, d)
+		}
+	}
+	return tags, digests
+}
+
+// ImageFetch opens what docker import names by its URL; a name without a scheme is plain HTTP's.
+func (e *Engine) ImageFetch(ctx context.Context, from string, p api.Progress) (io.ReadCloser, error) {
+	if !strings.Contains(from, "://") {
+		from = "http://" + from
+	}
+	u, err := url.Parse(from)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, invalid("import from %q: want a file, -, or a URL with http:// or https://", from)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, invalid("import from %q: %v", u.Redacted(), err)
+	}
+	p.Status("Downloading from "+u.Redacted(), "", 0, 0)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, invalid("import from %s: %s", u.Redacted(), resp.Status)
+	}
+	return resp.Body, nil
 }

@@ -107,6 +107,9 @@ func (e *Engine) ImagesPrune(ctx context.Context, f api.Filters) (mobyimage.Prun
 		}
 		report.ImagesDeleted = append(report.ImagesDeleted, removed...)
 	}
+	if err := e.rt.DropUnfinishedPulls(ctx); err != nil {
+		return report, err
+	}
 	after, err := e.rt.LayersSize(ctx)
 	if err != nil {
 		return report, err

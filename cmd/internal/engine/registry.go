@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/distribution/reference"
@@ -103,4 +104,21 @@ func (e *Engine) DistributionInspect(ctx context.Context, ref, registryAuth stri
 	}
 	d, platforms, err := e.rt.Distribution(ctx, ref, auth)
 	return registry.DistributionInspect{Descriptor: d, Platforms: platforms}, err
+}
+
+// registryConfig is docker info's view of how registries are reached.
+func registryConfig(r image.Registries) *registry.ServiceConfig {
+	s := &registry.ServiceConfig{
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: r.Mirrors, Secure: true, Official: true}},
+		Mirrors:               r.Mirrors,
+	}
+	for _, e := range r.Insecure {
+		if network, err := netip.ParsePrefix(e); err == nil {
+			s.InsecureRegistryCIDRs = append(s.InsecureRegistryCIDRs, network)
+			continue
+		}
+		s.IndexConfigs[e] = &registry.IndexInfo{Name: e, Mirrors: []string{}}
+	}
+	return s
 }

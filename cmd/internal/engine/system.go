@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
@@ -92,13 +90,9 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		IPv4Forwarding: true, Debug: live.Debug, Labels: live.Labels, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
 		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,
-		IndexServerAddress: "https://index.docker.io/v1/", LiveRestoreEnabled: true,
+		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(e.cfg.Registries), LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
 		SecurityOptions: []string{"name=seccomp,profile=builtin"}, FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		RegistryConfig: &registry.ServiceConfig{
-			InsecureRegistryCIDRs: []netip.Prefix{}, Mirrors: []string{},
-			IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
-		},
 		// Docker has commits here; clients show whatever it is as the version.
 		InitBinary: "minictl-init", InitCommit: system.Commit{ID: e.cfg.Version}, ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)},
 		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, CDISpecDirs: []string{},

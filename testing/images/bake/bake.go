@@ -130,6 +130,19 @@ type Blobs struct {
 	ByDigest map[digest.Digest][]byte
 }
 
+// Layers are the digests of an image's layers, the lowest first.
+func (b Blobs) Layers() ([]string, error) {
+	var m ocispec.Manifest
+	if err := json.Unmarshal(b.ByDigest[b.Manifest.Digest], &m); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, l := range m.Layers {
+		out = append(out, l.Digest.String())
+	}
+	return out, nil
+}
+
 // Blobs gives the image's blobs in OCI's media types.
 func (i Image) Blobs() (Blobs, error) {
 	out := Blobs{ByDigest: map[digest.Digest][]byte{}}

@@ -50,8 +50,8 @@ func shared(c *console.Console) []*cobra.Command {
 
 func newLoadCommand(c *console.Console) *cobra.Command {
 	var (
-		input string
-		quiet bool
+		input, platform string
+		quiet           bool
 	)
 	cmd := &cobra.Command{
 		Use:                   "load [OPTIONS]",
@@ -65,11 +65,16 @@ func newLoadCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runLoad(cmd.Context(), cl, c, input, quiet)
+			p, err := variant(platform)
+			if err != nil {
+				return err
+			}
+			return runLoad(cmd.Context(), cl, c, input, quiet, p)
 		},
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
+	cmd.Flags().StringVar(&platform, "platform", "", "Load only the given platform variant (os[/arch[/variant]])")
 	return cmd
 }
 
@@ -79,7 +84,7 @@ type loadClient interface {
 }
 
 // runLoad refuses to wait for an archive that a user would have to type.
-func runLoad(ctx context.Context, cl loadClient, c *console.Console, input string, quiet bool) error {
+func runLoad(ctx context.Context, cl loadClient, c *console.Console, input string, quiet bool, platform *ocispec.Platform) error {
 	var in io.Reader = c.In
 	if input != "" && input != "-" {
 		f, err := os.Open(input)
@@ -92,7 +97,11 @@ func runLoad(ctx context.Context, cl loadClient, c *console.Console, input strin
 		return errors.New("requested load from stdin, but stdin is a terminal: name the archive with -i FILE")
 	}
 	// Progress makes sense on a terminal only; what was loaded is said either way.
-	res, err := cl.ImageLoad(ctx, in, client.ImageLoadWithQuiet(quiet || !c.Out.IsTerminal()))
+	o := []client.ImageLoadOption{client.ImageLoadWithQuiet(quiet || !c.Out.IsTerminal())}
+	if platform != nil {
+		o = append(o, client.ImageLoadWithPlatforms(*platform))
+	}
+	res, err := cl.ImageLoad(ctx, in, o...)
 	if err != nil {
 		return err
 	}
@@ -191,13 +200,9 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction:     complete.Images(c),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, refs []string) error {
-			var p *ocispec.Platform
-			if platform != "" {
-				parsed, err := platforms.Parse(platform)
-				if err != nil {
-					return err
-				}
-				p = &parsed
+			p, err := variant(platform)
+			if err != nil {
+				return err
 			}
 			cl, err := c.Client()
 			if err != nil {

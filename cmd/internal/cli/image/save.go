@@ -8,11 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/docker/cli/cli/command/formatter"
 	"github.com/docker/cli/opts"
 	"github.com/docker/go-units"
 	mobyimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
@@ -20,7 +22,7 @@ import (
 )
 
 func newSaveCommand(c *console.Console) *cobra.Command {
-	var output string
+	var output, platform string
 	cmd := &cobra.Command{
 		Use:                   "save [OPTIONS] IMAGE [IMAGE...]",
 		Short:                 "Save one or more images to a tar archive (streamed to STDOUT by default)",
@@ -33,16 +35,36 @@ func newSaveCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.WriteTo(output, func() (io.ReadCloser, error) { return cl.ImageSave(cmd.Context(), refs) })
+			var o []client.ImageSaveOption
+			switch p, err := variant(platform); {
+			case err != nil:
+				return err
+			case p != nil:
+				o = append(o, client.ImageSaveWithPlatforms(*p))
+			}
+			return c.WriteTo(output, func() (io.ReadCloser, error) { return cl.ImageSave(cmd.Context(), refs, o...) })
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().StringVar(&platform, "platform", "", "Save only the given platform variant (os[/arch[/variant]])")
 	return cmd
+}
+
+// variant reads a --platform flag; nil without one.
+func variant(flag string) (*ocispec.Platform, error) {
+	if flag == "" {
+		return nil, nil
+	}
+	p, err := platforms.Parse(flag)
+	if err != nil {
+		return nil, fmt.Errorf("invalid platform: %w", err)
+	}
+	return &p, nil
 }
 
 type historyOptions struct {
 	human, quiet, noTrunc bool
-	format                string
+	format, platform      string
 }
 
 func newHistoryCommand(c *console.Console) *cobra.Command {
@@ -59,7 +81,14 @@ func newHistoryCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			res, err := cl.ImageHistory(cmd.Context(), args[0])
+			var ho []client.ImageHistoryOption
+			switch p, err := variant(o.platform); {
+			case err != nil:
+				return err
+			case p != nil:
+				ho = append(ho, client.ImageHistoryWithPlatform(*p))
+			}
+			res, err := cl.ImageHistory(cmd.Context(), args[0], ho...)
 			if err != nil {
 				return err
 			}
@@ -71,6 +100,7 @@ func newHistoryCommand(c *console.Console) *cobra.Command {
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
 	fs.BoolVar(&o.noTrunc, "no-trunc", false, "Don't truncate output")
 	fs.StringVar(&o.format, "format", "", console.FormatHelp)
+	fs.StringVar(&o.platform, "platform", "", "Show history for the given platform (os[/arch[/variant]])")
 	return cmd
 }
 
