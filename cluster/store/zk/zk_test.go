@@ -2,6 +2,7 @@ package zk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -23,6 +24,7 @@ func TestConformance(t *testing.T) {
 	}
 	extstore.Start(t, addr, args...)
 	t.Run("WatchIsReused", func(t *testing.T) { checkWatchIsReused(t, addr) })
+	t.Run("Password", func(t *testing.T) { checkPassword(t, addr) })
 	n := 0
 	journaltest.Run(t, func(t *testing.T) func() journal.Remote {
 		n++
@@ -68,4 +70,27 @@ func (r *Remote) set() <-chan zk.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.pending.fired
+}
+
+// checkPassword: what a user has written, nobody else reads.
+func checkPassword(t *testing.T, addr string) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	a := journal.Address{Hosts: []string{addr}, Prefix: "private", User: "me", Password: "secret"}
+	mine := New(a)
+	defer mine.Close()
+	if _, err := mine.Swap(ctx, 0, journal.KV{Key: "head", Value: []byte("1")}, journal.KV{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, version, err := mine.Get(ctx, "head"); err != nil || version == 0 {
+		t.Errorf("the writer reads version %d: %v", version, err)
+	}
+	a.Password = "wrong"
+	for name, other := range map[string]journal.Address{"nobody": {Hosts: a.Hosts, Prefix: a.Prefix}, "another password": a} {
+		r := New(other)
+		if v, _, err := r.Get(ctx, "head"); !errors.Is(err, zk.ErrNoAuth) {
+			t.Errorf("%s reads %q: %v", name, v, err)
+		}
+		_ = r.Close()
+	}
 }
