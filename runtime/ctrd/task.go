@@ -216,7 +216,17 @@ func (t *Task) Resize(ctx context.Context, h, w uint32) error {
 }
 
 // Pause freezes all processes of the container.
-func (t *Task) Pause(ctx context.Context) error { return t.task.Pause(t.rt.ctx(ctx)) }
+func (t *Task) Pause(ctx context.Context) error {
+	err := t.task.Pause(t.rt.ctx(ctx))
+	if err == nil {
+		return nil
+	}
+	// The shim has no class for a process that has just ended.
+	if s, serr := t.Status(ctx); serr == nil && s == string(containerd.Stopped) || errdefs.IsNotFound(serr) {
+		return fmt.Errorf("container is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	return err
+}
 
 // Resume is the reverse of Pause.
 func (t *Task) Resume(ctx context.Context) error { return t.task.Resume(t.rt.ctx(ctx)) }

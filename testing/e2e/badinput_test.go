@@ -265,7 +265,7 @@ func TestBadRequestsOnEveryRoute(t *testing.T) {
 	tried := map[string]bool{
 		"GET /": true, "GET /ui": true, "GET /_ping": true, "HEAD /_ping": true, "GET /version": true, "GET /info": true, // they read nothing
 		"POST /build/prune": true, "GET /swarm": true, "GET /cluster/status": true,
-		"POST /swarm/init": true, "POST /swarm/leave": true, "POST /swarm/update": true, "POST /cluster/init": true, "POST /cluster/leave": true, // no input is bad enough for them to change nothing
+		"POST /swarm/init": true, "POST /swarm/leave": true, "POST /swarm/update": true, "POST /cluster/init": true, "POST /cluster/leave": true, "POST /cluster/recover": true, "POST /cluster/rejoin": true, // no input is bad enough for them to change nothing
 		"GET /cluster/token": true, "POST /cluster/token": true,
 		"POST /auth": true, "GET /distribution/ID/json": true, // they ask a registry
 	}

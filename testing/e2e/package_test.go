@@ -44,7 +44,7 @@ for d in proc sys dev run; do mount --rbind /$d /mnt/root/$d; done
 cp "$0" /mnt/root/minictl.deb`, deb)
 	inside := func(script string) string {
 		t.Helper()
-		return h.MustRun("chroot", "/mnt/root", "sh", "-ec", "exec 2>&1\n"+script)
+		return h.MustRun("chroot", "/mnt/root", "sh", "-ec", "exec 2>&1\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n"+script)
 	}
 	got := inside(`dpkg --no-triggers --force-depends -i /minictl.deb >/dev/null
 dpkg --verify minictl

@@ -59,10 +59,10 @@ func summarizeStore(s *api.ClusterStatus, away error, down []string) []string {
 		hosts = "One host"
 	}
 	out := []string{fmt.Sprintf("%s; %s decides on networks and addresses.", hosts, s.Store),
-		"If it goes away, containers go on and reach each other; none can be started on an overlay until it is back."}
+		"If it goes away, containers go on and reach each other, and each host starts more with its addresses in reserve; networks cannot be made or removed until it is back."}
 	if away != nil {
 		out = []string{fmt.Sprintf("%s; nobody decides on networks and addresses now: %v.", hosts, away),
-			"Containers go on and reach each other; none can be started on an overlay until it is back."}
+			"Containers go on and reach each other, and each host starts more with its addresses in reserve; networks cannot be made or removed until it is back."}
 	}
 	if len(down) > 0 {
 		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(down, ", ")))
