@@ -85,9 +85,6 @@ func named(img rules.Image, rec images.Image) rules.Image {
 			img.Tagged = rec.UpdatedAt
 		}
 	}
-	if rec.UpdatedAt.After(img.Tagged) {
-		img.Tagged = rec.UpdatedAt
-	}
 	if d := rec.Labels[labelRepoDigest]; d != "" {
 		img.RepoDigests = add(img.RepoDigests, rules.Familiar(d))
 	}

@@ -74,10 +74,9 @@ func ParseAuth(header string) (*Auth, error) {
 	if header == "" {
 		return nil, nil
 	}
-	text := strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(header), "=")
-	js, err := base64.RawURLEncoding.DecodeString(text)
+	js, err := decodeHeader(header)
 	if err != nil {
-		return nil, fmt.Errorf("read registry credentials: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, err
 	}
 	var a Auth
 	if err := json.Unmarshal(js, &a); err != nil {
@@ -87,6 +86,30 @@ func ParseAuth(header string) (*Auth, error) {
 		return nil, nil
 	}
 	return &a, nil
+}
+
+// ParseAuths reads an X-Registry-Config header, base64url JSON of credentials by their registry's address, which a build
+// may need any of. Empty text means none.
+func ParseAuths(header string) (map[string]Auth, error) {
+	js, err := decodeHeader(header)
+	if err != nil || len(js) == 0 {
+		return nil, err
+	}
+	var all map[string]Auth
+	if err := json.Unmarshal(js, &all); err != nil {
+		return nil, fmt.Errorf("read registry credentials: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return all, nil
+}
+
+// decodeHeader takes every way in which clients write base64.
+func decodeHeader(header string) ([]byte, error) {
+	text := strings.TrimRight(strings.NewReplacer("+", "-", "/", "_").Replace(header), "=")
+	js, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("read registry credentials: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return js, nil
 }
 
 // ShortID is what docker shows of an ID or digest: the first twelve hex digits.

@@ -25,6 +25,7 @@ var parts = []string{"runtime", "netdriver", "dnsd", "cluster"}
 // only says which folders may import a module. A module not listed is free.
 var only = map[string][]string{
 	"github.com/containerd/containerd/v2": {"runtime/ctrd", "runtime/shim", "cmd/minictl-shim"},
+	"github.com/moby/buildkit":            {"runtime/ctrd/buildkit"},
 	"github.com/vishvananda/netlink":      {"netdriver/nl"},
 	"github.com/vishvananda/netns":        {"netdriver/nl"},
 	"github.com/hashicorp/memberlist":     {"cluster/gossip"},

@@ -45,7 +45,7 @@ func dockerSteps() []dockerStep {
 		{command: "image import", args: "TMP/root.tar rooted:1", want: `^sha256:[0-9a-f]{64}\n$`, test: "TestDiffExportCommit"},
 		{command: "image pull", test: "TestPushAndLogin"},
 		{command: "image push", test: "TestPushAndLogin"},
-		{command: "image build", args: "TMP/empty", code: 1, want: `building is not supported`},
+		{command: "image build", args: "TMP/empty", code: 1, want: `building needs a BuildKit daemon`},
 		{command: "image prune", args: "-f", want: `Total reclaimed space: 0B`, test: "TestPrune"},
 
 		{command: "network create", args: "back", want: `^[0-9a-f]{64}\n$`, test: "TestConnect"},
@@ -92,7 +92,7 @@ func dockerSteps() []dockerStep {
 		{command: "system df", args: "--format {{.Type}}", want: `^Images\nContainers\nLocal Volumes\nBuild Cache\n$`, test: "TestPrune"},
 		{command: "system prune", args: "-f", want: `Total reclaimed space: `, test: "TestPrune"},
 		{command: "builder prune", args: "-f", want: `(?m)^Total.*0B$`},
-		{command: "builder build", args: "TMP/empty", code: 1, want: `building is not supported`},
+		{command: "builder build", args: "TMP/empty", code: 1, want: `building needs a BuildKit daemon`},
 
 		{command: "swarm init", test: swarm}, {command: "swarm join", test: swarm}, {command: "swarm join-token", test: swarm},
 		{command: "swarm leave", test: swarm}, {command: "swarm update", test: swarm}, {command: "swarm unlock-key", test: swarm},

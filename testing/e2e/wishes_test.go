@@ -264,6 +264,7 @@ func TestUpdatedPolicy(t *testing.T) {
 			}
 			return nil
 		})
+		h.StopDaemon()
 		h.RestartDaemon()
 		if got := c.field(h, "box", "{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}"); got != "exited no" {
 			t.Errorf("%s: after the daemon's restart: %s", c.name, got)

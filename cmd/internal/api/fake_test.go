@@ -21,6 +21,8 @@ import (
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
+
+	rules "github.com/minictl/minictl/runtime/image"
 )
 
 // The fakes have a function per method that a test needs. The embedded nil interface makes every other call panic,
@@ -254,6 +256,7 @@ func (f *fakes) config(t testing.TB) Config {
 	return Config{
 		Log:       slog.New(slog.NewTextHandler(&lockedWriter{w: &f.log}, nil)),
 		Container: &f.c, Exec: &f.e, Network: &f.n, Volume: &f.v, Image: &f.i, System: &f.s, Cluster: &f.cl,
+		Build: fakeBuild(func(rules.Build, string, Progress) (string, error) { return "sha256:0123456789abcdef", nil }),
 	}
 }
 

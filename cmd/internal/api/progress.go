@@ -16,6 +16,7 @@ type progressLine struct {
 	ID       string               `json:"id,omitempty"`
 	Detail   *jsonstream.Error    `json:"errorDetail,omitempty"`
 	Error    string               `json:"error,omitempty"`
+	Aux      any                  `json:"aux,omitempty"`
 }
 
 // progress writes newline-delimited JSON, each line at once. Layers report from several goroutines.

@@ -38,7 +38,7 @@ var engineRoutes = []struct {
 	{"GET", "/containers/x/changes", 0}, {"GET", "/containers/x/export", 0}, {"POST", "/commit", 0},
 	{"GET", "/images/search", 501}, {"GET", "/swarm/unlockkey", 501}, {"POST", "/swarm/unlock", 501},
 	{"GET", "/tasks", 0}, {"GET", "/services", 501}, {"GET", "/plugins", 501},
-	{"GET", "/distribution/a/b/json", 0}, {"POST", "/build", 501}, {"POST", "/session", 501}, {"POST", "/grpc", 501},
+	{"GET", "/distribution/a/b/json", 0}, {"POST", "/build", 0}, {"POST", "/session", 501}, {"POST", "/grpc", 501},
 	{"GET", "/containers/x/attach/ws", 501},
 }
 

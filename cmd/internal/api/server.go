@@ -25,6 +25,7 @@ type Config struct {
 	Files     FileBackend
 	Registry  RegistryBackend
 	Disk      DiskBackend
+	Build     BuildBackend
 	System    SystemBackend
 	Cluster   ClusterBackend
 }

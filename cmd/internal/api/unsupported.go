@@ -11,10 +11,9 @@ func unsupported() []route {
 		{anyMethod, "/containers/{id}/checkpoints", noCheckpoint},
 		{anyMethod, "/containers/{id}/checkpoints/{name...}", noCheckpoint},
 
-		{"POST", "/build", noBuild},
-		{"POST", "/build/cancel", noBuild},
-		{"POST", "/session", noBuild},
-		{"POST", "/grpc", noBuild},
+		{"POST", "/build/cancel", "cancelling a build by its ID is not supported; end the client that started it"},
+		{"POST", "/session", noSession},
+		{"POST", "/grpc", noSession},
 		{"GET", "/images/search", "searching a registry is not supported; use the registry's web page instead"},
 		{"GET", "/images/{name...}/attestations", "image attestations are not supported"},
 
@@ -43,7 +42,7 @@ func unsupported() []route {
 
 const (
 	noCheckpoint = "checkpoints are not supported"
-	noBuild      = "building is not supported; build with \"docker buildx build -o type=docker . | minictl load\", or elsewhere and \"minictl pull\" the image"
+	noSession    = "the builder's second protocol is not served here; build with \"minictl build\" or \"DOCKER_BUILDKIT=0 docker build\", or with \"docker buildx build -o type=docker . | minictl load\""
 	noLock       = "locking the cluster is not supported"
 	noService    = "services are not supported; use \"docker run\" on each host instead"
 	noSecret     = "secrets and configs are not supported; use a bind mount instead"
@@ -62,6 +61,7 @@ func (s *server) table() []route {
 	t = append(t, s.volumeRoutes()...)
 	t = append(t, s.registryRoutes()...)
 	t = append(t, s.imageRoutes()...)
+	t = append(t, s.buildRoutes()...)
 	t = append(t, s.clusterRoutes()...)
 	t = append(t, s.swarmRoutes()...)
 	return append(t, unsupported()...)

@@ -21,7 +21,7 @@ const flagsGolden = "testdata/flags.golden"
 
 // absentCommands are docker's commands that are not here, and why.
 var absentCommands = map[string]string{
-	"build": "there is no builder", "image build": "there is no builder", "builder": "there is no builder",
+	"builder":    "its cache is BuildKit's own",
 	"checkpoint": "experimental in docker, needs CRIU", "manifest": "works on registries alone, no daemon's affair",
 	"plugin": "no plugins", "trust": "signs images in a registry, no daemon's affair", "search": "asks Docker Hub only",
 	"config": "swarm services", "secret": "swarm services", "service": "swarm services", "stack": "swarm services",
@@ -45,10 +45,23 @@ var otherFlags = map[string]string{
 	"volume create --required-bytes": clusterVolumes, "volume create --scope": clusterVolumes, "volume create --secret": clusterVolumes,
 	"volume create --sharing": clusterVolumes, "volume create --topology-preferred": clusterVolumes,
 	"volume create --topology-required": clusterVolumes, "volume create --type": clusterVolumes, "volume ls --cluster": clusterVolumes,
+	"build --cgroup-parent": classicBuilder, "image build --cgroup-parent": classicBuilder,
+	"build --cpu-period": classicBuilder, "image build --cpu-period": classicBuilder,
+	"build --cpu-quota": classicBuilder, "image build --cpu-quota": classicBuilder,
+	"build --cpu-shares": classicBuilder, "image build --cpu-shares": classicBuilder,
+	"build --cpuset-cpus": classicBuilder, "image build --cpuset-cpus": classicBuilder,
+	"build --cpuset-mems": classicBuilder, "image build --cpuset-mems": classicBuilder,
+	"build --isolation": classicBuilder, "image build --isolation": classicBuilder,
+	"build --memory": classicBuilder, "image build --memory": classicBuilder,
+	"build --memory-swap": classicBuilder, "image build --memory-swap": classicBuilder,
+	"build --security-opt": classicBuilder, "image build --security-opt": classicBuilder,
+	"build --squash": classicBuilder, "image build --squash": classicBuilder,
+	"node update --availability": "nodes are active as long as they are there", "node update --role": "minictl cluster decides by itself who votes",
 	"node inspect --pretty": "swarm's fields mostly: minictl cluster status says how a node is",
 }
 
 const (
+	classicBuilder = "docker's first builder had it, BuildKit has not"
 	onePlatform    = "an image here has one platform"
 	clusterVolumes = "swarm's volumes over a CSI plugin"
 )

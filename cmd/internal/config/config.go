@@ -42,6 +42,7 @@ type Config struct {
 	Containerd    string // address of an existing containerd; empty: the embedded one
 	Web           string // address of the read-only web page; off: none
 	Registries    image.Registries
+	BuildKit      string // address of the BuildKit that builds; empty: the usual socket, if it is there
 
 	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
 	ClusterStoreOpts map[string]string
@@ -70,6 +71,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringToStringVar(&c.ClusterStoreOpts, "cluster-store-opt", nil, "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
+	f.StringVar(&c.BuildKit, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
 	f.StringArrayVar(&c.Registries.Insecure, "insecure-registry", nil, "registry (host[:port] or CIDR) to reach without checking its certificate, or by plain HTTP")
 	f.StringArrayVar(&c.Registries.Mirrors, "registry-mirror", nil, "URL to ask for docker.io's images first")
 }
@@ -104,6 +106,9 @@ func (c *Config) complete() error {
 			return fmt.Errorf("%s %q is not an absolute path", dir.flag, dir.path)
 		}
 	}
+	if c.BuildKit != "" && !strings.HasPrefix(c.BuildKit, "unix:///") && !strings.HasPrefix(c.BuildKit, "tcp://") {
+		return fmt.Errorf("--buildkit %q: want unix:///path or tcp://host:port", c.BuildKit)
+	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)
 	}
@@ -137,7 +142,7 @@ func (c Config) Fixed(next Config) []string {
 		"hosts": slices.Equal(c.Hosts, next.Hosts), "group": c.Group == next.Group, "tls settings": c.TLS == next.TLS,
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
-		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web,
+		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "buildkit": c.BuildKit == next.BuildKit,
 		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opt": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
 		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),
 		"registry-mirrors":    slices.Equal(c.Registries.Mirrors, next.Registries.Mirrors),

@@ -172,6 +172,7 @@ func TestFixedNamesWhatCannotChange(t *testing.T) {
 		{`{"gateway-bridge": "x"}`, "gateway-bridge"},
 		{`{"containerd": "/x"}`, "containerd"},
 		{`{"web": "off"}`, "web"},
+		{`{"buildkit": "tcp://h1:1"}`, "buildkit"},
 		{`{"cluster-store": "etcd://h1"}`, "cluster-store"},
 		{`{"insecure-registries": ["r:5000"]}`, "insecure-registries"},
 		{`{"registry-mirrors": ["https://m"]}`, "registry-mirrors"},

@@ -33,6 +33,7 @@ import (
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/portmap"
 	"github.com/minictl/minictl/runtime/ctrd"
+	"github.com/minictl/minictl/runtime/ctrd/buildkit"
 	"github.com/minictl/minictl/runtime/shim/embedded"
 )
 
@@ -131,7 +132,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Registries: cfg.Registries, Host: facts, Init: embedded.UnpackInit, Routes: routes,
+		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, Sandboxes: sandboxes{},
 	})
 	if err != nil {
@@ -149,7 +150,7 @@ func (d *daemon) build(ctx context.Context) error {
 
 func (d *daemon) serve(ctx context.Context) error {
 	e := d.engine
-	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, System: e, Cluster: e})
+	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, Build: e, System: e, Cluster: e})
 	listeners, err := listen(d.cfg, d.log)
 	if err != nil {
 		return err

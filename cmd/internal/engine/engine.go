@@ -61,6 +61,11 @@ type Runtime interface {
 	Registry
 }
 
+// Builder makes images out of Dockerfiles.
+type Builder interface {
+	Build(ctx context.Context, o image.Build, tar io.Reader, p image.Progress) (id string, err error)
+}
+
 // Cluster is this host's part in its cluster, which may be a cluster of one.
 type Cluster interface {
 	Init(ctx context.Context, o cluster.InitOptions) error
@@ -117,6 +122,7 @@ type Config struct {
 	Log           *slog.Logger
 
 	Runtime  Runtime
+	Builder  Builder
 	Cluster  Cluster
 	Drivers  []netdriver.Driver // bridge, host, null
 	Overlay  Overlay

@@ -45,7 +45,7 @@ func NewCommand(c *console.Console) *cobra.Command {
 
 // shared are spelled the same in both places. A command has one parent, so each place gets its own.
 func shared(c *console.Console) []*cobra.Command {
-	return []*cobra.Command{newPullCommand(c), newLoadCommand(c), newImportCommand(c), newTagCommand(c), newPushCommand(c), newSaveCommand(c), newHistoryCommand(c)}
+	return []*cobra.Command{newPullCommand(c), newLoadCommand(c), newImportCommand(c), newTagCommand(c), newBuildCommand(c), newPushCommand(c), newSaveCommand(c), newHistoryCommand(c)}
 }
 
 func newLoadCommand(c *console.Console) *cobra.Command {
