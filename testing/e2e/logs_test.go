@@ -155,7 +155,7 @@ func TestLogsUnderFire(t *testing.T) {
 		}()
 	}
 	written(number(h.MustMinictl("logs", "--tail", "1", "count")) + 300)
-	h.MustMinictl("exec", "count", "touch", "/stop")
+	h.Minictl("exec", "count", "touch", "/stop") // 137 if the container's end is faster than its own
 	for range clients() {
 		r := <-followed
 		counted(t, r.name+" logs -f", r.out, false)
