@@ -60,7 +60,7 @@ func awaitListener(t *testing.T, l *lab.Lab, h *lab.Host, name string, port int)
 }
 
 // soon bounds the waits for what other hosts learn by themselves.
-const soon = 10 * time.Second
+const soon = 30 * time.Second
 
 // patient bounds the waits for what takes its share of a busy machine.
 const patient = 2 * time.Minute

@@ -105,7 +105,7 @@ func TestUDPStreams(t *testing.T) {
 	defer conn.Close()
 	answered := func(what string) {
 		t.Helper()
-		l.Eventually(soon, func() error { // less than the kernel remembers a stream
+		l.Eventually(10*time.Second, func() error { // less than the kernel remembers a stream
 			_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 			if _, err := conn.Write([]byte(what)); err != nil {
 				return err
