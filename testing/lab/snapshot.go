@@ -45,8 +45,8 @@ var netListings = []listing{
 // netnsDirs are where named network namespaces may lie.
 var netnsDirs = []string{"/run/netns", "/run/minictl/netns"}
 
-// noise is what changes by itself.
-var noise = regexp.MustCompile(`\b\w*_timer +[\d.]+|\btentative\b|\bexpires \d+sec\b|\bvalid_lft \d+sec\b|\bpreferred_lft \d+sec\b|\bpromiscuity \d+|\ballmulti \d+`)
+// noise is what changes by itself; of listeners that is what waits in their queues.
+var noise = regexp.MustCompile(`\b\w*_timer +[\d.]+|\btentative\b|\bexpires \d+sec\b|\bvalid_lft \d+sec\b|\bpreferred_lft \d+sec\b|\bpromiscuity \d+|\ballmulti \d+|(?:\bUNCONN|\bLISTEN) +\d+ +\d+`)
 
 var spaces = regexp.MustCompile(`[ \t\\]+`)
 
