@@ -263,6 +263,34 @@ func validateLog(c *container.LogConfig) error {
 	return nil
 }
 
+// CheckLog refuses what no container could have as its log's settings.
+func CheckLog(c container.LogConfig) error {
+	var unknown names
+	if unknown.log(&c); len(unknown) > 0 {
+		return fmt.Errorf("no log driver named %q: want %s, %s or %s: %w", c.Type, LogJSON, LogLocal, LogNone, errdefs.ErrInvalidArgument)
+	}
+	if err := validateLog(&c); err != nil {
+		return err
+	}
+	_, err := NewLog(&Spec{Config: &container.Config{}, HostConfig: &container.HostConfig{LogConfig: c}})
+	return err
+}
+
+// DefaultLog fills in what a container does not say about its log: the driver, and that driver's options. Options of
+// another driver than the container's are not for it.
+func DefaultLog(c *container.LogConfig, def container.LogConfig) {
+	def.Type = orJSON(def.Type)
+	if c.Type == "" {
+		c.Type = def.Type
+	}
+	own := c.Config
+	c.Config = map[string]string{} // never null, as docker shows it
+	if c.Type == def.Type {
+		maps.Copy(c.Config, def.Config)
+	}
+	maps.Copy(c.Config, own)
+}
+
 func orJSON(driver string) string {
 	if driver == "" {
 		return LogJSON

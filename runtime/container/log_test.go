@@ -79,6 +79,35 @@ func TestValidateLog(t *testing.T) {
 	}
 }
 
+func TestDefaultLog(t *testing.T) {
+	for _, c := range []struct{ own, def, want mobycontainer.LogConfig }{
+		{logConfig(""), logConfig(""), logConfig("json-file")},
+		{logConfig(""), logConfig("local", "max-file", "2"), logConfig("local", "max-file", "2")},
+		{logConfig("", "max-file", "9"), logConfig("local", "max-file", "2", "max-size", "1m"), logConfig("local", "max-file", "9", "max-size", "1m")},
+		{logConfig("json-file"), logConfig("local", "max-file", "2"), logConfig("json-file")},
+		{logConfig("none"), logConfig("json-file", "tag", "x"), logConfig("none")},
+		{logConfig("json-file", "max-file", "3"), logConfig("", "tag", "x"), logConfig("json-file", "max-file", "3", "tag", "x")},
+	} {
+		got := c.own
+		DefaultLog(&got, c.def)
+		if got.Type != c.want.Type || got.Config == nil || !maps.Equal(got.Config, c.want.Config) {
+			t.Errorf("%v with the default %v: %v, want %v", c.own, c.def, got, c.want)
+		}
+	}
+}
+
+// logConfig is a driver and pairs of options.
+func logConfig(driver string, pairs ...string) mobycontainer.LogConfig {
+	c := mobycontainer.LogConfig{Type: driver}
+	for i := 0; i < len(pairs); i += 2 {
+		if c.Config == nil {
+			c.Config = map[string]string{}
+		}
+		c.Config[pairs[i]] = pairs[i+1]
+	}
+	return c
+}
+
 func FuzzLogOptions(f *testing.F) {
 	f.Add("local", "10k", "3", "{{.Name}}", "^a")
 	f.Fuzz(func(t *testing.T, driver, size, files, tag, pattern string) {

@@ -76,7 +76,7 @@ func TestDaemonConfiguration(t *testing.T) {
 	fails(t, h, 1, `don't match any configuration option: bip`, "daemon", "--validate", "--config-file", file)
 	fails(t, h, 1, `--debug in front of daemon`, "--debug", "daemon")
 	hosts := `"hosts": ["unix://` + lab.Socket + `", "unix://` + other + `"]`
-	configure(`{` + hosts + `, "web": "off"}`)
+	configure(`{` + hosts + `, "web": "off", "log-driver": "local", "log-opts": {"max-file": "3"}}`)
 	if _, errOut, code := h.Minictl("daemon", "--validate", "--config-file", file); code != 0 || errOut != "configuration OK\n" {
 		t.Errorf("validate: %d, %q", code, errOut)
 	}
@@ -112,17 +112,30 @@ func TestDaemonConfiguration(t *testing.T) {
 		hear("RELOADING=1\nMONOTONIC_USEC=")
 		hear("READY=1")
 	}
-	configure(`{` + hosts + `, "web": "off", "debug": true, "labels": ["rack=7"]}`)
+	configure(`{` + hosts + `, "web": "off", "debug": true, "labels": ["rack=7"], "log-driver": "local", "log-opts": {"max-file": "3"}}`)
 	reload()
 	if got := h.MustMinictl("info", "-f", "{{.Debug}} {{.Labels}}"); got != "true [rack=7]\n" {
 		t.Errorf("after reload: %q", got)
+	}
+	loadImages(t, h)
+	for _, c := range clients() {
+		if got := c.must(h, "info", "-f", "{{.LoggingDriver}}"); got != "local\n" {
+			t.Errorf("%s: info: logging driver %q", c.name, got)
+		}
+		const logOf = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}"
+		c.must(h, "run", "--name", "told", "--log-opt", "max-size=1m", "busybox", "echo", "x")
+		c.must(h, "run", "--name", "other", "--log-driver", "json-file", "busybox", "true")
+		if got := c.field(h, "told", logOf) + " " + c.field(h, "other", logOf) + " " + c.must(h, "logs", "told"); got != `local {"max-file":"3","max-size":"1m"} json-file {} x`+"\n" {
+			t.Errorf("%s: containers' logs: %s", c.name, got)
+		}
+		c.must(h, "rm", "told", "other")
 	}
 	configure(`{` + hosts + `, "node-name": "x", "debug": false}`)
 	reload()
 	if got := h.MustMinictl("info", "-f", "{{.Debug}}"); got != "true\n" {
 		t.Errorf("half a configuration was applied: debug %q", got)
 	}
-	wantMatch(t, "daemon's log", p.Output(), `\[node-name web\] cannot change while the daemon runs`)
+	wantMatch(t, "daemon's log", p.Output(), `\[log-driver log-opts node-name web\] cannot change while the daemon runs`)
 	h.StopDaemon()
 	hear("STOPPING=1")
 }

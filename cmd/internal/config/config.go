@@ -10,9 +10,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/docker/cli/opts"
+	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/spf13/pflag"
 
 	"github.com/minictl/minictl/cluster/store/external"
+	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
 )
 
@@ -42,7 +45,8 @@ type Config struct {
 	Containerd    string // address of an existing containerd; empty: the embedded one
 	Web           string // address of the read-only web page; off: none
 	Registries    image.Registries
-	BuildKit      string // address of the BuildKit that builds; empty: the usual socket, if it is there
+	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
+	BuildKit      string                  // address of the BuildKit that builds; empty: the usual socket, if it is there
 
 	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
 	ClusterStoreOpts map[string]string
@@ -54,7 +58,7 @@ type Config struct {
 
 // Flags binds the settings to flags.
 func (c *Config) Flags(f *pflag.FlagSet) {
-	f.StringVar(&c.File, "config-file", filepath.Join(Folder, "daemon.json"), "configuration file: JSON, its keys are these flags' names (hosts for --host, labels for --label)")
+	f.StringVar(&c.File, "config-file", filepath.Join(Folder, "daemon.json"), "configuration file: JSON, its keys are these flags' names (lists in the plural: hosts, labels, log-opts)")
 	f.StringArrayVarP(&c.Hosts, "host", "H", nil, "where to serve the API: unix://, tcp:// or fd:// (default unix:///run/minictl/minictl.sock)")
 	f.StringVarP(&c.Group, "group", "G", "minictl", "group that may use the unix sockets")
 	c.TLS.flags(f)
@@ -63,12 +67,16 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVarP(&c.Pidfile, "pidfile", "p", "", "write the daemon's process ID there")
 	f.BoolVarP(&c.Debug, "debug", "D", false, "log every step")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
+	f.StringVar(&c.Log.Type, "log-driver", container.LogJSON, "how containers' output is kept unless they say: json-file, local or none")
+	c.Log.Config = map[string]string{}
+	f.Var(opts.NewMapOpts(c.Log.Config, nil), "log-opt", "KEY=VALUE, options of --log-driver for containers that do not say, such as max-size=10m")
 	f.StringArrayVar(&c.Labels, "label", nil, "KEY=VALUE about this host, shown by info")
 	f.StringVar(&c.NodeName, "node-name", "", "this host's name in its cluster (default: the host name)")
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
 	f.StringVar(&c.ClusterStore, "cluster-store", "", "an external store that decides for the cluster: etcd://, consul:// or zk://HOST[:PORT][,...][/PATH]")
-	f.StringToStringVar(&c.ClusterStoreOpts, "cluster-store-opt", nil, "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
+	c.ClusterStoreOpts = map[string]string{}
+	f.Var(opts.NewMapOpts(c.ClusterStoreOpts, nil), "cluster-store-opt", "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
 	f.StringVar(&c.BuildKit, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
@@ -112,6 +120,9 @@ func (c *Config) complete() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)
 	}
+	if err := container.CheckLog(c.Log); err != nil {
+		return fmt.Errorf("--log-driver and --log-opt: %w", err)
+	}
 	if err := c.completeStore(); err != nil {
 		return err
 	}
@@ -143,7 +154,8 @@ func (c Config) Fixed(next Config) []string {
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
 		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "buildkit": c.BuildKit == next.BuildKit,
-		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opt": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
+		"log-driver": c.Log.Type == next.Log.Type, "log-opts": maps.Equal(c.Log.Config, next.Log.Config),
+		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opts": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
 		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),
 		"registry-mirrors":    slices.Equal(c.Registries.Mirrors, next.Registries.Mirrors),
 		"cluster-advertise":   c.ClusterAdvertise == next.ClusterAdvertise,

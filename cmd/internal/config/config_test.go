@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,6 +46,15 @@ func TestFileAndFlags(t *testing.T) {
 			t.Errorf("%q: %+v, %v", empty, c, err)
 		}
 	}
+	for _, c := range []struct{ file, args string }{
+		{`{"log-driver": "local", "log-opts": {"max-size": "1m", "max-file": "3"}}`, ""},
+		{"{}", "--log-driver local --log-opt max-size=1m --log-opt max-file=3"},
+	} {
+		c, err := load(t, c.file, strings.Fields(c.args)...)
+		if err != nil || c.Log.Type != "local" || !maps.Equal(c.Log.Config, map[string]string{"max-size": "1m", "max-file": "3"}) {
+			t.Errorf("logs: %+v, %v", c.Log, err)
+		}
+	}
 	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	if c, err := load(t, "{}"); err != nil || strings.Join(c.Hosts, " ") != "fd://" {
 		t.Errorf("started by a socket unit: %v, %v", c.Hosts, err)
@@ -75,6 +85,13 @@ func TestRefusals(t *testing.T) {
 		{"no object", `[]`, "", "invalid JSON"},
 		{"value", `{"log-format": "xml"}`, "", `--log-format "xml": want text or json`},
 		{"label", `{"labels": ["rack"]}`, "", `--label "rack": want KEY=VALUE`},
+		{"log driver", `{"log-driver": "syslog"}`, "", `--log-driver and --log-opt: no log driver named "syslog": want json-file, local or none`},
+		{"log option", `{"log-opts": {"nope": "1"}}`, "", "unknown log opt 'nope' for json-file log driver"},
+		{"log size", "", "--log-opt max-size=much", "max-size must be a positive number"},
+		{"log options of none", "", "--log-driver none --log-opt max-size=1m", "unknown log opt 'max-size' for none log driver"},
+		{"both, log options", `{"log-opts": {"max-size": "1m"}}`, "--log-opt max-file=3", "specified both as a flag and in the configuration file: log-opts: "},
+		{"no object of strings", `{"log-opts": {"max-file": 3}}`, "", `log-opts: want an object of strings, not {"max-file": 3}`},
+		{"log options in the singular", `{"log-opt": {"max-file": "3"}}`, "", "don't match any configuration option: log-opt"},
 		{"labels", "", "--label a=1 --label a=2", `--label: a is both "1" and "2"`},
 		{"relative", `{"data-root": "x"}`, "", "is not an absolute path"},
 		{"bridge", "", "--gateway-bridge a-name-that-is-too-long", "a network interface's name has"},
@@ -172,6 +189,8 @@ func TestFixedNamesWhatCannotChange(t *testing.T) {
 		{`{"gateway-bridge": "x"}`, "gateway-bridge"},
 		{`{"containerd": "/x"}`, "containerd"},
 		{`{"web": "off"}`, "web"},
+		{`{"log-driver": "local"}`, "log-driver"},
+		{`{"log-opts": {"max-size": "1m"}}`, "log-opts"},
 		{`{"buildkit": "tcp://h1:1"}`, "buildkit"},
 		{`{"cluster-store": "etcd://h1"}`, "cluster-store"},
 		{`{"insecure-registries": ["r:5000"]}`, "insecure-registries"},

@@ -70,19 +70,15 @@ func apply(text []byte, f *pflag.FlagSet) error {
 	return nil
 }
 
-// flagOf finds a key's flag. --host and --label may be given many times, so their keys are lists', as dockerd's. Flags that say what to
+// flagOf finds a key's flag. The keys of what may be given many times are in the plural, as dockerd's. Flags that say what to
 // do now, or where the file is, have none.
 func flagOf(key string, f *pflag.FlagSet) *pflag.Flag {
 	switch key {
-	case "hosts":
-		return f.Lookup("host")
-	case "labels":
-		return f.Lookup("label")
+	case "hosts", "labels", "registry-mirrors", "log-opts", "cluster-store-opts":
+		return f.Lookup(strings.TrimSuffix(key, "s"))
 	case "insecure-registries":
 		return f.Lookup("insecure-registry")
-	case "registry-mirrors":
-		return f.Lookup("registry-mirror")
-	case "host", "label", "insecure-registry", "registry-mirror", "config-file", "validate", "cleanup", "force", "purge", "help":
+	case "host", "label", "insecure-registry", "registry-mirror", "log-opt", "cluster-store-opt", "config-file", "validate", "cleanup", "force", "purge", "help":
 		return nil
 	}
 	return f.Lookup(key)
@@ -104,6 +100,13 @@ func set(flag *pflag.Flag, value json.RawMessage) error {
 		var list []string
 		if err = strict(value, &list, "a list of strings"); err == nil {
 			err = flag.Value.(pflag.SliceValue).Replace(list)
+		}
+	case "map":
+		var values map[string]string
+		if err = strict(value, &values, "an object of strings"); err == nil {
+			for _, k := range slices.Sorted(maps.Keys(values)) {
+				err = errors.Join(err, flag.Value.Set(k+"="+values[k]))
+			}
 		}
 	default:
 		var s string

@@ -15,7 +15,7 @@ func TestClusterStore(t *testing.T) {
 		{nil, ":///"},
 		{[]string{"--cluster-store=consul://192.168.1.20:8500", "--cluster-advertise=enp0s3:2376"}, "consul://192.168.1.20:8500/minictl"},
 		{[]string{"--cluster-store=etcd://h1,h2", "--cluster-store-opt=kv.path=a/b"}, "etcd://h1:2379,h2:2379/a/b"},
-		{[]string{"--cluster-store=etcd://h1", "--cluster-store-opt=kv.cacertfile=/none,kv.path=a"}, "/none"},
+		{[]string{"--cluster-store=etcd://h1", "--cluster-store-opt=kv.cacertfile=/none", "--cluster-store-opt=kv.path=a"}, "/none"},
 		{[]string{"--cluster-store=redis://h1"}, "want etcd://"},
 		{[]string{"--cluster-store=zk://h1", "--cluster-store-opt=discovery.ttl=1"}, "discovery.ttl is not supported"},
 		{[]string{"--cluster-advertise=eth0"}, "go with --cluster-store"},

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/docker/cli/opts"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -136,6 +137,12 @@ func repeat(from, to *pflag.FlagSet) error {
 		same := to.Lookup(f.Name)
 		if same == nil {
 			return // not the configuration's
+		}
+		if all, ok := f.Value.(*opts.MapOpts); ok {
+			for k, v := range all.GetAll() {
+				errs = append(errs, to.Set(f.Name, k+"="+v))
+			}
+			return
 		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			for _, v := range list.GetSlice() {

@@ -84,6 +84,7 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	if c.Shell == nil {
 		c.Shell = img.Docker.Shell
 	}
+	container.DefaultLog(&h.LogConfig, e.cfg.DefaultLog)
 	if err := container.Validate(c, h); err != nil {
 		return nil, err
 	}
@@ -121,9 +122,6 @@ func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest,
 	}
 	container.FillResources(&h.Resources)
 	oci.Fill(h, e.cfg.Host)
-	if h.LogConfig.Type == "" {
-		h.LogConfig.Type = container.LogJSON
-	}
 	if _, err := container.NewLog(s); err != nil {
 		return nil, err
 	}

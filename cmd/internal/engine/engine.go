@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	mobycontainer "github.com/moby/moby/api/types/container"
+
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cmd/internal/failpoint"
@@ -130,6 +132,8 @@ type Config struct {
 	Ports    *portmap.Allocator
 	Resolver *dnsd.Server
 	Host     oci.Host
+	// DefaultLog is how the output of containers is kept that do not say.
+	DefaultLog mobycontainer.LogConfig
 	// Registries are shown in docker info.
 	Registries image.Registries
 	// Init unpacks the init of --init below a folder, and gives its path.

@@ -88,7 +88,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null", "overlay"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: !slices.Contains(e.cfg.Host.Missing, oci.FlagMemorySwap), CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, Debug: live.Debug, Labels: live.Labels, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
-		LoggingDriver: "json-file", CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
+		LoggingDriver: e.cfg.DefaultLog.Type, CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
 		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(e.cfg.Registries), LiveRestoreEnabled: true,
 		Runtimes: map[string]system.RuntimeWithStatus{"runc": {Runtime: system.Runtime{Path: "runc"}}}, DefaultRuntime: "runc",
