@@ -183,7 +183,7 @@ func hostOf(a net.Addr) string {
 func (l *lab) expect(t *testing.T, want string, ask func() string) {
 	t.Helper()
 	var got string
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		if got = ask(); strings.HasSuffix(got, want) {
 			return
 		}

@@ -28,7 +28,7 @@ func newWriter(t *testing.T, dir string, l Limits) *Writer {
 
 func collect(t *testing.T, dir string, o Options) []Entry {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out []Entry
 	for e, err := range Read(ctx, dir, o) {
@@ -99,7 +99,7 @@ func TestLongLines(t *testing.T) {
 func TestPromptAppears(t *testing.T) {
 	dir := t.TempDir()
 	w := newWriter(t, dir, Limits{})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w.Write(Stdout, []byte("login: "), t0)
 	for e, err := range Read(ctx, dir, Options{Tail: -1, Follow: true}) {
@@ -187,7 +187,7 @@ func TestIdle(t *testing.T) {
 	dir := t.TempDir()
 	w := newWriter(t, dir, Limits{})
 	w.Write(Stdout, []byte("one\ntwo\n"), t0)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var given []string
 	var idle []string
@@ -248,7 +248,7 @@ func TestHalfWrittenLine(t *testing.T) {
 		t.Errorf("tail %q", got)
 	}
 	// The half is completed while a reader follows.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var got []string
 	for e, err := range Read(ctx, dir, Options{Tail: -1, Follow: true}) {

@@ -57,7 +57,7 @@ func (f *fixture) attach(t *testing.T, in, out, errs bool) *wire.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -66,7 +66,7 @@ func (f *fixture) clients(t *testing.T, n int) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(5 * time.Second); ; <-tick.C {
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
 		f.hub.mu.Lock()
 		have := len(f.hub.clients)
 		f.hub.mu.Unlock()
@@ -227,7 +227,7 @@ func TestStdinEnds(t *testing.T) {
 		}
 		select {
 		case <-f.ended:
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("input did not end")
 		}
 	}
