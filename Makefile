@@ -82,10 +82,14 @@ demo: deps build images ## two hosts, one overlay network, ping bbox1 across the
 	$(GO) build -o bin/demo ./testing/demo
 	bin/demo
 
-# A test that needs root fails without it when CI is set. The longest package begins first.
+# A test that needs root fails without it when CI is set. The longest package begins first. Five labs at a time make hosts
+# of two cores starve: a test that failed among them has one more try by itself, and is named at the end all the same.
 test: test-deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose ## everything, root tests included
 	$(GO) vet -tags $(TAGS) ./...
-	CI=true $(GO) test -tags $(TAGS) -timeout 20m -parallel 6 ./testing/e2e ./...
+	@rm -f bin/unsteady.txt
+	CI=true $(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --packages './testing/e2e ./...' \
+	  --rerun-fails=1 --rerun-fails-run-root-test --rerun-fails-max-failures=4 --rerun-fails-report=bin/unsteady.txt -- -tags $(TAGS) -timeout 30m -parallel 5
+	@! test -s bin/unsteady.txt || { echo "failed among others, passed alone:"; cat bin/unsteady.txt; }
 
 bin/cli-plugins/docker-compose: FORCE
 	@testing/compose.sh
