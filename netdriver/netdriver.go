@@ -26,7 +26,7 @@ const (
 	TypeOverlay = "overlay"
 )
 
-// Subnet is one address range of a network.
+// Subnet is one address range of a network, of either family. A network may have several of each.
 type Subnet struct {
 	Prefix  netip.Prefix          `json:"prefix"`
 	Gateway netip.Addr            `json:"gateway"`
@@ -54,14 +54,39 @@ type PortMapping struct {
 	ContainerPort uint16     `json:"containerPort"`
 }
 
-// Endpoint is the wish for one endpoint.
+// Endpoint is the wish for one endpoint. It has one address of each family that its network has a subnet of.
 type Endpoint struct {
 	ID        EndpointID
-	Interface string // its name inside the sandbox, such as eth0
-	Address   netip.Prefix
+	Interface string       // its name inside the sandbox, such as eth0
+	Address   netip.Prefix // IPv4; invalid on a network without it
+	Address6  netip.Prefix // IPv6; invalid on a network without it
+	LinkLocal []netip.Addr // more addresses of the interface, 169.254.0.0/16 or fe80::/10, of which only neighbours know
 	MAC       net.HardwareAddr
-	Gateway   netip.Addr    // the sandbox's default route goes through it; invalid: this endpoint gives no default route
+	Gateway   netip.Addr    // the sandbox's IPv4 default route goes through it; invalid: this endpoint gives none
+	Gateway6  netip.Addr    // the same for IPv6
 	Ports     []PortMapping // honoured by drivers that publish ports
+}
+
+// Addresses are the addresses the endpoint has on its network, IPv4 first.
+func (e Endpoint) Addresses() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []netip.Prefix{e.Address, e.Address6} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Gateways are the gateways of the endpoint's default routes, one of a family at most.
+func (e Endpoint) Gateways() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []netip.Addr{e.Gateway, e.Gateway6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // Sandbox is a container's network namespace, by the path of its file.
@@ -94,7 +119,7 @@ type Driver interface {
 	Leave(ctx context.Context, n Network, e Endpoint) error
 }
 
-// Peer is an endpoint of the same network on another host.
+// Peer is one address of an endpoint of the same network on another host.
 type Peer struct {
 	Address netip.Addr
 	MAC     net.HardwareAddr

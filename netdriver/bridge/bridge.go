@@ -168,11 +168,13 @@ func (d *Driver) ensure(ctx context.Context, c *nl.Conn, n netdriver.Network, o 
 	if err != nil {
 		return nl.Link{}, err
 	}
-	if err := setSysctls(o.name); err != nil {
-		return nl.Link{}, err
-	}
 	if !br.Up {
 		if err := c.SetUp(br.Index); err != nil {
+			return nl.Link{}, err
+		}
+	}
+	for _, g := range gateways(n, o) {
+		if err := nl.AwaitSolicited(ctx, o.name, g.Addr()); err != nil {
 			return nl.Link{}, err
 		}
 	}
@@ -201,6 +203,9 @@ func setBridge(c *nl.Conn, n netdriver.Network, o options) (nl.Link, error) {
 	if id, ok := owner(br.Alias); ok && id != n.ID {
 		return nl.Link{}, fmt.Errorf("bridge %s belongs to network %.12s; give this one another name with -o %s=NAME: %w",
 			o.name, id, OptionName, errdefs.ErrConflict)
+	}
+	if err := setSysctls(n, o.name, br.Alias == alias(n.ID)); err != nil {
+		return nl.Link{}, err
 	}
 	want := gateways(n, o)
 	if br.Alias != alias(n.ID) { // the user's own bridge: what is on it stays
@@ -242,43 +247,26 @@ func addBridge(c *nl.Conn, n netdriver.Network, o options) (nl.Link, error) {
 func gateways(n netdriver.Network, o options) []netip.Prefix {
 	var list []netip.Prefix
 	for _, s := range n.Subnets {
-		if s.Gateway.IsValid() && !o.noAddress {
+		if s.Gateway.IsValid() && !(o.noAddress && s.Gateway.Is4()) {
 			list = append(list, netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))
 		}
 	}
 	return list
 }
 
-// forwarding is the host's setting that lets packets through from one interface to another.
-const forwarding = "net/ipv4/ip_forward"
-
-// Sysctls are the settings of the whole host that a Driver changes.
-func Sysctls() []string { return []string{forwarding} }
-
-// setSysctls sets what forwarding needs. route_localnet lets ports published on 127.0.0.1 reach a container; the
-// firewall keeps 127/8 from coming in by the wire. IPv6 is off on the bridge: its networks speak IPv4 only.
-func setSysctls(name string) error {
-	if err := nl.SetSysctl(forwarding, "1"); err != nil {
-		return err
-	}
-	if err := nl.SetSysctl("net/ipv4/conf/"+name+"/route_localnet", "1"); err != nil {
-		return err
-	}
-	err := nl.SetSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "1")
-	if errdefs.IsNotFound(err) { // a kernel without IPv6
-		return nil
-	}
-	return err
-}
-
-// ports translates an endpoint's published ports.
+// ports translates an endpoint's published ports: one of every host address is one of each family the endpoint has.
 func ports(bridge string, e netdriver.Endpoint) []firewall.Port {
 	var list []firewall.Port
 	for _, p := range e.Ports {
-		list = append(list, firewall.Port{
-			Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Bridge: bridge,
-			Target: netip.AddrPortFrom(e.Address.Addr(), p.ContainerPort),
-		})
+		for _, a := range e.Addresses() {
+			if p.HostIP.IsValid() && p.HostIP.Unmap().Is4() != a.Addr().Is4() {
+				continue // packets of one family do not reach an address of the other
+			}
+			list = append(list, firewall.Port{
+				Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Bridge: bridge,
+				Target: netip.AddrPortFrom(a.Addr(), p.ContainerPort),
+			})
+		}
 	}
 	return list
 }

@@ -95,6 +95,35 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// dualStack is testNetwork with an IPv6 subnet besides.
+func dualStack(options map[string]string) netdriver.Network {
+	n := testNetwork(options)
+	n.Subnets = append(n.Subnets, netdriver.Subnet{Prefix: netip.MustParsePrefix("fd00:18::/64"), Gateway: netip.MustParseAddr("fd00:18::1")})
+	return n
+}
+
+// dualEndpoint is testEndpoint with an address of each family.
+func dualEndpoint(last byte, iface string) netdriver.Endpoint {
+	e := testEndpoint(last, iface)
+	e.Address6 = netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x18, 15: last}), 64)
+	e.Gateway6 = netip.MustParseAddr("fd00:18::1")
+	return e
+}
+
+// TestDualStackConformance runs the suite with both families.
+func TestDualStackConformance(t *testing.T) {
+	netdrivertest.Suite(t, func(t *testing.T, _ string) netdrivertest.Subject {
+		return netdrivertest.Subject{
+			Golden: "dualstack",
+			New: func(*testing.T) netdriver.Driver {
+				return New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+			},
+			Network:   dualStack(nil),
+			Endpoints: [2]netdriver.Endpoint{dualEndpoint(2, "eth0"), dualEndpoint(3, "eth1")},
+		}
+	})
+}
+
 // plugIn joins endpoint .last of n to a fresh sandbox and gives its path.
 func plugIn(t *testing.T, d *Driver, n netdriver.Network, dir string, last byte) string {
 	t.Helper()

@@ -11,9 +11,10 @@ import (
 
 // Host is a machine of a test: a network namespace with eth0 on a common wire.
 type Host struct {
-	Path string     // of its namespace
-	Addr netip.Addr // of its eth0, in a /24
-	Dir  string     // for files of its own
+	Path  string     // of its namespace
+	Addr  netip.Addr // of its eth0, in a /24
+	Addr6 netip.Addr // the same, in a /64
+	Dir   string     // for files of its own
 }
 
 // Do runs fn on a thread in the host's namespace, as the host's daemon would. It must not end the test from there.
@@ -24,7 +25,7 @@ func (h Host) Do(t testing.TB, fn func() error) {
 	}
 }
 
-// Hosts makes n hosts, 192.168.66.11 and up, whose eth0 are joined by a bridge in a namespace of its own.
+// Hosts makes n hosts, 192.168.66.11 and fd00:66::11 and up, whose eth0 are joined by a bridge in a namespace of its own.
 func Hosts(t testing.TB, n int) []Host {
 	t.Helper()
 	NeedRoot(t)
@@ -49,6 +50,9 @@ func Hosts(t testing.TB, n int) []Host {
 		MustRun(t, wire.Path, "ip link set "+name+" master wire up")
 		MustRun(t, h.Path, fmt.Sprintf("ip addr add %s/24 dev eth0", h.Addr))
 		MustRun(t, h.Path, "ip link set eth0 up")
+		h.Addr6 = netip.MustParseAddr(fmt.Sprintf("fd00:66::%d", 11+i))
+		h.Do(t, func() error { return nl.SetSysctl("net/ipv6/conf/eth0/disable_ipv6", "0") })
+		MustRun(t, h.Path, fmt.Sprintf("ip addr add %s/64 dev eth0 nodad", h.Addr6))
 		hosts[i] = h
 	}
 	return hosts

@@ -79,7 +79,12 @@ func Listing(t testing.TB, path string) string {
 	}
 	var routes []routeJSON
 	ask(t, path, &routes, "ip", "-j", "route", "show")
-	for _, r := range routes {
+	var routes6 []routeJSON
+	ask(t, path, &routes6, "ip", "-j", "-6", "route", "show")
+	for _, r := range append(routes, routes6...) {
+		if isLinkLocal(r.To) {
+			continue
+		}
 		fmt.Fprintf(&b, "route %s%s dev %s%s%s\n", r.To, word(" via ", r.Via), r.Dev, word(" scope ", r.Scope), word(" src ", r.Src))
 	}
 	b.WriteString(rowsText(t, path))
@@ -106,6 +111,9 @@ func (l linkJSON) text() string {
 	}
 	b.WriteString(flag(" isolated", l.Info.Port.Isolated) + flag(" hairpin", l.Info.Port.Hairpin) + "\n")
 	for _, a := range l.Addrs {
+		if isLinkLocal(a.Local) {
+			continue
+		}
 		fmt.Fprintf(&b, "  addr %s/%d scope %s\n", a.Local, a.Bits, a.Scope)
 	}
 	return b.String()
@@ -147,6 +155,9 @@ func ask(t testing.TB, path string, to any, command ...string) {
 		t.Fatalf("%v: %v\n%s", command, err, out)
 	}
 }
+
+// isLinkLocal tells what the kernel does for IPv6 by itself, at a time of its own.
+func isLinkLocal(text string) bool { return strings.HasPrefix(text, "fe80:") }
 
 // ours tells a MAC made from an address from a random or a multicast one.
 func ours(mac string) bool { return strings.HasPrefix(mac, "02:42:") }

@@ -1,6 +1,7 @@
 package netdrivertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 
 // Subject is a driver under the conformance suite.
 type Subject struct {
+	// Golden names the golden text; empty: the driver's type.
+	Golden string
 	// New gives a driver as a starting daemon would, in the calling thread's namespace. Called again, it has to go on
 	// with what the first left in the kernel.
 	New func(t *testing.T) netdriver.Driver
@@ -165,7 +168,7 @@ func golden(t *testing.T, b *bench) {
 	}
 	b.visit(t, state{}, never)
 	fmt.Fprintf(&text, "##### removed\n%s", b.listing(t))
-	file := filepath.Join("testdata", b.driver.Type()+".golden")
+	file := filepath.Join("testdata", cmp.Or(b.Golden, b.driver.Type())+".golden")
 	if os.Getenv("GOLDEN") == "update" {
 		must(t, os.MkdirAll("testdata", 0o755))
 		must(t, os.WriteFile(file, []byte(text.String()), 0o644))

@@ -48,8 +48,8 @@ type network struct {
 	wish      *netdriver.Network
 	endpoints map[netdriver.EndpointID]plugged
 	peers     []netdriver.Peer
-	odd       map[netip.Addr]bool // addresses that containers here may remember with a MAC of its holder's own choice
-	stated    bool                // SetPeers has been called; before, the rows an earlier daemon wrote are kept
+	known     map[netip.Addr]nl.HardwareAddr // with which MAC containers here may remember an address, unless it follows from it
+	stated    bool                           // SetPeers has been called; before, the rows an earlier daemon wrote are kept
 }
 
 // plugged is the wish for one local endpoint.
@@ -151,7 +151,9 @@ func (d *Driver) join(ctx context.Context, own *network, id netdriver.EndpointID
 	if err == nil {
 		if e := own.endpoints[id].endpoint; len(e.MAC) > 0 { // Attach has announced it
 			mac, _ := nl.MAC(e.MAC)
-			own.note(e.Address.Addr(), isOdd(e.Address.Addr(), mac))
+			for _, a := range e.Addresses() {
+				own.note(a.Addr(), mac)
+			}
 		}
 		return w.mtu, nil
 	}
@@ -241,7 +243,7 @@ func (d *Driver) acquire(id netdriver.NetworkID) *network {
 		d.mu.Lock()
 		own := d.networks[id]
 		if own == nil {
-			own = &network{endpoints: make(map[netdriver.EndpointID]plugged), odd: make(map[netip.Addr]bool)}
+			own = &network{endpoints: make(map[netdriver.EndpointID]plugged), known: make(map[netip.Addr]nl.HardwareAddr)}
 			d.networks[id] = own
 		}
 		d.mu.Unlock()

@@ -127,10 +127,12 @@ func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error 
 		return err
 	}
 	for _, p := range local {
-		w.local = append(w.local, p.Address)
+		w.local = append(w.local, p.Addresses...)
 	}
 	for _, p := range own.endpoints { // the one that is about to be plugged in
-		w.local = append(w.local, p.endpoint.Address.Addr())
+		for _, a := range p.endpoint.Addresses() {
+			w.local = append(w.local, a.Addr())
+		}
 	}
 	have, err := readRows(c, tunnel.Index)
 	if err != nil {
@@ -174,30 +176,29 @@ func apply(ctx context.Context, c *nl.Conn, tunnel nl.Link, p plan) error {
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
-// remembered picks the rows whose addresses local containers may remember with another MAC, and notes which may be so
-// from now on. As long as MACs follow from addresses there are none, and nothing need be broadcast.
+// remembered picks the rows whose addresses local containers may remember with another MAC, and notes with which they may
+// from now on. As long as MACs follow from addresses there are none, and nothing need be sent: on a network of both
+// families that is true of the IPv4 ones; an IPv6 one cannot be remembered before it was seen.
 func (own *network) remembered(set []nl.Row) []nl.Row {
 	var list []nl.Row
 	for _, r := range set {
-		odd := isOdd(r.Address, r.MAC)
-		if odd || own.odd[r.Address] {
+		was, seen := own.known[r.Address]
+		if !seen {
+			was, _ = nl.MAC(ipam.MAC(r.Address))
+		}
+		if was != r.MAC && (seen || r.Address.Is4()) {
 			list = append(list, r)
 		}
-		own.note(r.Address, odd)
+		own.note(r.Address, r.MAC)
 	}
 	return list
 }
 
-// note remembers whether an address was last seen with a MAC that does not follow from it.
-func (own *network) note(addr netip.Addr, odd bool) {
-	if odd {
-		own.odd[addr] = true
+// note remembers with which MAC an address was last seen.
+func (own *network) note(addr netip.Addr, mac nl.HardwareAddr) {
+	if addr.Is4() && bytes.Equal(ipam.MAC(addr), mac[:]) {
+		delete(own.known, addr)
 	} else {
-		delete(own.odd, addr)
+		own.known[addr] = mac
 	}
-}
-
-// isOdd tells whether a MAC is another than the one that follows from the address.
-func isOdd(addr netip.Addr, mac nl.HardwareAddr) bool {
-	return !bytes.Equal(ipam.MAC(addr), mac[:])
 }

@@ -64,7 +64,7 @@ func (d *Driver) open(ctx context.Context, w *want) (*nl.Conn, error) {
 		return nil, err
 	}
 	if err = adopt(c, w); err == nil {
-		err = setBridge(c, *w)
+		err = setBridge(ctx, c, *w)
 	}
 	if err == nil {
 		err = setTunnel(c, *w)
@@ -94,7 +94,7 @@ func adopt(c *nl.Conn, w *want) error {
 }
 
 // setBridge makes or repairs br0.
-func setBridge(c *nl.Conn, w want) error {
+func setBridge(ctx context.Context, c *nl.Conn, w want) error {
 	br, err := c.Link(bridgeName)
 	if errdefs.IsNotFound(err) {
 		if err := c.Do(bypassNetfilter); err != nil {
@@ -118,13 +118,42 @@ func setBridge(c *nl.Conn, w want) error {
 			return err
 		}
 	}
+	if err := c.Do(func() error { return setIPv6(bridgeName, w) }); err != nil {
+		return err
+	}
 	if err := c.SetAddresses(br.Index, w.gateways); err != nil {
 		return err
 	}
-	if br.Up {
+	if !br.Up {
+		if err := c.SetUp(br.Index); err != nil {
+			return err
+		}
+	}
+	return c.Do(func() error {
+		for _, g := range w.gateways {
+			if err := nl.AwaitSolicited(ctx, bridgeName, g.Addr()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// setIPv6 switches IPv6 on exactly where the network has a subnet of it. The tunnel device needs it to answer neighbour
+// solicitations (RFC 4861) from its rows, but no address, not even a link-local one (addr_gen_mode 1, ip-sysctl.rst): it
+// would talk into the network. Duplicate address detection would leave the gateway unusable for a second.
+func setIPv6(device string, w want) error {
+	off := "1"
+	if slices.ContainsFunc(w.subnets, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		off = "0"
+	}
+	conf := "net/ipv6/conf/" + device
+	err := errors.Join(nl.SetSysctl(conf+"/addr_gen_mode", "1"), nl.SetSysctl(conf+"/accept_dad", "0"), nl.SetSysctl(conf+"/accept_ra", "0"),
+		nl.SetSysctl(conf+"/disable_ipv6", off))
+	if errdefs.IsNotFound(err) && off == "1" { // a kernel without IPv6
 		return nil
 	}
-	return c.SetUp(br.Index)
+	return err
 }
 
 // bypassNetfilter keeps bridged frames away from iptables and nftables inside the network's namespace: there are no
@@ -232,6 +261,9 @@ func repairTunnel(c *nl.Conn, l nl.Link, w want) error {
 			return err
 		}
 	}
+	if err := c.Do(func() error { return setIPv6(tunnelName, w) }); err != nil {
+		return err
+	}
 	if l.Up {
 		return nil
 	}
@@ -245,9 +277,11 @@ func (d *Driver) plug(ctx context.Context, c *nl.Conn, w want, p plugged) error 
 		return err
 	}
 	var onLink []netip.Prefix
-	for _, s := range w.subnets {
-		if s != p.endpoint.Address.Masked() && s.Addr().Is4() == p.endpoint.Address.Addr().Is4() {
-			onLink = append(onLink, s)
+	for _, own := range p.endpoint.Addresses() {
+		for _, s := range w.subnets {
+			if s != own.Masked() && s.Addr().Is4() == own.Addr().Is4() {
+				onLink = append(onLink, s)
+			}
 		}
 	}
 	return sandbox.Attach(ctx, c, sandbox.Plug{
@@ -287,6 +321,9 @@ var neighbourLimits = []struct {
 	{"net/ipv4/neigh/default/gc_thresh3", 65536},
 	{"net/ipv4/neigh/default/gc_thresh2", 49152},
 	{"net/ipv4/neigh/default/gc_thresh1", 8192},
+	{"net/ipv6/neigh/default/gc_thresh3", 65536},
+	{"net/ipv6/neigh/default/gc_thresh2", 49152},
+	{"net/ipv6/neigh/default/gc_thresh1", 8192},
 }
 
 // Sysctls are the settings of the whole machine that a Driver changes.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/minictl/minictl/netdriver"
@@ -12,18 +13,23 @@ func FuzzAlias(f *testing.F) {
 	f.Add("minictl endpoint 0a1b 10.0.0.2")
 	f.Add("minictl endpoint 0a1b invalid IP")
 	f.Add("minictl network 0a1b")
+	f.Add("minictl endpoint 0a1b 10.0.0.2 fd00::2")
 	f.Fuzz(func(t *testing.T, text string) {
-		id, addr, ok := parseAlias(text)
+		id, addrs, ok := parseAlias(text)
 		if !ok {
 			return
 		}
 		e := netdriver.Endpoint{ID: id}
-		if addr.IsValid() {
-			e.Address = netip.PrefixFrom(addr.WithZone(""), addr.BitLen())
+		for i, to := range []*netip.Prefix{&e.Address, &e.Address6} {
+			if i < len(addrs) {
+				addrs[i] = addrs[i].WithZone("")
+				*to = netip.PrefixFrom(addrs[i], addrs[i].BitLen())
+			}
 		}
+		addrs = addrs[:min(len(addrs), 2)]
 		again, at, ok := parseAlias(alias(e))
-		if !ok || again != id || at != addr.WithZone("") {
-			t.Errorf("%q gives %q %v, then %q %v", text, id, addr, again, at)
+		if !ok || again != id || !slices.Equal(at, addrs) {
+			t.Errorf("%q gives %q %v, then %q %v", text, id, addrs, again, at)
 		}
 	})
 }

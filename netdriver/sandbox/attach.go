@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,10 @@ func attach(ctx context.Context, c *nl.Conn, p Plug) error {
 		if in, err = nl.Here(); err != nil {
 			return err
 		}
-		return setInterface(in, p)
+		if err := setInterface(in, p); err != nil {
+			return err
+		}
+		return nl.AwaitSolicited(ctx, p.Endpoint.Interface, heard(p.Endpoint)...)
 	})
 	if in != nil {
 		defer in.Close()
@@ -67,8 +71,18 @@ func attach(ctx context.Context, c *nl.Conn, p Plug) error {
 	return announce(in, p)
 }
 
-// announce lets the kernel send an unsolicited ARP for the endpoint's address, so that neighbours forget the MAC that
-// an earlier holder had. It does that (arp_notify) when a MAC is set, be it the one that is there. A packet socket
+// heard are the addresses whose neighbours' questions the endpoint answers.
+func heard(e netdriver.Endpoint) []netip.Addr {
+	addrs := slices.Clone(e.LinkLocal)
+	for _, p := range e.Addresses() {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
+
+// announce lets the kernel send an unsolicited ARP, or neighbour advertisement, for each of the endpoint's addresses, so
+// that neighbours forget the MAC that an earlier holder had. It does that (arp_notify, ndisc_notify) when a MAC is set,
+// be it the one that is there. A packet socket
 // would do as well, but closing one waits for an RCU grace period: ten milliseconds and more on every start.
 func announce(in *nl.Conn, p Plug) error {
 	l, err := in.Link(p.Endpoint.Interface)
@@ -89,9 +103,9 @@ func Detach(c *nl.Conn, id netdriver.EndpointID) error {
 
 // Plugged is an endpoint found in the kernel.
 type Plugged struct {
-	ID      netdriver.EndpointID
-	Address netip.Addr
-	Port    nl.Link
+	ID        netdriver.EndpointID
+	Addresses []netip.Addr
+	Port      nl.Link
 }
 
 // Attached lists the endpoints plugged into a bridge, as the aliases of its ports tell.
@@ -105,31 +119,39 @@ func Attached(c *nl.Conn, bridge int) ([]Plugged, error) {
 		if l.Master != bridge {
 			continue
 		}
-		if id, addr, ok := parseAlias(l.Alias); ok {
-			list = append(list, Plugged{ID: id, Address: addr, Port: l})
+		if id, addrs, ok := parseAlias(l.Alias); ok {
+			list = append(list, Plugged{ID: id, Addresses: addrs, Port: l})
 		}
 	}
 	return list, nil
 }
 
-// aliasPrefix starts the alias of every port of ours; the endpoint's ID and address follow. The kernel keeps them for
+// aliasPrefix starts the alias of every port of ours; the endpoint's ID and addresses follow. The kernel keeps them for
 // a daemon that starts anew.
 const aliasPrefix = "minictl endpoint "
 
 // alias is the remark on an endpoint's port.
 func alias(e netdriver.Endpoint) string {
-	return aliasPrefix + string(e.ID) + " " + e.Address.Addr().String()
+	text := aliasPrefix + string(e.ID)
+	for _, p := range e.Addresses() {
+		text += " " + p.Addr().String()
+	}
+	return text
 }
 
 // parseAlias reads alias back; ok is false for a link that is not ours.
-func parseAlias(s string) (id netdriver.EndpointID, addr netip.Addr, ok bool) {
+func parseAlias(s string) (id netdriver.EndpointID, addrs []netip.Addr, ok bool) {
 	rest, ok := strings.CutPrefix(s, aliasPrefix)
 	if !ok {
-		return "", netip.Addr{}, false
+		return "", nil, false
 	}
-	name, text, _ := strings.Cut(rest, " ")
-	addr, _ = netip.ParseAddr(text) // invalid: an endpoint without address
-	return netdriver.EndpointID(name), addr, name != ""
+	name, texts, _ := strings.Cut(rest, " ")
+	for text := range strings.FieldsSeq(texts) {
+		if a, err := netip.ParseAddr(text); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	return netdriver.EndpointID(name), addrs, name != ""
 }
 
 // portNames are the names an endpoint's port may have: docker's veth and 7 digits of the ID, and two more in case
@@ -279,9 +301,9 @@ func setInterface(c *nl.Conn, p Plug) error {
 	if err := setIPv6(p.Endpoint); err != nil {
 		return err
 	}
-	var addrs []netip.Prefix
-	if p.Endpoint.Address.IsValid() {
-		addrs = []netip.Prefix{p.Endpoint.Address}
+	addrs := p.Endpoint.Addresses()
+	for _, a := range p.Endpoint.LinkLocal {
+		addrs = append(addrs, linkLocal(a))
 	}
 	if err := c.SetAddresses(l.Index, addrs); err != nil {
 		return err
@@ -292,15 +314,27 @@ func setInterface(c *nl.Conn, p Plug) error {
 	return setRoutes(c, l.Index, p)
 }
 
+// linkLocal gives an address the length of its family's link-local subnet (RFC 3927, RFC 4291 section 2.5.6).
+func linkLocal(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(a, 16)
+	}
+	return netip.PrefixFrom(a, 64)
+}
+
 // setIPv6 switches IPv6 on exactly where the endpoint has an address of it, as docker does. Duplicate address
-// detection is off: the allocator gives no address twice.
+// detection is off: the allocator gives no address twice. Nor does anybody's router advertisement count: addresses and
+// routes are stated.
 func setIPv6(e netdriver.Endpoint) error {
+	is6 := func(a netip.Addr) bool { return a.Is6() }
 	off := "1"
-	if e.Address.Addr().Is6() {
+	if slices.ContainsFunc(e.LinkLocal, is6) || slices.ContainsFunc(e.Addresses(), func(p netip.Prefix) bool { return is6(p.Addr()) }) {
 		off = "0"
 	}
 	conf := "net/ipv6/conf/" + e.Interface
-	err := errors.Join(nl.SetSysctl(conf+"/accept_dad", "0"), nl.SetSysctl(conf+"/disable_ipv6", off))
+	err := errors.Join(nl.SetSysctl(conf+"/accept_dad", "0"), nl.SetSysctl(conf+"/accept_ra", "0"),
+		nl.SetSysctl(conf+"/ndisc_notify", "1"), // see announce
+		nl.SetSysctl(conf+"/disable_ipv6", off))
 	if errdefs.IsNotFound(err) && off == "1" { // a kernel without IPv6
 		return nil
 	}
@@ -315,13 +349,24 @@ func setRoutes(c *nl.Conn, index int, p Plug) error {
 			return err
 		}
 	}
-	v6 := p.Endpoint.Address.Addr().Is6()
+	for _, v6 := range []bool{false, true} {
+		if err := setDefaultRoute(c, index, p.Endpoint, v6); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setDefaultRoute states one family's default route, or that the endpoint gives none.
+func setDefaultRoute(c *nl.Conn, index int, e netdriver.Endpoint, v6 bool) error {
 	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if v6 {
 		all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
-	if p.Endpoint.Gateway.IsValid() {
-		return c.SetRoute(index, all, p.Endpoint.Gateway)
+	for _, gw := range e.Gateways() {
+		if gw.Is6() == v6 {
+			return c.SetRoute(index, all, gw)
+		}
 	}
 	if dev, _, err := c.DefaultRoute(v6); err != nil || dev != index {
 		return err

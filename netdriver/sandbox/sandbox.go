@@ -21,8 +21,8 @@ import (
 	"github.com/minictl/minictl/netdriver/nl"
 )
 
-// Create makes a network namespace with lo up and IPv6 off (docker's start: an endpoint with an IPv6 address switches
-// it on for its interface) and mounts it at path. A live namespace there is kept as it is; a dead file, left by a
+// Create makes a network namespace with lo up, and with IPv6 off on all interfaces to come (docker's start: an endpoint
+// with an IPv6 address switches it on for its own), and mounts it at path. A live namespace there is kept as it is; a dead file, left by a
 // crash, is used again. The sandbox's ID is path's last element.
 func Create(ctx context.Context, path string) (netdriver.Sandbox, error) {
 	s := netdriver.Sandbox{ID: filepath.Base(path), Path: path}
@@ -85,7 +85,7 @@ func setUp(path string) error {
 		return err
 	}
 	defer c.Close()
-	if err := nl.SetSysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil && !errdefs.IsNotFound(err) {
+	if err := nl.SetSysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	lo, err := c.Link("lo")

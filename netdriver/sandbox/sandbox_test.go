@@ -39,7 +39,7 @@ func TestCreate(t *testing.T) {
 	if err != nil || s != (netdriver.Sandbox{ID: "box", Path: path}) {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	const fresh = "link lo mtu 65536 up lower_up\n  addr 127.0.0.1/8 scope host\n"
+	const fresh = "link lo mtu 65536 up lower_up\n  addr 127.0.0.1/8 scope host\n  addr ::1/128 scope host\n"
 	if got := netdrivertest.Listing(t, path); got != fresh {
 		t.Errorf("a fresh sandbox:\n%s", got)
 	}
@@ -169,7 +169,9 @@ func TestIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := netdriver.Endpoint{
-		ID: "e6", Interface: "eth0", Address: netip.MustParsePrefix("2001:db8::2/64"), Gateway: netip.MustParseAddr("2001:db8::1"),
+		ID: "e6", Interface: "eth0", Address: netip.MustParsePrefix("192.0.2.2/24"), Gateway: netip.MustParseAddr("192.0.2.1"),
+		Address6: netip.MustParsePrefix("2001:db8::2/64"), Gateway6: netip.MustParseAddr("2001:db8::1"),
+		LinkLocal: []netip.Addr{netip.MustParseAddr("169.254.7.7"), netip.MustParseAddr("fe80::7")},
 	}
 	for range 2 {
 		if err := sandbox.Attach(context.Background(), c, sandbox.Plug{Endpoint: e, Sandbox: s, Bridge: br.Index, MTU: 1500}); err != nil {
@@ -181,8 +183,26 @@ func TestIPv6(t *testing.T) {
 	if !strings.Contains(out, "2001:db8::2/64 scope global nodad") || strings.Contains(out, "tentative") {
 		t.Errorf("addresses:\n%s", out)
 	}
-	if out := netdrivertest.MustRun(t, s.Path, "ip -6 route"); !strings.Contains(out, "default via 2001:db8::1 dev eth0") {
-		t.Errorf("routes:\n%s", out)
+	for command, want := range map[string]string{
+		"ip -6 route":              "default via 2001:db8::1 dev eth0",
+		"ip -4 route":              "default via 192.0.2.1 dev eth0",
+		"ip -4 addr show dev eth0": "inet 169.254.7.7/16 ",
+		"ip -6 addr show dev eth0": "inet6 fe80::7/64 scope link nodad",
+		"ip -6 addr show dev lo":   "inet6 ::1/128",
+	} {
+		if out := netdrivertest.MustRun(t, s.Path, command); !strings.Contains(out, want) {
+			t.Errorf("%s lacks %q:\n%s", command, want, out)
+		}
+	}
+	e.Gateway6 = netip.Addr{}
+	if err := sandbox.Attach(context.Background(), c, sandbox.Plug{Endpoint: e, Sandbox: s, Bridge: br.Index, MTU: 1500}); err != nil {
+		t.Fatal(err)
+	}
+	if out := netdrivertest.MustRun(t, s.Path, "ip -6 route"); strings.Contains(out, "default") {
+		t.Errorf("the default route of a gateway that is gone:\n%s", out)
+	}
+	if out := netdrivertest.MustRun(t, s.Path, "ip -4 route"); !strings.Contains(out, "default") {
+		t.Errorf("the other family's default route went too:\n%s", out)
 	}
 }
 
