@@ -2,6 +2,7 @@
 # Installs what is missing, and only that: run it as often as you like. For the build, the demo and the figures:
 #   runc            what minictl itself needs at run time
 #   busybox-static  the images are made of it
+#   xz-utils        reads archives compressed with it
 #   nftables iproute2 conntrack   to look at what the kernel lists
 # With the word test also clients and servers that nobody here wrote, which the tests drive:
 #   docker          the stock CLI, unpacked beside the build: no daemon is installed or started
@@ -17,6 +18,7 @@ need runc runc
 need nft nftables
 need ip iproute2
 need conntrack conntrack
+need xz xz-utils
 [ -x /bin/busybox ] && file -L /bin/busybox 2>/dev/null | grep -q 'statically' || dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
 if [ "${1:-}" = test ]; then
   /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)

@@ -41,13 +41,24 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rul
 		return nil, fmt.Errorf("load images: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
+	err = r.withRoom(ctx, func(ctx context.Context) error {
+		loaded, err = r.load(ctx, in, match, p)
+		return err
+	})
+	if err != nil {
+		return loaded, fmt.Errorf("load images: %w", err)
+	}
+	return loaded, nil
+}
+
+func (r *Runtime) load(ctx context.Context, in io.Reader, match platforms.MatchComparer, p rules.Progress) (loaded []string, err error) {
 	index, err := r.ingestArchive(ctx, in)
 	if err != nil {
-		return nil, fmt.Errorf("load images: %w", err)
+		return nil, err
 	}
 	var idx ocispec.Index
 	if err := readJSON(ctx, r.client.ContentStore(), index, &idx); err != nil {
-		return nil, fmt.Errorf("load images: read index: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("read index: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	for _, m := range idx.Manifests {
 		if isAttestation(m) {
@@ -55,27 +66,27 @@ func (r *Runtime) Load(ctx context.Context, in io.Reader, platform string, p rul
 		}
 		ref, err := r.loadOne(ctx, m, match, p)
 		if err != nil {
-			return loaded, fmt.Errorf("load images: %w", err)
+			return loaded, err
 		}
 		loaded = append(loaded, ref)
 	}
 	if len(loaded) == 0 {
-		return nil, fmt.Errorf("load images: the archive holds none: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("the archive holds none: %w", errdefs.ErrInvalidArgument)
 	}
 	return loaded, nil
 }
 
 // ingestArchive stores an archive's blobs and gives its index. The archive is checked on its way.
 func (r *Runtime) ingestArchive(ctx context.Context, in io.Reader) (ocispec.Descriptor, error) {
-	plain, err := decompress(in)
+	flat, err := decompress(ctx, in)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer plain.Close()
+	defer flat.Close()
 	pr, pw := io.Pipe()
 	checked := make(chan error, 1)
 	go func() {
-		err := rules.CopyArchive(pw, plain)
+		err := rules.CopyArchive(pw, until{ctx, flat})
 		pw.CloseWithError(err)
 		checked <- err
 	}()
@@ -212,6 +223,9 @@ func (r *Runtime) unpack(ctx context.Context, m ocispec.Manifest, diffs []digest
 		layer := rootfs.Layer{Diff: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffs[i]}, Blob: l}
 		// Clipped, so that ChainID inside never writes over our list.
 		if _, err := rootfs.ApplyLayer(ctx, layer, slices.Clip(slices.Clone(chain)), sn, applier); err != nil {
+			if f := strange(ctx, r.client.ContentStore(), l); f != "" {
+				return fmt.Errorf("unpack layer %s: it is compressed with %s, but images' layers are plain, gzip or zstd: %w", l.Digest, f, errdefs.ErrInvalidArgument)
+			}
 			return fmt.Errorf("unpack layer %s: %w", l.Digest, err)
 		}
 		chain = append(chain, diffs[i])
@@ -252,7 +266,11 @@ func (r *Runtime) Import(ctx context.Context, in io.Reader, ref string, changes 
 		return "", fmt.Errorf("import image: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	id, err := r.importLayer(ctx, in, name, c)
+	var id string
+	err = r.withRoom(ctx, func(ctx context.Context) (err error) {
+		id, err = r.importLayer(ctx, in, name, c)
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("import image: %w", err)
 	}
@@ -262,12 +280,12 @@ func (r *Runtime) Import(ctx context.Context, in io.Reader, ref string, changes 
 
 // importLayer stores layer, configuration and manifest, unpacks and names the image.
 func (r *Runtime) importLayer(ctx context.Context, in io.Reader, name string, c ocispec.Image) (string, error) {
-	plain, err := decompress(in)
+	flat, err := decompress(ctx, in)
 	if err != nil {
 		return "", err
 	}
-	defer plain.Close()
-	layer, err := r.writeStream(ctx, ocispec.MediaTypeImageLayer, plain)
+	defer flat.Close()
+	layer, err := r.writeStream(ctx, ocispec.MediaTypeImageLayer, until{ctx, flat})
 	if err != nil {
 		return "", err
 	}
@@ -305,6 +323,8 @@ func (r *Runtime) writeStream(ctx context.Context, mediaType string, in io.Reade
 	defer w.Close()
 	n, err := io.Copy(w, in)
 	if err != nil {
+		_ = w.Close()
+		_ = r.client.ContentStore().Abort(context.WithoutCancel(ctx), ref)
 		return ocispec.Descriptor{}, fmt.Errorf("store layer: %w", err)
 	}
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: w.Digest(), Size: n}

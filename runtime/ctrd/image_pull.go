@@ -43,7 +43,7 @@ func (r *Runtime) Pull(ctx context.Context, ref, platform string, auth *rules.Au
 		return fmt.Errorf("pull image: %w", err)
 	}
 	pl := &pull{r: r, cs: r.client.ContentStore(), name: name, out: &oneAtATime{p: p}, match: match, want: want}
-	err = pl.run(ctx, auth)
+	err = r.withRoom(ctx, func(ctx context.Context) error { return pl.run(ctx, auth) })
 	done(err == nil, pl.brought)
 	if err != nil {
 		return pullError(name, err)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/errdefs"
 	rules "github.com/minictl/minictl/runtime/image"
 	"github.com/minictl/minictl/testing/images/bake"
@@ -156,35 +154,6 @@ func TestLoadArchives(t *testing.T) {
 	}
 	if want := "The image b.example/x/a:2 already exists, renaming the old one with ID " + imageID(t, a) + " to empty string"; !slices.Contains(out, want) {
 		t.Errorf("no %q in %q", want, out)
-	}
-}
-
-func TestDecompress(t *testing.T) {
-	var z bytes.Buffer
-	zw, err := compression.CompressStream(&z, compression.Zstd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = zw.Write([]byte("text"))
-	if err := errors.Join(err, zw.Close()); err != nil {
-		t.Fatal(err)
-	}
-	bz := "BZh11AY&SY\xcb(\xd3-\x00\x00\x00\x81\x80\x02\x00\x04@ \x00!\x98\x19\x83,.\xe4\x8ap\xa1!\x96Q\xa6Z"
-	for name, in := range map[string]string{"plain": "text", "zstd": z.String(), "bzip2": bz} {
-		out, err := decompress(strings.NewReader(in))
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if got, err := io.ReadAll(out); err != nil || string(got) != "text" {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
-		out.Close()
-	}
-	for _, in := range []string{"", "\xfd7zXZ\x00..."} {
-		if _, err := decompress(strings.NewReader(in)); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%q: %v", in, err)
-		}
 	}
 }
 

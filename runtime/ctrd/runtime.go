@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	rules "github.com/minictl/minictl/runtime/image"
+	"github.com/minictl/minictl/runtime/room"
 )
 
 // Namespace is the containerd namespace that holds everything of ours.
@@ -58,6 +59,7 @@ type Runtime struct {
 	snapshotter string
 	shim        string // absolute path of the unpacked shim
 	server      *embedded
+	disk        room.FileSystem // where the images are
 	version     string
 
 	cgroups   cgroups
@@ -93,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err := cfg.Registries.Check(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Log, tasks: map[string]*Task{}}
+	r := &Runtime{cfg: cfg, log: cfg.Log, disk: room.At(cfg.Root), tasks: map[string]*Task{}}
 	r.life, r.die = context.WithCancel(context.WithoutCancel(ctx))
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()

@@ -53,6 +53,7 @@ func (u *unpacker) file(pl place, h *tar.Header, body io.Reader) error {
 		err = cerr
 	}
 	if err != nil {
+		_ = unix.Unlinkat(pl.dir, pl.base, 0) // half a file is worse than none, and may be as large as the disk
 		return err
 	}
 	return u.attributes(pl, h)

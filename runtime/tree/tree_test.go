@@ -379,3 +379,36 @@ func TestMountpoint(t *testing.T) {
 	}
 	w.unharmed()
 }
+
+// What is stopped halfway leaves no half a file.
+func TestStoppedHalfway(t *testing.T) {
+	dir := t.TempDir()
+	root, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "large", Mode: 0o600, Size: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	in := io.MultiReader(&b, readerFunc(func(p []byte) (int, error) {
+		if st, err := os.Stat(filepath.Join(dir, "large")); err == nil && st.Size() > 1<<20 {
+			cancel()
+		}
+		clear(p)
+		return len(p), nil
+	}))
+	if err := root.Unpack(ctx, in, "/", UnpackOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -2,10 +2,6 @@ package tree
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +12,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/minictl/minictl/runtime/plain"
+	"github.com/minictl/minictl/runtime/room"
 )
 
 // Owner is a user and group by number.
@@ -34,8 +33,8 @@ type UnpackOptions struct {
 // ErrNotDirectory is the refusal to unpack into what is not a folder; it is docker's text.
 var ErrNotDirectory = errdefs.ErrInvalidArgument.WithMessage("extraction point is not a directory")
 
-// Unpack lays a tar, plain or compressed with gzip or bzip2, down in the folder p. What stands at an entry's place is
-// replaced, a folder kept and filled. An entry whose name leads out of p is refused; links that are there already are
+// Unpack lays a tar, plain or compressed (see package plain), down in the folder p. What stands at an entry's place is
+// replaced, a folder kept and filled. What would fill the disk is stopped (see package room). An entry whose name leads out of p is refused; links that are there already are
 // followed as the container's processes would, within the root.
 func (r *Root) Unpack(ctx context.Context, in io.Reader, p string, o UnpackOptions) error {
 	fd, err := r.open(p, unix.O_PATH|unix.O_DIRECTORY)
@@ -45,13 +44,21 @@ func (r *Root) Unpack(ctx context.Context, in io.Reader, p string, o UnpackOptio
 	if err != nil {
 		return err
 	}
-	_ = unix.Close(fd)
-	plain, err := decompress(in)
+	defer unix.Close(fd)
+	flat, err := plain.Open(ctx, in)
+	if errdefs.IsNotImplemented(err) {
+		return err
+	}
 	if err != nil {
 		return bad(err)
 	}
+	defer flat.Close()
+	return room.Keep(ctx, room.Of(fd), func(ctx context.Context) error { return r.unpack(ctx, flat, p, o) })
+}
+
+func (r *Root) unpack(ctx context.Context, in io.Reader, p string, o UnpackOptions) error {
 	u := &unpacker{root: r, top: p, o: o}
-	tr := tar.NewReader(plain)
+	tr := tar.NewReader(in)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -71,19 +78,6 @@ func (r *Root) Unpack(ctx context.Context, in io.Reader, p string, o UnpackOptio
 
 // bad marks an archive that cannot be read.
 func bad(err error) error { return fmt.Errorf("read archive: %w: %w", err, errdefs.ErrInvalidArgument) }
-
-// decompress looks at the first bytes, as docker does: a client need not say.
-func decompress(in io.Reader) (io.Reader, error) {
-	b := bufio.NewReader(in)
-	head, _ := b.Peek(3) // what is too short is tar's to refuse
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(b)
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return bzip2.NewReader(b), nil
-	}
-	return b, nil
-}
 
 type unpacker struct {
 	root    *Root
