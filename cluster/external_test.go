@@ -99,7 +99,7 @@ func TestExternalFoundsOnce(t *testing.T) {
 		if h.ExternalStore() != storeName {
 			t.Errorf("store is %q", h.ExternalStore())
 		}
-		eventually(t, 20*time.Second, h.cfg.Name+" sees all alive", func() bool { return h.alive() == "a b c" })
+		eventually(t, h.cfg.Name+" sees all alive", func() bool { return h.alive() == "a b c" })
 	}
 	a, b, c := hosts[0], hosts[1], hosts[2]
 	if missing, err := b.Publish(t.Context(), []Record{record("e1", "n1", 2)}, nil); err != nil || missing != nil {
@@ -119,7 +119,7 @@ func TestExternalFoundsOnce(t *testing.T) {
 	}
 	late := outsideHost(t, "late", r)
 	late.open(t)
-	eventually(t, 20*time.Second, "late sees all alive and knows their endpoints", func() bool { return late.alive() == "a b c late" && len(late.Records("n1")) == 1 })
+	eventually(t, "late sees all alive and knows their endpoints", func() bool { return late.alive() == "a b c late" && len(late.Records("n1")) == 1 })
 }
 
 // TestExternalAway: without the store, restart included, a host knows what it knew and decides nothing.
@@ -142,12 +142,12 @@ func TestExternalAway(t *testing.T) {
 	if err := b.StoreError(); !errdefs.IsUnavailable(err) {
 		t.Errorf("store error: %v", err)
 	}
-	eventually(t, 20*time.Second, "the hosts see each other", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "the hosts see each other", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
 	if missing, err := b.Publish(t.Context(), []Record{record("e1", "n1", 2)}, nil); err != nil || missing != nil {
 		t.Errorf("publish without the store: %v, %v", missing, err)
 	}
 	r.Down(false)
-	eventually(t, 20*time.Second, "the store answers again", func() bool { return b.StoreError() == nil })
+	eventually(t, "the store answers again", func() bool { return b.StoreError() == nil })
 	put(t, b, "network/n2", "{}")
 }
 
@@ -236,7 +236,7 @@ func TestExternalLeaveAndRemove(t *testing.T) {
 		t.Errorf("after leaving: clustered %v, store %q", b.Clustered(), b.ExternalStore())
 	}
 	put(t, b, "x", "alone")
-	eventually(t, 20*time.Second, "a sees b gone", func() bool { return a.alive() == "a c" && !has(t, a, nodeKey(left), true) })
+	eventually(t, "a sees b gone", func() bool { return a.alive() == "a c" && !has(t, a, nodeKey(left), true) })
 	if has(t, a, "address/n1/b", true) || has(t, a, nameKey("b"), true) || has(t, a, "x", true) {
 		t.Error("b is still in the store, or has written to it")
 	}
@@ -254,7 +254,7 @@ func TestExternalLeaveAndRemove(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "c is seen dead", func() bool { return a.alive() == "a b" })
+	eventually(t, "c is seen dead", func() bool { return a.alive() == "a b" })
 	if err := a.Remove(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
@@ -299,8 +299,8 @@ func TestExternalNewAddress(t *testing.T) {
 	}
 	b.addr = freePort(t)
 	b.open(t)
-	eventually(t, 20*time.Second, "a knows b's new address", func() bool { return a.known()[b.Self().ID].Addr == b.addr })
-	eventually(t, 20*time.Second, "both are alive", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "a knows b's new address", func() bool { return a.known()[b.Self().ID].Addr == b.addr })
+	eventually(t, "both are alive", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
 }
 
 // TestExternalChange: from one kind of store to another a host goes only when nothing gets lost, and is told the way.

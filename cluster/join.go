@@ -29,7 +29,10 @@ type JoinOptions struct {
 }
 
 // settleTimeout bounds what a joining host does between its admission and its membership.
-const settleTimeout = 10 * time.Second
+const settleTimeout = 20 * time.Second
+
+// joinAttempts is how often it calls the member that admitted it, each time for as long as gossip waits for a stream.
+const joinAttempts = 5
 
 // Join makes this host a node of another cluster. When it returns, both know each other: the Store and the endpoint
 // records are here, this host's node record is there. It is refused while this host has global networks of its own, and
@@ -211,7 +214,14 @@ func (c *Cluster) settle(ctx context.Context, r admitReply) error {
 			}
 			return c.decider().WaitApplied(ctx, reply.Index)
 		},
-		func() error { _, err := s.gossip.Join(ctx, first); return err },
+		func() (err error) {
+			for range joinAttempts { // a member on a busy host may take longer than gossip waits for a stream
+				if _, err = s.gossip.Join(ctx, first); err == nil || ctx.Err() != nil {
+					break
+				}
+			}
+			return err
+		},
 		func() error { // they hear of this host from the first one too; asked directly, they know at once
 			short, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()

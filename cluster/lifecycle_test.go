@@ -141,7 +141,7 @@ func TestTwoJoinsAtOnce(t *testing.T) {
 	}
 	for _, h := range append(hosts, a) {
 		if h.Clustered() {
-			eventually(t, 3*time.Second, h.cfg.Name+" sees all", func() bool { return h.alive() == "a b c same" })
+			eventually(t, h.cfg.Name+" sees all", func() bool { return h.alive() == "a b c same" })
 		}
 	}
 }
@@ -168,7 +168,7 @@ func TestJoinThroughALearner(t *testing.T) {
 	if len(a.Records("n")) != 2 || len(b.Records("n")) != 2 {
 		t.Errorf("a has %+v, b %+v", a.Records("n"), b.Records("n"))
 	}
-	eventually(t, 5*time.Second, "three vote", func() bool {
+	eventually(t, "three vote", func() bool {
 		n := 0
 		for _, m := range a.Members() {
 			if m.Voter {
@@ -190,9 +190,9 @@ func TestFailureSuspendsAndReturnRestores(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	eventually(t, 6*time.Second, "a marks b dead", func() bool { return a.alive() == "a" })
+	eventually(t, "a marks b dead", func() bool { return a.alive() == "a" })
 	t.Logf("marked dead after %v", time.Since(start)) // the promise, 5 s, is held in gossip's bubbles
-	eventually(t, time.Second, "a applies the suspension", func() bool { return a.appliedCount("n") > applied })
+	eventually(t, "a applies the suspension", func() bool { return a.appliedCount("n") > applied })
 	if got := a.Records("n"); len(got) != 1 || got[0].Alive {
 		t.Errorf("records of the dead: %+v", got)
 	}
@@ -201,12 +201,12 @@ func TestFailureSuspendsAndReturnRestores(t *testing.T) {
 	}
 	put(t, a, "network/new", "{}")
 	b.open(t)
-	eventually(t, 4*time.Second, "both are up", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
-	eventually(t, 4*time.Second, "records are back on both", func() bool {
+	eventually(t, "both are up", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "records are back on both", func() bool {
 		ra, rb := a.Records("n"), b.Records("n")
 		return len(ra) == 2 && ra[0].Alive && ra[1].Alive && len(rb) == 2 && rb[0].Alive && rb[1].Alive
 	})
-	eventually(t, 4*time.Second, "b's replica caught up", func() bool { return has(t, b, "network/new", false) })
+	eventually(t, "b's replica caught up", func() bool { return has(t, b, "network/new", false) })
 }
 
 func TestRestartAloneWithoutTheLeader(t *testing.T) {
@@ -237,8 +237,8 @@ func TestRestartAloneWithoutTheLeader(t *testing.T) {
 		t.Errorf("leave unheard: %v", err)
 	}
 	a.open(t)
-	eventually(t, 8*time.Second, "both found each other", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
-	eventually(t, 5*time.Second, "b writes through a", func() bool {
+	eventually(t, "both found each other", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "b writes through a", func() bool {
 		_, err := b.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: "x", Value: []byte("1")}}})
 		return err == nil
 	})
@@ -261,7 +261,7 @@ func TestLearnerLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("left in %v", time.Since(start))
-	eventually(t, 2*time.Second, "a forgets b", func() bool { return len(a.Members()) == 1 && len(a.Records("n")) == 0 })
+	eventually(t, "a forgets b", func() bool { return len(a.Members()) == 1 && len(a.Records("n")) == 0 })
 	if !has(t, a, "address/n/10.0.0.2", true) || has(t, a, "address/n/10.0.0.3", true) {
 		t.Error("addresses: the leaver's must go, the others stay")
 	}
@@ -292,7 +292,7 @@ func TestLeaderLeaves(t *testing.T) {
 	if !has(t, b, "network/n", true) {
 		t.Error("what was decided is gone with the leader")
 	}
-	eventually(t, 2*time.Second, "b is alone and leads", func() bool {
+	eventually(t, "b is alone and leads", func() bool {
 		m := b.Members()
 		return len(m) == 1 && m[0].Leader && m[0].Voter
 	})
@@ -310,7 +310,7 @@ func TestLeaveByForce(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 6*time.Second, "b marks a dead", func() bool { return b.alive() == "b" })
+	eventually(t, "b marks a dead", func() bool { return b.alive() == "b" })
 	if err := b.Leave(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +374,7 @@ func TestAddressComesLate(t *testing.T) {
 	if err := squatter.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 8*time.Second, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
 }
 
 func TestForgedOwner(t *testing.T) {
@@ -445,9 +445,9 @@ func TestPublishNamesWhoIsMissing(t *testing.T) {
 		t.Errorf("missing %v, err %v", missing, err)
 	}
 	close(gate)
-	eventually(t, 2*time.Second, "b has both in the end", func() bool { return len(b.Records("n")) == 2 })
+	eventually(t, "b has both in the end", func() bool { return len(b.Records("n")) == 2 })
 	last := byte(4)
-	eventually(t, 5*time.Second, "b is waited for again", func() bool {
+	eventually(t, "b is waited for again", func() bool {
 		last++
 		missing, err := a.Publish(t.Context(), []Record{record("e3", "n", last)}, nil)
 		return err == nil && len(missing) == 0
@@ -490,7 +490,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.open(t)
-	eventually(t, 8*time.Second, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
+	eventually(t, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
 	before := a.session().cred
 	if err := a.renewRunning(time.Now().Add(80 * 24 * time.Hour)); err != nil {
 		t.Fatal(err)

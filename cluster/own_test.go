@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/minictl/minictl/cluster/store"
 )
@@ -38,7 +37,7 @@ func TestRoutesReachEveryHost(t *testing.T) {
 		if !slices.Equal(kept, lists[i]) {
 			t.Error("the caller's list was changed")
 		}
-		eventually(t, 10*time.Second, "a knows "+want, func() bool { return routesOf(a, b.Self().ID) == want })
+		eventually(t, "a knows "+want, func() bool { return routesOf(a, b.Self().ID) == want })
 	}
 	rev := func() store.Revision {
 		_, rev, err := a.Store().Range(t.Context(), "", true)

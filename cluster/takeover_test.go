@@ -18,7 +18,7 @@ import (
 // recover waits out the calm that a takeover needs.
 func (h *host) recover(t *testing.T) {
 	t.Helper()
-	eventually(t, 20*time.Second, h.cfg.Name+" takes over", func() bool {
+	eventually(t, h.cfg.Name+" takes over", func() bool {
 		err := h.Recover(t.Context())
 		if err != nil && !errdefs.IsFailedPrecondition(err) {
 			t.Fatal(err)
@@ -42,7 +42,7 @@ func agree(t *testing.T, hosts ...*host) {
 		want = append(want, h.cfg.Name)
 	}
 	slices.Sort(want)
-	eventually(t, 20*time.Second, "all agree", func() bool {
+	eventually(t, "all agree", func() bool {
 		for _, h := range hosts {
 			leader, ok := h.Leader()
 			first, _ := hosts[0].Leader()
@@ -124,7 +124,7 @@ func TestTakeover(t *testing.T) {
 	if leader, _ := a.Leader(); leader != b.Self().ID {
 		t.Errorf("%s leads", leader)
 	}
-	eventually(t, 5*time.Second, "a follows", func() bool { return has(t, a, "network/later", false) && !has(t, a, "network/removed", false) })
+	eventually(t, "a follows", func() bool { return has(t, a, "network/later", false) && !has(t, a, "network/removed", false) })
 	if has(t, b, "network/solo", true) {
 		t.Error("what a decided alone was merged")
 	}
@@ -132,7 +132,7 @@ func TestTakeover(t *testing.T) {
 	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/solo" {
 		t.Errorf("before: %v, %v", pairs, err)
 	}
-	eventually(t, 5*time.Second, "a's records are back", func() bool { r := b.Records("known"); return len(r) == 1 && r[0].Alive })
+	eventually(t, "a's records are back", func() bool { r := b.Records("known"); return len(r) == 1 && r[0].Alive })
 	if b.Cautious() || len(b.Standing().Missing) > 0 {
 		t.Error("nobody is missing any more")
 	}
@@ -158,7 +158,7 @@ func TestBothRecovered(t *testing.T) {
 	a, b := pair(t)
 	c := newHost(t, "c")
 	c.join(t, a)
-	eventually(t, 10*time.Second, "three vote", func() bool { return a.isVoter(b.Self().ID) && a.isVoter(c.Self().ID) })
+	eventually(t, "three vote", func() bool { return a.isVoter(b.Self().ID) && a.isVoter(c.Self().ID) })
 	put(t, a, "network/known", "{}")
 	if err := a.Synced(t.Context()); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestBothRecovered(t *testing.T) {
 	}
 	b.open(t)
 	for _, h := range []*host{b, c} {
-		eventually(t, 10*time.Second, h.cfg.Name+" sees the split", func() bool {
+		eventually(t, h.cfg.Name+" sees the split", func() bool {
 			e := h.Estranged()
 			return len(e) == 1 && e[0].How == transport.Split
 		})
@@ -190,7 +190,7 @@ func TestBothRecovered(t *testing.T) {
 		t.Error("merged in silence")
 	}
 	a.open(t) // it follows whom it meets first
-	eventually(t, 20*time.Second, "a follows one of them", func() bool { return a.Epoch() == b.Epoch() || a.Epoch() == c.Epoch() })
+	eventually(t, "a follows one of them", func() bool { return a.Epoch() == b.Epoch() || a.Epoch() == c.Epoch() })
 	if err := c.Rejoin(t.Context(), "nobody"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("rejoin nobody: %v", err)
 	}
@@ -198,7 +198,7 @@ func TestBothRecovered(t *testing.T) {
 		t.Fatal(err)
 	}
 	agree(t, a, b, c)
-	eventually(t, 5*time.Second, "c follows b", func() bool { return has(t, c, "network/b", false) && !has(t, c, "network/c", false) })
+	eventually(t, "c follows b", func() bool { return has(t, c, "network/b", false) && !has(t, c, "network/c", false) })
 	pairs, err := c.Before(t.Context())
 	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/c" {
 		t.Errorf("before: %v, %v", pairs, err)
@@ -242,7 +242,7 @@ func TestTakeoverCrash(t *testing.T) {
 	}
 	a.open(t)
 	agree(t, a, b)
-	eventually(t, 10*time.Second, "a has everything", func() bool { return has(t, a, "x", false) })
+	eventually(t, "a has everything", func() bool { return has(t, a, "x", false) })
 	// Nothing of it comes back with the next start.
 	if st, err := b.files.load(); err != nil || st.Recovering || st.Rejoining {
 		t.Errorf("%+v, %v", st, err)
@@ -281,11 +281,11 @@ func TestDeciding(t *testing.T) {
 		t.Error("called off while a decides")
 	}
 	a.close(t)
-	eventually(t, 10*time.Second, "called off", func() bool { return ctx.Err() != nil })
+	eventually(t, "called off", func() bool { return ctx.Err() != nil })
 	if !errdefs.IsUnavailable(context.Cause(ctx)) {
 		t.Errorf("cause %v", context.Cause(ctx))
 	}
-	eventually(t, 10*time.Second, "called off at once", func() bool {
+	eventually(t, "called off at once", func() bool {
 		ctx, cancel := b.Deciding(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		return ctx.Err() != nil
@@ -294,7 +294,7 @@ func TestDeciding(t *testing.T) {
 		t.Error("nobody decides")
 	}
 	a.open(t)
-	eventually(t, 10*time.Second, "a decides again", func() bool { return b.Standing().Decides })
+	eventually(t, "a decides again", func() bool { return b.Standing().Decides })
 }
 
 // TestRemoveAfterTakeover: what a host that never comes back had is free once it is removed.
@@ -313,7 +313,7 @@ func TestRemoveAfterTakeover(t *testing.T) {
 	if has(t, b, "address/n/10.0.0.2", true) {
 		t.Error("its address is not free")
 	}
-	eventually(t, 2*time.Second, "b has forgotten it", func() bool { return len(b.Members()) == 1 && !b.Cautious() })
+	eventually(t, "b has forgotten it", func() bool { return len(b.Members()) == 1 && !b.Cautious() })
 	a.open(t) // it is told that it was removed, and changes nothing
 	c := newHost(t, "c")
 	c.join(t, b)

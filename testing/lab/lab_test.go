@@ -85,7 +85,7 @@ func TestCrashedProgramLeavesNoProcess(t *testing.T) {
 		t.Fatalf("%s: %v, %v", out, serr, err)
 	}
 	l := &Lab{tb: t, id: id, dir: filepath.Join(os.TempDir(), "mclab-"+id)}
-	l.Eventually(5*time.Second, func() error {
+	l.Eventually(time.Minute, func() error {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("process %d of the host lives on: %w", pid, err)
 		}
@@ -224,7 +224,7 @@ func TestFaults(t *testing.T) {
 		t.Error("a is unplugged and reaches b")
 	}
 	l.Plug(a)
-	l.Eventually(5*time.Second, func() error {
+	l.Eventually(time.Minute, func() error {
 		if !ping(a, b.Addr()) {
 			return errors.New("a does not reach b")
 		}
