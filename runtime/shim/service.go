@@ -32,6 +32,7 @@ func (s *service) RegisterTTRPC(srv *ttrpc.Server) error {
 
 // Create puts FIFOs of the bundle in the place of our URI.
 func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	go expectMove(ctx)
 	opts, ours, err := wire.ParseURI(r.Stdout)
 	if err != nil {
 		return nil, errgrpc.ToGRPC(err)
@@ -67,6 +68,14 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	s.stdio, s.bundle = io, r.Bundle
 	s.mu.Unlock()
 	return resp, nil
+}
+
+// Start is containerd's; only an exec brings a process into the cgroup.
+func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	if r.ExecID != "" {
+		go expectMove(ctx)
+	}
+	return s.TTRPCTaskService.Start(ctx, r)
 }
 
 // Delete waits, bounded, until the container's last byte is in the log. It does
