@@ -17,6 +17,7 @@ type leadership struct {
 	changed chan struct{} // closed when id changes
 	ready   chan struct{} // closed when this host, leading in term, has applied all before it
 	isReady bool
+	leading bool // what pace was told last
 }
 
 func (l *leadership) init() {
@@ -86,12 +87,30 @@ func (b *Backend) noteLeader() {
 	l.id, l.term, l.since, l.heard = id, term, time.Now(), l.heard || id != ""
 	close(l.changed)
 	l.changed = make(chan struct{})
+	b.pace(id == b.node)
 	if l.isReady {
 		l.ready, l.isReady = make(chan struct{}), false
 	}
 	if id == b.node {
 		ready := l.ready
 		b.running.Go(func() { b.prepareToLead(ready) })
+	}
+}
+
+// pace sets the time-outs of a leader, or those of all others. Raft shortens a wait that has begun. The caller holds the
+// leadership's lock.
+func (b *Backend) pace(leading bool) {
+	if leading == b.leader.leading {
+		return
+	}
+	b.leader.leading = leading
+	conf := b.raft.ReloadableConfig()
+	conf.HeartbeatTimeout, conf.ElectionTimeout = heartbeatTimeout, electionTimeout
+	if leading {
+		conf.HeartbeatTimeout, conf.ElectionTimeout = leadingTimeout, leadingTimeout
+	}
+	if err := b.raft.ReloadConfig(conf); err != nil { // both are valid
+		b.log.Warn("cannot change raft's time-outs", "err", err)
 	}
 }
 

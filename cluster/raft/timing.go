@@ -5,11 +5,16 @@ import "time"
 // Every duration of this backend, and what moving it costs.
 const (
 	// heartbeatTimeout is how long a follower does without its leader before
-	// it wants another. The leader sends a heartbeat every tenth to fifth of
-	// it, so a host may be stuck for half a second on a busy machine without
-	// an election. Raft looks only once per one to two of these, so a death is
-	// noticed after one to three: 0.8 to 2.4 s.
+	// it wants another. With heartbeats as leadingTimeout says, a host may be
+	// stuck for half a second on a busy machine without an election. Raft looks
+	// only once per one to two of these, so a death is noticed after one to
+	// three: 0.8 to 2.4 s.
 	heartbeatTimeout = 800 * time.Millisecond
+
+	// leadingTimeout is a leader's own heartbeatTimeout, which nothing but its
+	// heartbeats depends on: one every tenth to fifth of it, 120 to 240 ms.
+	// They are most of what an idle cluster does.
+	leadingTimeout = heartbeatTimeout * 3 / 2
 
 	// electionTimeout is how long a candidate waits for votes before it asks
 	// again; raft does not allow it to be shorter than heartbeatTimeout.
