@@ -132,7 +132,7 @@ func (d *Driver) join(ctx context.Context, c *nl.Conn, n netdriver.Network, o op
 	if err != nil {
 		return err
 	}
-	err = sandbox.Attach(ctx, c, sandbox.Plug{Endpoint: e, Sandbox: s, Bridge: br.Index, MTU: o.mtu, Isolated: !o.icc})
+	err = sandbox.Attach(ctx, c, sandbox.Plug{Endpoint: e, Sandbox: s, Bridge: br.Index, MTU: o.mtu, Isolated: !o.icc, Open: o.open})
 	if err != nil {
 		return errors.Join(err, d.firewall.SetPorts(context.WithoutCancel(ctx), string(e.ID), nil))
 	}
@@ -179,7 +179,10 @@ func (d *Driver) ensure(ctx context.Context, c *nl.Conn, n netdriver.Network, o 
 		}
 	}
 	rule := firewall.Bridge{
-		Interface: o.name, Masquerade: o.masquerade && !n.Internal, ICC: o.icc, Internal: n.Internal,
+		Interface: o.name, Masquerade: o.masquerade && !n.Internal, ICC: o.icc, Internal: n.Internal, Shared: o.isDefault,
+	}
+	for _, g := range gateways(n, o) {
+		rule.Gateways = append(rule.Gateways, g.Addr())
 	}
 	for _, s := range n.Subnets {
 		rule.Subnets = append(rule.Subnets, s.Prefix.Masked())

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/guard"
 )
 
 // The options of docker's bridge driver that this one knows.
@@ -18,7 +19,7 @@ const (
 	OptionMasquerade  = "com.docker.network.bridge.enable_ip_masquerade" // leaving packets get the host's address; true
 	OptionHostBinding = "com.docker.network.bridge.host_binding_ipv4"    // published ports' default host address; the caller applies it
 	OptionNoAddress   = "com.docker.network.bridge.inhibit_ipv4"         // the bridge gets no address; false
-	OptionDefault     = "com.docker.network.bridge.default_bridge"       // the network called bridge; checked only
+	OptionDefault     = "com.docker.network.bridge.default_bridge"       // the network called bridge: its gateway stands for the host
 	OptionMode        = "com.docker.network.bridge.gateway_mode_ipv4"    // nat only
 	OptionMTU         = "com.docker.network.driver.mtu"                  // bytes; 1500
 )
@@ -37,17 +38,18 @@ type options struct {
 	icc        bool
 	masquerade bool
 	noAddress  bool
+	isDefault  bool
 	mtu        int
+	open       bool // containers may send with any source
 }
 
 // parse reads the options; ErrInvalidArgument names the option and its value.
 func parse(n netdriver.Network) (options, error) {
 	o := options{name: "br-" + string(n.ID[:min(idDigits, len(n.ID))]), icc: true, masquerade: true, mtu: defaultMTU}
-	var isDefault bool
 	for _, b := range []struct {
 		key string
 		to  *bool
-	}{{OptionICC, &o.icc}, {OptionMasquerade, &o.masquerade}, {OptionNoAddress, &o.noAddress}, {OptionDefault, &isDefault}} {
+	}{{OptionICC, &o.icc}, {OptionMasquerade, &o.masquerade}, {OptionNoAddress, &o.noAddress}, {OptionDefault, &o.isDefault}} {
 		text, ok := n.Options[b.key]
 		if !ok {
 			continue
@@ -81,7 +83,9 @@ func parse(n netdriver.Network) (options, error) {
 	if text := n.Options[OptionMode]; text != "" && text != "nat" {
 		return o, bad(OptionMode, text, "nat, the only mode there is")
 	}
-	return o, nil
+	var err error
+	o.open, err = guard.Off(n.Options)
+	return o, err
 }
 
 // bad is the refusal of an option's value.

@@ -98,6 +98,20 @@ func (f fam) load(offset, reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.size}
 }
 
+// onLinkOnly matches packets to link-local addresses, fe80::/10 (RFC 4291).
+func (f fam) onLinkOnly() []expr.Any {
+	return append(f.only(),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: f.dst, Len: 2},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
+		equals(0xfe, 0x80))
+}
+
+// multicast matches packets to ff00::/8.
+func (f fam) multicast() []expr.Any {
+	return append(f.only(),
+		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseNetworkHeader, Offset: f.dst, Len: 1}, equals(0xff))
+}
+
 // local matches packets for an address of this host, and sees the routing tables as they are now: addresses that come
 // and go need no new rules.
 func local() []expr.Any {

@@ -68,7 +68,7 @@ func (f *Firewall) SetBridge(ctx context.Context, b Bridge) error {
 		return fmt.Errorf("protect bridge %q: interface names have 1 to 15 bytes: %w", b.Interface,
 			errdefs.ErrInvalidArgument)
 	}
-	b.Subnets = slices.Clone(b.Subnets)
+	b.Subnets, b.Gateways = slices.Clone(b.Subnets), slices.Clone(b.Gateways)
 	return f.change(ctx, "protect bridge "+b.Interface, func(w *wish) error {
 		w.bridges[b.Interface] = b
 		return nil

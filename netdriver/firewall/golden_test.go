@@ -75,7 +75,7 @@ func golden(t *testing.T, name, got string) {
 
 func fullWish() (bridges []Bridge, ports map[string][]Port, members []netip.Addr) {
 	a := bridgeA
-	a.Subnets = prefixes("172.18.0.0/16", "fd00:1::/64")
+	a.Subnets, a.Gateways, a.Shared = prefixes("172.18.0.0/16", "fd00:1::/64"), addrs("172.18.0.1", "fd00:1::1"), true
 	return []Bridge{a, bridgeGW, bridgeInt},
 		map[string][]Port{
 			"web": {

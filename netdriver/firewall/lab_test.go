@@ -37,14 +37,21 @@ type lab struct {
 const patience = 200 * time.Millisecond
 
 var (
-	bridgeA   = Bridge{Interface: "br-a", Subnets: prefixes("172.18.0.0/16"), Masquerade: true, ICC: true}
-	bridgeGW  = Bridge{Interface: "gw0", Subnets: prefixes("172.19.0.0/16"), Masquerade: true}
-	bridgeInt = Bridge{Interface: "int0", Subnets: prefixes("172.20.0.0/16"), ICC: true, Internal: true}
+	bridgeA   = Bridge{Interface: "br-a", Subnets: prefixes("172.18.0.0/16"), Gateways: addrs("172.18.0.1"), Masquerade: true, ICC: true}
+	bridgeGW  = Bridge{Interface: "gw0", Subnets: prefixes("172.19.0.0/16"), Gateways: addrs("172.19.0.1"), Masquerade: true}
+	bridgeInt = Bridge{Interface: "int0", Subnets: prefixes("172.20.0.0/16"), Gateways: addrs("172.20.0.1"), ICC: true, Internal: true}
 )
 
 func prefixes(list ...string) (out []netip.Prefix) {
 	for _, s := range list {
 		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func addrs(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
 	}
 	return out
 }

@@ -39,11 +39,12 @@ func plan(w wish) *layout {
 	}
 	l := &layout{}
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	var bridges *nftables.Set
 	if len(w.bridges) > 0 {
-		l.planBridges(table, w)
+		bridges = l.planBridges(table, w)
 	}
 	if w.guard.port != 0 {
-		l.planGuard(table, w.guard)
+		l.planGuard(table, w.guard, bridges)
 	}
 	return l
 }
@@ -55,9 +56,11 @@ type interfaces struct{ bridges, internal, icc *nftables.Set }
 type nat struct {
 	fam
 	masquerade, neighbours, byAddr, byPort *nftables.Set
+	gateways, reach                        *nftables.Set
 }
 
-func (l *layout) planBridges(t *nftables.Table, w wish) {
+// planBridges gives the set of all bridges.
+func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 	ifs := l.interfaceSets(t, w.sortedBridges())
 	var nats []nat
 	for _, f := range families {
@@ -80,8 +83,29 @@ func (l *layout) planBridges(t *nftables.Table, w wish) {
 	l.base(t, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
 		rule(oifIn(ifs.bridges), jump("to_bridge")),
 		rule(iifIn(ifs.internal), drop()))
+	l.base(t, "guard_host", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter, hostRules(ifs, nats)...)
 	l.base(t, "leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
 		leaveRules(ifs, nats)...)
+	return ifs.bridges
+}
+
+// hostRules judge what a bridge's containers send to the host. From an internal bridge only the gateway's own address is
+// reached, and what IPv6 needs to find it; from the others every address of the host but the gateways of other bridges,
+// where services may listen that are meant for those networks alone.
+func hostRules(ifs interfaces, nats []nat) [][]expr.Any {
+	// Answers to the host come first: it may have asked from any of its addresses.
+	rules := [][]expr.Any{rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())}
+	for _, n := range nats {
+		rules = append(rules, rule(n.only(), []expr.Any{meta(expr.MetaKeyIIFNAME, reg1), n.load(n.dst, reg1+1), in(n.reach)}, accept()))
+	}
+	rules = append(rules,
+		rule(iifIn(ifs.internal), nats[1].onLinkOnly(), accept()),
+		rule(iifIn(ifs.internal), nats[1].multicast(), accept()),
+		rule(iifIn(ifs.internal), drop()))
+	for _, n := range nats {
+		rules = append(rules, rule(iifIn(ifs.bridges), n.only(), []expr.Any{n.load(n.dst, reg1), in(n.gateways)}, drop()))
+	}
+	return rules
 }
 
 // loopbackRules keep 127.0.0.0/8 the host's own. Bridges have route_localnet on, so that 127.0.0.1:PORT can reach a
@@ -128,8 +152,13 @@ func leaveRules(ifs interfaces, nats []nat) [][]expr.Any {
 	return rules
 }
 
-func (l *layout) planGuard(t *nftables.Table, g guard) {
-	var rules [][]expr.Any
+// planGuard keeps the tunnels' port to the members. A container's packets to it never are a member's, even though they
+// would carry the host's address once they have left by masquerading: they are dropped here and on their way out.
+func (l *layout) planGuard(t *nftables.Table, g guard, bridges *nftables.Set) {
+	var rules, leaving [][]expr.Any
+	if bridges != nil {
+		rules = append(rules, rule(iifIn(bridges), udpTo(g.port), drop()))
+	}
 	for _, f := range families {
 		s := &nftables.Set{Table: t, Name: "members" + f.suffix, KeyType: f.typ}
 		var els []nftables.SetElement
@@ -140,10 +169,16 @@ func (l *layout) planGuard(t *nftables.Table, g guard) {
 		}
 		l.set(s, els)
 		rules = append(rules, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.src, reg1), notIn(s)}, drop()))
+		if bridges != nil {
+			leaving = append(leaving, rule(iifIn(bridges), f.only(), udpTo(g.port), []expr.Any{f.load(f.dst, reg1), in(s)}, drop()))
+		}
 	}
 	// At input, not before routing: fragments are whole again here, and tunnels that this host only forwards are
 	// not its own.
 	l.base(t, "guard_tunnel", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityRaw, rules...)
+	if bridges != nil {
+		l.base(t, "guard_members", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityRaw, leaving...)
+	}
 }
 
 func (l *layout) interfaceSets(t *nftables.Table, bridges []Bridge) interfaces {
@@ -189,6 +224,9 @@ func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
 			rangeElements(disjoint(f, masqueraded(bridges)))),
 		neighbours: l.set(&nftables.Set{Table: t, Name: "neighbours" + f.suffix, Interval: true, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, f.typ)}, neighbourElements(f, bridges)),
+		gateways: l.set(&nftables.Set{Table: t, Name: "gateways" + f.suffix, KeyType: f.typ}, gatewayElements(f, bridges)),
+		reach: l.set(&nftables.Set{Table: t, Name: "reach" + f.suffix, Concatenation: true,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, f.typ)}, reachElements(f, bridges)),
 		byAddr: concat("address_ports", byAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
 		byPort: concat("ports", byPort, nftables.TypeInetProto, nftables.TypeInetService),
 	}
@@ -223,6 +261,40 @@ func neighbourElements(f fam, bridges []Bridge) []nftables.SetElement {
 				Key:    slices.Concat(ifname(b.Interface), p.Addr().AsSlice()),
 				KeyEnd: slices.Concat(ifname(b.Interface), lastOf(p).AsSlice()),
 			})
+		}
+	}
+	return els
+}
+
+// gatewayElements are the host's addresses on the bridges.
+func gatewayElements(f fam, bridges []Bridge) []nftables.SetElement {
+	var all []netip.Addr
+	for _, b := range bridges {
+		all = append(all, b.Gateways...)
+	}
+	var els []nftables.SetElement
+	for _, a := range sortedAddrs(all) {
+		if f.holds(a) {
+			els = append(els, nftables.SetElement{Key: a.AsSlice()})
+		}
+	}
+	return els
+}
+
+// reachElements say which of them each bridge's containers reach: its own, and those that stand for the host.
+func reachElements(f fam, bridges []Bridge) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, from := range bridges {
+		var to []netip.Addr
+		for _, b := range bridges {
+			if b.Interface == from.Interface || b.Shared && !from.Internal {
+				to = append(to, b.Gateways...)
+			}
+		}
+		for _, a := range sortedAddrs(to) {
+			if f.holds(a) {
+				els = append(els, nftables.SetElement{Key: slices.Concat(ifname(from.Interface), a.AsSlice())})
+			}
 		}
 	}
 	return els

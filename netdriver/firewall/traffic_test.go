@@ -76,6 +76,8 @@ func TestTraffic(t *testing.T) {
 		{"another bridge's published port", "g2", "tcp", "192.0.2.1:8080", "c1 saw 172.19.0.3"},
 		{"another bridge's container", "g2", "tcp", "172.18.0.2:80", "timeout"},
 		{"the host from a container", "c1", "tcp", "172.18.0.1:7001", "host saw 172.18.0.2"},
+		{"the host from a container, by the wire's address", "c1", "tcp", "192.0.2.1:7001", "host saw 172.18.0.2"},
+		{"another bridge's gateway", "c1", "tcp", "172.19.0.1:7001", "timeout"},
 		{"the host's loopback from a container", "c2", "tcp", "127.0.0.1:7000", "timeout"},
 
 		{"the neighbour with ICC", "c2", "tcp", "172.18.0.2:80", "c1 saw 172.18.0.3"},
@@ -86,6 +88,9 @@ func TestTraffic(t *testing.T) {
 		{"the world from an isolated bridge", "g1", "tcp", "192.0.2.9:80", "client saw 192.0.2.1"},
 		{"the world from an internal network", "i1", "tcp", "192.0.2.9:80", "timeout"},
 		{"a published port from an internal network", "i1", "tcp", "192.0.2.1:8080", "timeout"},
+		{"the host from an internal network", "i1", "tcp", "172.20.0.1:7001", "host saw 172.20.0.2"},
+		{"the host's other addresses from there", "i1", "tcp", "192.0.2.1:7001", "timeout"},
+		{"another bridge's gateway from there", "i1", "tcp", "172.18.0.1:7001", "timeout"},
 		{"an internal network from the wire", "client", "tcp", "172.20.0.2:80", "timeout"},
 		{"an internal network from another bridge", "c1", "tcp", "172.20.0.2:80", "timeout"},
 		{"an internal network from the host", "host", "tcp", "172.20.0.2:80", "i1 saw 172.20.0.1"},
@@ -99,6 +104,25 @@ func TestTraffic(t *testing.T) {
 				return got
 			})
 		})
+	}
+}
+
+// The gateway that stands for the host is reached from every bridge that is not internal.
+func TestSharedGateway(t *testing.T) {
+	l := newLab(t)
+	l.serve("host", "tcp", "0.0.0.0:7001")
+	for _, step := range []struct {
+		shared   bool
+		from, to string
+		want     string
+	}{
+		{true, "g1", "172.18.0.1:7001", "host saw 172.19.0.2"}, {true, "c1", "172.19.0.1:7001", "timeout"},
+		{true, "i1", "172.18.0.1:7001", "timeout"}, {false, "g1", "172.18.0.1:7001", "timeout"},
+	} {
+		a := bridgeA
+		a.Shared = step.shared
+		l.ok(l.fw.SetBridge(context.Background(), a))
+		l.expect(t, step.want, func() string { return l.ask(step.from, "tcp", step.to) })
 	}
 }
 
@@ -178,6 +202,8 @@ func TestTunnelGuard(t *testing.T) {
 	l := newLab(t)
 	ctx := context.Background()
 	l.serve("host", "udp", "0.0.0.0:4789")
+	l.serve("client", "udp", "192.0.2.9:4789")
+	l.expect(t, "client saw 192.0.2.1", func() string { return l.ask("c1", "udp", "192.0.2.9:4789") })
 	l.expect(t, "host saw 192.0.2.9", func() string { return l.ask("client", "udp", "192.0.2.1:4789") })
 	for _, step := range []struct {
 		what    string
@@ -195,6 +221,11 @@ func TestTunnelGuard(t *testing.T) {
 		l.ok(l.fw.SetMembers(ctx, 4789, members))
 		t.Run(step.what, func(t *testing.T) {
 			l.expect(t, step.want, func() string { return l.ask("client", "udp", "192.0.2.1:4789") })
+			// A container is never a member, whatever address masquerading would lend it.
+			l.expect(t, "timeout", func() string { return l.ask("c1", "udp", "192.0.2.1:4789") })
+			if step.want != "timeout" {
+				l.expect(t, "timeout", func() string { return l.ask("c1", "udp", "192.0.2.9:4789") })
+			}
 		})
 	}
 	l.ok(l.fw.SetMembers(ctx, 0, nil))

@@ -17,6 +17,10 @@ type Bridge struct {
 	Masquerade bool // packets of Subnets that leave by another interface take that interface's address
 	ICC        bool // endpoints of the bridge may send to each other through the host's routing
 	Internal   bool // nothing passes between the bridge and anything but the host
+	// Gateways are the host's addresses on the bridge. Behind other bridges they are no way to the host, unless Shared
+	// says that they stand for the host as such.
+	Gateways []netip.Addr
+	Shared   bool
 }
 
 // Port is one published port. HostIP invalid or unspecified means every address of the host, of Target's family.
@@ -62,7 +66,8 @@ func (w wish) equal(o wish) bool {
 
 func (b Bridge) equal(o Bridge) bool {
 	return b.Interface == o.Interface && slices.Equal(b.Subnets, o.Subnets) &&
-		b.Masquerade == o.Masquerade && b.ICC == o.ICC && b.Internal == o.Internal
+		b.Masquerade == o.Masquerade && b.ICC == o.ICC && b.Internal == o.Internal &&
+		slices.Equal(b.Gateways, o.Gateways) && b.Shared == o.Shared
 }
 
 // portKey is what a packet is looked up by. An invalid ip stands for every address of the family.

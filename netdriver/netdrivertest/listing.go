@@ -33,6 +33,7 @@ type (
 				State    string `json:"state"`
 				Isolated bool   `json:"isolated"`
 				Hairpin  bool   `json:"hairpin"`
+				Flood    bool   `json:"flood"`
 			} `json:"info_slave_data"`
 		} `json:"linkinfo"`
 		NSID  *int `json:"link_netnsid"`
@@ -76,6 +77,9 @@ func Listing(t testing.TB, path string) string {
 	slices.SortFunc(links, func(a, b linkJSON) int { return strings.Compare(a.Name, b.Name) })
 	for _, l := range links {
 		b.WriteString(l.text())
+		if l.Master != "" {
+			b.WriteString(guardText(t, path, l.Name))
+		}
 	}
 	var routes []routeJSON
 	ask(t, path, &routes, "ip", "-j", "route", "show")
@@ -109,7 +113,7 @@ func (l linkJSON) text() string {
 		b.WriteString(flag(" proxy", d.Proxy) + flag(" l2miss", d.L2Miss) + flag(" l3miss", d.L3Miss) +
 			flag(" nolearning", !d.Learning) + flag(" udpcsum", d.Checksum) + flag(" elsewhere", l.NSID != nil))
 	}
-	b.WriteString(flag(" isolated", l.Info.Port.Isolated) + flag(" hairpin", l.Info.Port.Hairpin) + "\n")
+	b.WriteString(flag(" isolated", l.Info.Port.Isolated) + flag(" hairpin", l.Info.Port.Hairpin) + flag(" noflood", l.Master != "" && !l.Info.Port.Flood) + "\n")
 	for _, a := range l.Addrs {
 		if isLinkLocal(a.Local) {
 			continue
@@ -117,6 +121,23 @@ func (l linkJSON) text() string {
 		fmt.Fprintf(&b, "  addr %s/%d scope %s\n", a.Local, a.Bits, a.Scope)
 	}
 	return b.String()
+}
+
+// guardText tells who may speak through a bridge's port.
+func guardText(t testing.TB, path, port string) string {
+	t.Helper()
+	var filters []struct {
+		Options struct {
+			Name string `json:"bpf_name"`
+		} `json:"options"`
+	}
+	ask(t, path, &filters, "tc", "-j", "filter", "show", "dev", port, "ingress")
+	for _, f := range filters {
+		if f.Options.Name != "" {
+			return "  guard " + f.Options.Name + "\n"
+		}
+	}
+	return ""
 }
 
 // rowsText lists the rows somebody has stated.

@@ -236,6 +236,12 @@ func (c *Conn) SetIsolated(index int, on bool) error {
 	return wrap(c.h.LinkSetIsolated(ref(index), on), "set isolation of bridge port", index)
 }
 
+// SetFlood sets IFLA_BRPORT_UNICAST_FLOOD: whether a bridge's port is sent the frames for MACs that the bridge does not
+// know.
+func (c *Conn) SetFlood(index int, on bool) error {
+	return wrap(c.h.LinkSetFlood(ref(index), on), "set flooding of bridge port", index)
+}
+
 // ref names a device by its index, as the library wants it.
 func ref(index int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/guard"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/nl"
 )
@@ -29,12 +30,12 @@ const (
 
 // options is the parsed form of a network's options.
 type options struct {
-	mtu int // 0: not given
+	mtu  int  // 0: not given
+	open bool // containers may send with any source
 }
 
 // parse reads the options and checks the rest of the network.
-func parse(n netdriver.Network) (options, error) {
-	var o options
+func parse(n netdriver.Network) (o options, err error) {
 	if n.VNI == 0 || n.VNI > maxVNI {
 		return o, fmt.Errorf("network %s: VNI %d is not in 1 … %d: %w", n.Name, n.VNI, maxVNI, errdefs.ErrInvalidArgument)
 	}
@@ -48,7 +49,8 @@ func parse(n netdriver.Network) (options, error) {
 		}
 		o.mtu = mtu
 	}
-	return o, nil
+	o.open, err = guard.Off(n.Options)
+	return o, err
 }
 
 // want is the whole wish for a network's devices.
@@ -59,6 +61,7 @@ type want struct {
 	subnets  []netip.Prefix
 	mac      net.HardwareAddr // br0's
 	mtu      int              // bytes
+	open     bool             // the ports are not guarded
 	tunnel   nl.VXLAN         // its Local is invalid while there is no data path
 	keep     bool             // the data path is not known yet: a tunnel device that is there stays
 }
@@ -71,7 +74,7 @@ func (d *Driver) want(own *network) (want, error) {
 	if err != nil {
 		return want{}, err
 	}
-	w := want{file: d.file(n.ID), id: n.ID, mtu: fit(o.mtu, path), keep: !stated}
+	w := want{file: d.file(n.ID), id: n.ID, mtu: fit(o.mtu, path), open: o.open, keep: !stated}
 	for _, s := range n.Subnets {
 		w.subnets = append(w.subnets, s.Prefix.Masked())
 		if s.Gateway.IsValid() {

@@ -285,7 +285,7 @@ func (d *Driver) plug(ctx context.Context, c *nl.Conn, w want, p plugged) error 
 		}
 	}
 	return sandbox.Attach(ctx, c, sandbox.Plug{
-		Endpoint: p.endpoint, Sandbox: p.sandbox, Bridge: br.Index, MTU: w.mtu, OnLink: onLink,
+		Endpoint: p.endpoint, Sandbox: p.sandbox, Bridge: br.Index, MTU: w.mtu, Open: w.open, OnLink: onLink,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/guard"
 	"github.com/minictl/minictl/netdriver/nl"
 )
 
@@ -22,6 +23,7 @@ type Plug struct {
 	Bridge   int            // index of the bridge in the Conn's namespace
 	MTU      int            // bytes, of both ends
 	Isolated bool           // the port exchanges no frames with other isolated ports
+	Open     bool           // the port takes frames with any source
 	OnLink   []netip.Prefix // more destinations that the interface reaches without a gateway
 }
 
@@ -276,7 +278,22 @@ func setPort(c *nl.Conn, port nl.Link, p Plug) error {
 	if err := c.SetIsolated(port.Index, p.Isolated); err != nil {
 		return err
 	}
+	if err := setGuard(c, port, p); err != nil {
+		return err
+	}
+	// What the bridge does not know is none of this container's: its MAC has a row, and no other lives here.
+	if err := c.SetFlood(port.Index, p.Open || len(p.Endpoint.MAC) == 0); err != nil {
+		return err
+	}
 	return c.SetUp(port.Index)
+}
+
+// setGuard ties the port to the endpoint's own addresses. It is there before the port comes up.
+func setGuard(c *nl.Conn, port nl.Link, p Plug) error {
+	if p.Open || len(p.Endpoint.MAC) == 0 {
+		return guard.Clear(c, port.Index)
+	}
+	return guard.Set(c, port.Index, guard.Wish{MAC: p.Endpoint.MAC, Addresses: heard(p.Endpoint)})
 }
 
 // setInterface brings the container's end into its state; it runs inside the sandbox, whose Conn c is.

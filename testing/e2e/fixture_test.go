@@ -24,6 +24,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, echo())
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == attack {
+		if err := attackMain(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	lab.Main(m)
 }
 

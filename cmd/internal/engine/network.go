@@ -29,16 +29,17 @@ const (
 // Store keys. networks holds nothing: every creation and removal writes it, so that a transaction conditioned on its
 // revision has seen all networks there are. use/<id> is written by every address taken, for the same reason.
 const (
-	keyNetworks  = "networks"
-	keyNetwork   = "network/"
-	keyUse       = "use/"
-	keyAddress   = "address/"
-	firstVNI     = 256
-	lastVNI      = 1<<24 - 1
-	casAttempts  = 100
-	gwICCOption  = "com.docker.network.bridge.enable_icc"
-	gwMasqOption = "com.docker.network.bridge.enable_ip_masquerade"
-	gwNameOption = "com.docker.network.bridge.name"
+	keyNetworks   = "networks"
+	keyNetwork    = "network/"
+	keyUse        = "use/"
+	keyAddress    = "address/"
+	firstVNI      = 256
+	lastVNI       = 1<<24 - 1
+	casAttempts   = 100
+	gwICCOption   = "com.docker.network.bridge.enable_icc"
+	gwMasqOption  = "com.docker.network.bridge.enable_ip_masquerade"
+	gwNameOption  = "com.docker.network.bridge.name"
+	defaultOption = "com.docker.network.bridge.default_bridge"
 	// defaultBridgeLink is the default bridge's link. It is not docker0, so that both engines can live on one host.
 	defaultBridgeLink = "mini0"
 )

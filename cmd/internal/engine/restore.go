@@ -116,6 +116,9 @@ func (e *Engine) restoreNetworks() error {
 	have := map[string]bool{}
 	for _, n := range e.networks {
 		have[n.Name] = true
+		if n.predefined() && n.Driver == netdriver.TypeBridge {
+			n.Options[defaultOption] = "true" // older records do not have it
+		}
 	}
 	for name, driver := range map[string]string{
 		network.NetworkBridge: netdriver.TypeBridge, network.NetworkHost: netdriver.TypeHost, network.NetworkNone: netdriver.TypeNull,
@@ -125,7 +128,7 @@ func (e *Engine) restoreNetworks() error {
 		}
 		n := &Network{ID: newID(), Name: name, Created: time.Now().UTC(), Scope: scopeLocal, Driver: driver}
 		if driver == netdriver.TypeBridge {
-			n.Options = map[string]string{gwICCOption: "true", gwMasqOption: "true", gwNameOption: defaultBridgeLink}
+			n.Options = map[string]string{gwICCOption: "true", gwMasqOption: "true", gwNameOption: defaultBridgeLink, defaultOption: "true"}
 			all := make([]*Network, 0, len(e.networks))
 			for _, o := range e.networks {
 				all = append(all, o)
