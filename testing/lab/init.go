@@ -98,9 +98,10 @@ func privateMounts(hostConf) error { return mount("", "/", "", unix.MS_REC|unix.
 
 // dropForeign lets go of this namespace's copies of what other programs on the machine have mounted for a while, such as
 // other tests' network namespaces and layers: they would vanish from the host's listing whenever those programs end.
-func dropForeign(hostConf) error {
+func dropForeign(c hostConf) error {
+	tmp := filepath.Clean(os.TempDir()) + "/"
 	mounts, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
-		passing := i.FSType == "nsfs" || (i.FSType == "overlay" || i.FSType == "tmpfs") && strings.HasPrefix(i.Mountpoint, "/tmp/")
+		passing := i.FSType == "nsfs" || strings.HasPrefix(i.Mountpoint, tmp) && !strings.HasPrefix(i.Mountpoint, c.Dir+"/")
 		return !passing, false
 	})
 	if err != nil {
