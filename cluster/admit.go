@@ -23,6 +23,7 @@ type admitRequest struct {
 type admitReply struct {
 	Certificate []byte   `json:"certificate"` // DER
 	Authority   []byte   `json:"authority"`   // DER
+	Roots       roots    `json:"roots,omitzero"`
 	Cluster     string   `json:"cluster"`
 	Epoch       string   `json:"epoch"`
 	Past        []string `json:"past,omitempty"`
@@ -54,7 +55,7 @@ func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error)
 	if err != nil {
 		return admitReply{}, err
 	}
-	cert, id, err := ca.Sign(r.Request, time.Now())
+	cert, id, err := ca.Sign(r.Request, c.now())
 	if err != nil {
 		return admitReply{}, err
 	}
@@ -79,7 +80,7 @@ func (c *Cluster) checkSecret(ctx context.Context, secret string) error {
 	}
 	for _, t := range tokens {
 		if t.SecretIs(secret) {
-			return t.CheckExpiry(time.Now())
+			return t.CheckExpiry(c.now())
 		}
 	}
 	return fmt.Errorf("this join token is not valid any more, it has been replaced: run `minictl cluster token` on a member for the present one: %w", errdefs.ErrPermissionDenied)
@@ -157,6 +158,9 @@ func (c *Cluster) welcome(ctx context.Context) (admitReply, error) {
 		if other, err := decodeNode(p.Value); err == nil {
 			r.Nodes = append(r.Nodes, other)
 		}
+	}
+	if s, err := c.readSecrets(ctx, false); err == nil {
+		r.Roots = s.roots
 	}
 	for _, other := range c.live() {
 		r.Alive = append(r.Alive, other.ID)

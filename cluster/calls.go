@@ -12,7 +12,8 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 )
 
-// The calls between members, and those of a host that joins (callAdmit) or joins again (callRejoin).
+// The calls between members, and those of a host that joins (callAdmit), joins again (callRejoin) or
+// whose certificate is good no more (callRenew).
 const (
 	callTxn       = "txn"
 	callRange     = "range"
@@ -24,6 +25,8 @@ const (
 	callForget    = "forget"
 	callAdmit     = "admit"
 	callRejoin    = "rejoin"
+	callRenew     = "renew"
+	callTrust     = "trust"
 )
 
 // txnReply carries a conflict beside the error classes: its key and revisions must survive the wire.
@@ -80,6 +83,7 @@ func (c *Cluster) handleCalls(s *rpc.Server) {
 		}
 		return appliedBody{Index: b.AppliedIndex()}, nil
 	})
+	rpc.Handle(s, callTrust, func(context.Context, struct{}) (trust, error) { return c.trusts() })
 	rpc.Handle(s, callLearner, func(ctx context.Context, r memberRequest) (appliedBody, error) {
 		return c.onLeader(ctx, callLearner, r, c.addLearner)
 	})
@@ -148,7 +152,7 @@ func (c *Cluster) addLearner(ctx context.Context, id NodeID) (appliedBody, error
 		return appliedBody{}, fmt.Errorf("node %s has not been admitted: %w", id, errdefs.ErrFailedPrecondition)
 	}
 	// Raft dials it at once, by what this host knows of its members.
-	if err := (peers{c}).Authorize(ctx, string(id)); err != nil {
+	if err := (peers{c}).awaitNode(ctx, string(id)); err != nil {
 		return appliedBody{}, err
 	}
 	if err := b.AddLearner(ctx, string(id)); err != nil {

@@ -31,6 +31,8 @@ type Config struct {
 	Applied func(ctx context.Context, networks []string) error
 	// MembersChanged is called after a member came, went, failed or changed. Never concurrently with itself. Nil: no.
 	MembersChanged func()
+	// Now is the clock that certificates and join tokens go by; nil: time.Now.
+	Now func() time.Time
 	// External is the store that decides instead of the hosts; nil: there is none.
 	External *External
 }
@@ -61,6 +63,7 @@ type Cluster struct {
 	toldRoutes bool               // see SetRoutes; guarded by mu
 	opened     time.Time          // the replica; guarded by mu
 	met        map[NodeID]meeting // members of other epochs; guarded by mu
+	no         refusal            // guarded by mu
 
 	pub publisher
 
@@ -80,6 +83,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
@@ -161,6 +167,12 @@ func (c *Cluster) start() error {
 	if err != nil {
 		return err
 	}
+	authority, err := c.store.Watch(c.ctx, keyCA)
+	if err != nil {
+		return err
+	}
+	c.wg.Go(func() { c.watchAuthority(authority) })
+	c.wg.Go(func() { c.keepRotating(c.ctx) })
 	c.wg.Go(func() { c.watchNodes(watch) })
 	c.wg.Go(func() { c.watchEpochs(epochs) })
 	c.wg.Go(func() { c.watchKeys(keys) })
@@ -216,7 +228,7 @@ func (c *Cluster) listen() error {
 	if err != nil {
 		return err
 	}
-	if cred, err = c.renewed(cred, time.Now()); err != nil {
+	if cred, err = c.renewed(cred, c.now()); err != nil {
 		return err
 	}
 	return c.startSession(cred)
@@ -255,6 +267,8 @@ func (c *Cluster) begin(what string) error {
 	}
 	return nil
 }
+
+func (c *Cluster) now() time.Time { return c.cfg.Now() }
 
 // Clustered tells whether this host is in a cluster that others can join; false while it is a cluster of one.
 func (c *Cluster) Clustered() bool {

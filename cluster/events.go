@@ -18,7 +18,9 @@ type event struct {
 	versions *versions
 	behind   NodeID // it did not acknowledge the newest own records
 	met      *meeting
-	members  bool // only tell that the members changed
+	// untrusted is a member with which this host has no authority in common; empty: some other host says so.
+	untrusted *NodeID
+	members   bool // only tell that the members changed
 }
 
 // events takes what gossip says without making it wait, and acts upon it in order.
@@ -89,6 +91,8 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 		c.setAlive(ctx, ev.down, false)
 	case ev.behind != "":
 		wg.Go(func() { c.catchUp(ctx, ev.behind) })
+	case ev.untrusted != nil:
+		wg.Go(func() { c.renewVia(ctx, *ev.untrusted) })
 	case ev.met != nil:
 		wg.Go(func() { c.meet(ctx, *ev.met) })
 	case ev.versions != nil:

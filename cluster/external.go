@@ -312,7 +312,7 @@ func (c *Cluster) enlist(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cred, err := c.signSelf(ca)
+	cred, err := ca.Issue(c.node, c.now())
 	if err != nil {
 		return err
 	}
@@ -358,7 +358,7 @@ func (c *Cluster) findOrFound(ctx context.Context) (founding, *identity.Authorit
 }
 
 func (c *Cluster) foundOutside(ctx context.Context) error {
-	ca, err := identity.NewAuthority(c.ID(), time.Now())
+	ca, err := identity.NewAuthority(c.ID(), c.now())
 	if err != nil {
 		return err
 	}
@@ -381,18 +381,6 @@ func (c *Cluster) foundOutside(ctx context.Context) error {
 	}
 	_, err = c.store.Txn(ctx, t)
 	return err
-}
-
-func (c *Cluster) signSelf(ca *identity.Authority) (*identity.Credentials, error) {
-	csr, err := c.node.Request()
-	if err != nil {
-		return nil, err
-	}
-	cert, _, err := ca.Sign(csr, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	return c.node.Credentials(cert, ca.Cert.Raw)
 }
 
 // belong writes down which cluster this host is a member of; the replica has all that is needed.

@@ -248,14 +248,14 @@ func TestExternalLeaveAndRemove(t *testing.T) {
 		t.Errorf("b came again, sees %q", got)
 	}
 	gone := c.Self().ID
-	if err := a.Remove(t.Context(), "c"); !errdefs.IsFailedPrecondition(err) {
+	if err := a.Remove(t.Context(), "c", false); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("a live node was removed: %v", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "c is seen dead", func() bool { return a.alive() == "a b" })
-	if err := a.Remove(t.Context(), "c"); err != nil {
+	if err := a.Remove(t.Context(), "c", false); err != nil {
 		t.Fatal(err)
 	}
 	if has(t, a, nodeKey(gone), true) || has(t, a, "address/n1/c", true) {

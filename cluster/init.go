@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -47,20 +46,12 @@ func (c *Cluster) Init(ctx context.Context, o InitOptions) error {
 
 // found makes authority, keys and the first node record, and listens.
 func (c *Cluster) found(ctx context.Context, self Node) error {
-	now := time.Now()
+	now := c.now()
 	ca, err := identity.NewAuthority(c.ID(), now)
 	if err != nil {
 		return err
 	}
-	csr, err := c.node.Request()
-	if err != nil {
-		return err
-	}
-	cert, _, err := ca.Sign(csr, now)
-	if err != nil {
-		return err
-	}
-	cred, err := c.node.Credentials(cert, ca.Cert.Raw)
+	cred, err := ca.Issue(c.node, now)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
-	if err := tok.CheckExpiry(time.Now()); err != nil {
+	if err := tok.CheckExpiry(c.now()); err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
 	if err := c.checkNoNetworks(ctx); err != nil {
@@ -108,10 +109,14 @@ func remoteAddr(remote string) string {
 // askAdmission recognises the cluster by the token's digest, then shows the token's secret and this host's key.
 func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.Token, self Node) (admitReply, *identity.Credentials, error) {
 	fail := func(err error) (admitReply, *identity.Credentials, error) { return admitReply{}, nil, err }
-	conn, err := transport.DialJoin(ctx, addr, tok.Digest)
+	var invalid x509.CertificateInvalidError
+	conn, err := transport.DialJoin(ctx, addr, tok.Digest, c.now())
 	switch {
 	case errors.Is(err, transport.ErrForeign):
-		return fail(fmt.Errorf("this token is of another cluster than the one at %s, or mistyped: run `minictl cluster token` there: %w", addr, errdefs.ErrPermissionDenied))
+		return fail(fmt.Errorf("this token is of another cluster than the one at %s, from before its authority was replaced, or mistyped: run `minictl cluster token` there: %w", addr, errdefs.ErrPermissionDenied))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fail(fmt.Errorf("the clocks of this host (%s) and of the member at %s are more than a day apart, or its certificate has ended: set the clocks right: %w",
+			c.now().Format(time.RFC3339), addr, err))
 	case err != nil:
 		return fail(fmt.Errorf("no member of a cluster answers at %s: is that its --advertise-addr, and is port 7946 (tcp and udp) open? %w", addr, err))
 	}
@@ -136,7 +141,8 @@ func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.To
 	if identity.Digest(cred.CA) != tok.Digest {
 		return fail(fmt.Errorf("the member at %s shows one authority and gives out another: %w", addr, errdefs.ErrPermissionDenied))
 	}
-	return reply, cred, nil
+	cred, err = cred.Accepting(reply.Roots.Roots)
+	return reply, cred, err
 }
 
 // enter replaces the cluster of one by the one that has admitted this host.
@@ -170,7 +176,7 @@ func (c *Cluster) adoptState(r admitReply) error {
 		return fmt.Errorf("the member's answer does not name this host: %w", errdefs.ErrInvalidArgument)
 	}
 	c.st.Cluster, c.st.Epoch, c.st.Past, c.st.Clustered = r.Cluster, r.Epoch, r.Past, true
-	c.st.Self, c.st.Keys, c.st.Nodes = r.Nodes[i], r.Keys, r.Nodes
+	c.st.Self, c.st.Keys, c.st.Nodes, c.st.Authority = r.Nodes[i], r.Keys, r.Nodes, r.Roots.Generation
 	c.nodes = map[NodeID]Node{}
 	for _, n := range r.Nodes {
 		c.nodes[n.ID] = n

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -100,28 +101,52 @@ func (c *Cluster) askForget(ctx context.Context, client *rpc.Client, self NodeID
 }
 
 // Remove drops a node that is gone for good, named by name or ID: its record, its addresses and endpoint records, its
-// part in the Store. A node that is alive is refused: it must leave by itself.
-func (c *Cluster) Remove(ctx context.Context, node string) error {
+// part in the Store. A node that is alive must leave by itself; with force it is dropped all the same, and takes part in
+// nothing from then on. What it knew and others could be deceived with goes too: join tokens at once, the gossip key as
+// soon as every live member has another. It has had the authority's key as well, with which it can vouch for keys but
+// makes none of them a member: see RotateAuthority.
+func (c *Cluster) Remove(ctx context.Context, node string, force bool) error {
 	if err := c.begin("change"); err != nil {
 		return err
 	}
 	defer c.op.Unlock()
-	for _, m := range c.Members() {
-		if m.Name != node && string(m.ID) != node {
-			continue
-		}
-		if m.Alive {
-			return fmt.Errorf("remove node %s: it is alive: run `minictl cluster leave` on it: %w", node, errdefs.ErrFailedPrecondition)
-		}
-		if _, err := c.onLeader(ctx, callRemove, memberRequest{ID: m.ID}, c.removePeer); err != nil {
-			return fmt.Errorf("remove node %s: %w", node, err)
-		}
-		if err := c.forget(ctx, m.ID); err != nil {
-			return fmt.Errorf("remove node %s: %w", node, err)
-		}
-		return nil
+	members := c.Members()
+	i := slices.IndexFunc(members, func(m Member) bool { return m.Name == node || string(m.ID) == node })
+	if i < 0 {
+		return fmt.Errorf("remove node %s: no such node: %w", node, errdefs.ErrNotFound)
 	}
-	return fmt.Errorf("remove node %s: no such node: %w", node, errdefs.ErrNotFound)
+	m := members[i]
+	if err := c.mayRemove(m, members, force); err != nil {
+		return fmt.Errorf("remove node %s: %w", node, err)
+	}
+	steps := []func() error{
+		func() error { _, err := c.onLeader(ctx, callRemove, memberRequest{ID: m.ID}, c.removePeer); return err },
+		func() error { return c.forget(ctx, m.ID) },
+		func() error {
+			_, err := c.store.Txn(ctx, store.Txn{Then: []store.Op{{Key: prefixToken, Prefix: true}}})
+			return err
+		},
+		func() error { return c.rotateKeys(ctx) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("remove node %s: %w", node, err)
+		}
+	}
+	return nil
+}
+
+// mayRemove says why a node is not removed.
+func (c *Cluster) mayRemove(m Member, members []Member, force bool) error {
+	switch {
+	case m.ID == c.Self().ID:
+		return fmt.Errorf("it is this host: run `minictl cluster leave`: %w", errdefs.ErrFailedPrecondition)
+	case m.Alive && !force:
+		return fmt.Errorf("it is alive: run `minictl cluster leave` on it, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
+	case m.Alive && m.Voter && !slices.ContainsFunc(members, func(o Member) bool { return o.Voter && o.ID != m.ID }):
+		return fmt.Errorf("it is alive and decides alone: switch it off, and run `minictl cluster recover` here first: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // forget deletes a node's records from the Store: addresses first, so that a crash half way leaves a node that can leave

@@ -53,13 +53,13 @@ func TestJoinRefused(t *testing.T) {
 	expired := parsed
 	expired.Expires = time.Now().Add(-2 * time.Hour).Truncate(time.Second)
 	// The secret has expired in the store, the token's text says otherwise.
-	late, err := identity.NewToken(a.session().ca, time.Now().Add(time.Hour))
+	late, err := identity.NewToken(a.session().tr.Credentials().CA, time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
 	value, _ := json.Marshal(tokenValue{Secret: late.Secret, Expires: time.Now().Add(-time.Minute)})
 	put(t, a, prefixToken+late.ID(), string(value))
-	unknown, err := identity.NewToken(a.session().ca, time.Now().Add(time.Hour))
+	unknown, err := identity.NewToken(a.session().tr.Credentials().CA, time.Now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,13 +322,13 @@ func TestLeaveByForce(t *testing.T) {
 	if err := b.Join(t.Context(), b.options(a.token(t), a)); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "minictl node rm") {
 		t.Errorf("its name is taken by its own ghost: %v", err)
 	}
-	if err := a.Remove(t.Context(), "a"); !errdefs.IsFailedPrecondition(err) {
+	if err := a.Remove(t.Context(), "a", false); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("remove a live node: %v", err)
 	}
-	if err := a.Remove(t.Context(), "nobody"); !errdefs.IsNotFound(err) {
+	if err := a.Remove(t.Context(), "nobody", false); !errdefs.IsNotFound(err) {
 		t.Errorf("remove nobody: %v", err)
 	}
-	if err := a.Remove(t.Context(), "b"); err != nil {
+	if err := a.Remove(t.Context(), "b", false); err != nil {
 		t.Fatal(err)
 	}
 	b.join(t, a)
@@ -491,11 +491,11 @@ func TestCertificateIsRenewed(t *testing.T) {
 	}
 	b.open(t)
 	eventually(t, "b is back", func() bool { return a.alive() == "a b" && b.alive() == "a b" })
-	before := a.session().cred
+	before := a.session().tr.Credentials()
 	if err := a.renewRunning(time.Now().Add(80 * 24 * time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if after := a.session().cred; after == before || after.Due(time.Now().Add(80*24*time.Hour)) {
+	if after := a.session().tr.Credentials(); after == before || after.Due(time.Now().Add(80*24*time.Hour)) {
 		t.Error("a running daemon's certificate was not renewed")
 	}
 }

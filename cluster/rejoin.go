@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ const metFor = 15 * time.Second
 type meeting struct {
 	node  NodeID
 	fence transport.Fence
+	addr  netip.AddrPort // where it says it listens; invalid: it did not say
 	at    time.Time
 }
 
@@ -181,7 +183,12 @@ func (c *Cluster) askRejoin(ctx context.Context, via NodeID, discard bool) (admi
 	if s == nil {
 		return admitReply{}, fmt.Errorf("this host is not listening: %w", errdefs.ErrUnavailable)
 	}
-	client := rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.Rejoin) })
+	client := rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) {
+		if addr := c.metAt(via); addr.IsValid() {
+			return s.tr.DialAddr(ctx, id, addr.String(), transport.Rejoin)
+		}
+		return s.tr.Dial(ctx, id, transport.Rejoin)
+	})
 	defer client.Close()
 	own := c.snapshotState().fence()
 	r, err := rpc.Call[rejoinRequest, admitReply](ctx, client, string(via), callRejoin, rejoinRequest{own, discard}, true)
@@ -197,12 +204,20 @@ func (c *Cluster) askRejoin(ctx context.Context, via NodeID, discard bool) (admi
 	return r, nil
 }
 
+// metAt is where a member of another epoch said it listens: what this host's table says of it is from before.
+func (c *Cluster) metAt(id NodeID) netip.AddrPort {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.met[id].addr
+}
+
 // adoptEpoch makes this host one of those that went on. From here a crash leaves a host without a replica that asks for
 // one.
 func (c *Cluster) adoptEpoch(r admitReply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.st.Epoch, c.st.Past, c.st.Keys, c.st.Nodes, c.st.Rejoining = r.Epoch, r.Past, r.Keys, r.Nodes, true
+	c.st.Authority = r.Roots.Generation
 	c.met = nil
 	c.nodes = map[NodeID]Node{}
 	for _, n := range r.Nodes {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,11 +26,10 @@ const authorizeWait = time.Second
 // session is what runs while this host listens: the port, and who is served on it.
 type session struct {
 	tr     *transport.Transport
-	cred   *identity.Credentials // replaced by renewRunning, which holds op
-	ca     *x509.Certificate
 	calls  *rpc.Server
 	joins  *rpc.Server
 	again  *rpc.Server // of hosts from before a takeover
+	renew  *rpc.Server // of hosts whose certificate is good no more
 	client *rpc.Client
 	gossip *gossip.Gossip
 	wg     sync.WaitGroup
@@ -42,23 +40,28 @@ func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 	c.mu.Lock()
 	self, fence, keys := c.st.Self, c.st.fence(), c.st.Keys
 	c.mu.Unlock()
-	s := &session{cred: cred, ca: cred.CA}
+	s := &session{}
 	s.tr, err = transport.Listen(c.ctx, transport.Config{
-		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log,
-		Met: func(node string, theirs transport.Fence) {
-			c.events.add(event{met: &meeting{NodeID(node), theirs, time.Now()}})
+		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log, Now: c.now,
+		Met: func(node string, theirs transport.Fence, addr netip.AddrPort) {
+			c.events.add(event{met: &meeting{NodeID(node), theirs, addr, time.Now()}})
 		},
+		Untrusted: func(node string) { id := NodeID(node); c.events.add(event{untrusted: &id}) },
+		Refused:   c.refused,
 	})
 	if err != nil {
 		return err
 	}
 	s.client = rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.RPC) })
 	peer := func(conn net.Conn) string { return conn.(*transport.Conn).Peer }
-	s.calls, s.joins, s.again = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
+	s.calls, s.joins = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
+	s.again, s.renew = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
 	c.handleCalls(s.calls)
 	rpc.Handle(s.joins, callAdmit, c.admit)
 	rpc.Handle(s.again, callRejoin, c.serveRejoin)
+	rpc.Handle(s.renew, callRenew, c.serveRenew)
 	s.wg.Go(func() { s.again.Serve(s.tr.Listener(transport.Rejoin)) })
+	s.wg.Go(func() { s.renew.Serve(s.tr.Listener(transport.Renew)) })
 	s.wg.Go(func() { s.calls.Serve(s.tr.Listener(transport.RPC)) })
 	s.wg.Go(func() { s.joins.Serve(s.tr.Listener(transport.Join)) })
 	s.wg.Go(func() { c.acceptRaft(s.tr.Listener(transport.Raft)) })
@@ -93,7 +96,7 @@ func (c *Cluster) closeSession(s *session) {
 	if s.gossip != nil {
 		errs = append(errs, s.gossip.Stop())
 	}
-	errs = append(errs, s.tr.Close(), s.calls.Close(), s.joins.Close(), s.again.Close())
+	errs = append(errs, s.tr.Close(), s.calls.Close(), s.joins.Close(), s.again.Close(), s.renew.Close())
 	s.client.Close()
 	s.wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -127,7 +130,22 @@ func (c *Cluster) dialRaft(ctx context.Context, id string) (net.Conn, error) {
 type peers struct{ c *Cluster }
 
 // Authorize implements transport.Peers.
-func (p peers) Authorize(ctx context.Context, id string) error {
+func (p peers) Authorize(ctx context.Context, id string, addr netip.AddrPort) error {
+	if err := p.awaitNode(ctx, id); err != nil {
+		return err
+	}
+	s := p.c.session()
+	if s == nil || !addr.IsValid() {
+		return nil
+	}
+	if up, ok := s.gossip.Address(id); id == string(p.c.Self().ID) || ok && up != addr {
+		return p.c.errCopy(NodeID(id))
+	}
+	return nil
+}
+
+// awaitNode waits a little for a node that is not known yet.
+func (p peers) awaitNode(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, authorizeWait)
 	defer cancel()
 	for {

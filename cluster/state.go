@@ -30,6 +30,7 @@ type state struct {
 	Reset       bool     `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
 	Recovering  bool     `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
 	Rejoining   bool     `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
+	Authority   uint64   `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots
 	Incarnation uint64   `json:"incarnation"`          // of the own records, grows with every start
 	Self        Node     `json:"self,omitzero"`
 	Keys        [][]byte `json:"keys,omitempty"`  // gossip keys: a restarted host must not need anybody to read them

@@ -272,10 +272,14 @@ func (st state) fence() transport.Fence {
 // nextEpoch is the state after a takeover.
 func (st state) nextEpoch() state {
 	st.Past = addEpochs(st.Past, st.Epoch)
-	counter, _, _ := strings.Cut(st.Epoch, ".")
-	n, _ := strconv.ParseUint(counter, 10, 64) // a damaged one counts as the oldest; the random part tells them apart
-	st.Epoch = fmt.Sprintf("%d.%s", n+1, randomHex(4))
+	st.Epoch = epochAfter(st.Epoch)
 	return st
+}
+
+func epochAfter(epoch string) string {
+	counter, _, _ := strings.Cut(epoch, ".")
+	n, _ := strconv.ParseUint(counter, 10, 64) // a damaged one counts as the oldest; the random part tells them apart
+	return fmt.Sprintf("%d.%s", n+1, randomHex(4))
 }
 
 // addEpochs appends what is not there yet, and forgets the oldest of too many.

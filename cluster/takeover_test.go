@@ -307,7 +307,7 @@ func TestRemoveAfterTakeover(t *testing.T) {
 	}
 	a.close(t)
 	b.recover(t)
-	if err := b.Remove(t.Context(), "a"); err != nil {
+	if err := b.Remove(t.Context(), "a", false); err != nil {
 		t.Fatal(err)
 	}
 	if has(t, b, "address/n/10.0.0.2", true) {

@@ -39,12 +39,12 @@ func (c *Cluster) Token(ctx context.Context, rotate bool) (string, time.Time, er
 				best = t
 			}
 		}
-		if best.CheckExpiry(time.Now()) == nil {
-			best.Digest = identity.Digest(s.ca)
+		if best.CheckExpiry(c.now()) == nil {
+			best.Digest = identity.Digest(s.tr.Credentials().CA)
 			return best.String(), best.Expires, nil
 		}
 	}
-	t, err := identity.NewToken(s.ca, time.Now().Add(identity.TokenLifetime))
+	t, err := identity.NewToken(s.tr.Credentials().CA, c.now().Add(identity.TokenLifetime))
 	if err != nil {
 		return "", time.Time{}, err
 	}

@@ -73,7 +73,7 @@ type Gossip struct {
 	meta    []byte
 
 	mu    sync.Mutex
-	alive map[string]Meta
+	alive map[string]netip.AddrPort
 }
 
 // Start begins to listen and to look for the peers. Stop ends it.
@@ -89,7 +89,7 @@ func Start(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g := &Gossip{cfg: cfg, keyring: keyring, meta: meta, alive: map[string]Meta{}}
+	g := &Gossip{cfg: cfg, keyring: keyring, meta: meta, alive: map[string]netip.AddrPort{}}
 	if g.list, err = memberlist.Create(g.listConfig()); err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
@@ -202,6 +202,14 @@ func (g *Gossip) Alive(id string) bool {
 	return ok || id == g.cfg.ID
 }
 
+// Address is where a member that is alive says it listens; ok is false for any other, this host among them.
+func (g *Gossip) Address(id string) (addr netip.AddrPort, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	addr, ok = g.alive[id]
+	return addr, ok
+}
+
 // SetKeys changes the keyring: the first key encrypts from now on.
 func (g *Gossip) SetKeys(keys [][]byte) error {
 	if len(keys) == 0 {
@@ -272,12 +280,12 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 }
 
 func (d delegate) NotifyJoin(n *memberlist.Node) {
-	m, err := DecodeMeta(n.Meta)
-	if err != nil || n.Name == d.g.cfg.ID {
+	if n.Name == d.g.cfg.ID {
 		return
 	}
+	addr, _ := netip.AddrFromSlice(n.Addr)
 	d.g.mu.Lock()
-	d.g.alive[n.Name] = m
+	d.g.alive[n.Name] = netip.AddrPortFrom(addr.Unmap(), n.Port)
 	d.g.mu.Unlock()
 	d.g.cfg.Layer.MemberUp(n.Name)
 }

@@ -10,10 +10,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,8 +25,8 @@ const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	certLifetime = 90 * 24 * time.Hour
 	renewBefore  = 30 * 24 * time.Hour
-	// A new host's clock may be behind the signer's; an hour back covers time zones set wrongly at neither end.
-	backdate = time.Hour
+	// A host's clock may be behind the signer's: by a day, if somebody set it by hand and mistook the date.
+	backdate = 25 * time.Hour
 )
 
 // Authority signs the cluster's node certificates.
@@ -158,6 +160,9 @@ type Credentials struct {
 	ID   string
 	Cert tls.Certificate // the leaf and, for joining hosts that check its digest, the authority
 	CA   *x509.Certificate
+	// Roots are the authorities that other members' certificates may be of: CA, and while one authority replaces another,
+	// both.
+	Roots []*x509.Certificate
 }
 
 // Credentials joins the node's key with the certificate that the authority ca (DER) gave out for it.
@@ -179,8 +184,42 @@ func (n *Node) Credentials(cert, ca []byte) (*Credentials, error) {
 	return &Credentials{
 		ID:   n.ID,
 		Cert: tls.Certificate{Certificate: [][]byte{cert, ca}, PrivateKey: n.key, Leaf: leaf},
-		CA:   root,
+		CA:   root, Roots: []*x509.Certificate{root},
 	}, nil
+}
+
+// Accepting gives credentials that accept these authorities (DER) as well.
+func (c *Credentials) Accepting(roots [][]byte) (*Credentials, error) {
+	next := *c
+	next.Roots = []*x509.Certificate{c.CA}
+	for _, der := range roots {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("read cluster authority: %w", err)
+		}
+		if !slices.ContainsFunc(next.Roots, root.Equal) {
+			next.Roots = append(next.Roots, root)
+		}
+	}
+	return &next, nil
+}
+
+// Issue gives a node whose key is at hand its credentials.
+func (a *Authority) Issue(n *Node, now time.Time) (*Credentials, error) {
+	csr, err := n.Request()
+	if err != nil {
+		return nil, err
+	}
+	cert, _, err := a.Sign(csr, now)
+	if err != nil {
+		return nil, err
+	}
+	return n.Credentials(cert, a.Cert.Raw)
+}
+
+// Same tells whether o is the same certificate and accepts the same authorities.
+func (c *Credentials) Same(o *Credentials) bool {
+	return c.Cert.Leaf.Equal(o.Cert.Leaf) && slices.EqualFunc(c.Roots, o.Roots, (*x509.Certificate).Equal)
 }
 
 // Due tells whether the certificate should be replaced: it ends within 30 days, or has ended.
@@ -188,7 +227,11 @@ func (c *Credentials) Due(now time.Time) bool { return c.Cert.Leaf.NotAfter.Sub(
 
 // Save keeps the certificates beside the key.
 func (c *Credentials) Save(dir string) error {
-	if err := writePEM(filepath.Join(dir, caFile), "CERTIFICATE", c.CA.Raw); err != nil {
+	var roots [][]byte
+	for _, root := range c.Roots {
+		roots = append(roots, root.Raw)
+	}
+	if err := writePEM(filepath.Join(dir, caFile), "CERTIFICATE", roots...); err != nil {
 		return err
 	}
 	return writePEM(filepath.Join(dir, certFile), "CERTIFICATE", c.Cert.Certificate[0])
@@ -196,19 +239,29 @@ func (c *Credentials) Save(dir string) error {
 
 // LoadCredentials reads what Save wrote.
 func (n *Node) LoadCredentials(dir string) (*Credentials, error) {
-	var der [2][]byte
+	var der [2][][]byte
 	for i, name := range []string{certFile, caFile} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("read certificate: %w", err)
 		}
-		block, _ := pem.Decode(b)
-		if block == nil {
+		for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+			der[i] = append(der[i], block.Bytes)
+		}
+		if len(der[i]) == 0 {
 			return nil, fmt.Errorf("read certificate %s: not PEM: %w", filepath.Join(dir, name), errdefs.ErrDataLoss)
 		}
-		der[i] = block.Bytes
 	}
-	return n.Credentials(der[0], der[1])
+	// A crash between the two files may have left the certificate of another authority than the first.
+	var all error
+	for _, ca := range der[1] {
+		cred, err := n.Credentials(der[0][0], ca)
+		if err == nil {
+			return cred.Accepting(der[1])
+		}
+		all = errors.Join(all, err)
+	}
+	return nil, all
 }
 
 // Digest identifies an authority by the SHA-256 of its certificate.

@@ -71,7 +71,7 @@ func Load(dir string) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		return n, n.save(dir)
+		return n, n.Save(dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read node key: %w", err)
@@ -80,21 +80,40 @@ func Load(dir string) (*Node, error) {
 	if block == nil {
 		return nil, fmt.Errorf("read node key %s: not PEM: %w", filepath.Join(dir, keyFile), errdefs.ErrDataLoss)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	n, err := ParseKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("read node key %s: %w", filepath.Join(dir, keyFile), err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, keyFile), err)
+	}
+	return n, nil
+}
+
+// Key is the private key (PKCS #8 DER): whoever has it is this node.
+func (n *Node) Key() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(n.key)
+	if err != nil {
+		return nil, fmt.Errorf("encode node key: %w", err)
+	}
+	return der, nil
+}
+
+// ParseKey is the inverse of Key.
+func ParseKey(der []byte) (*Node, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("read node key: %w: %w", err, errdefs.ErrDataLoss)
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("read node key %s: %T instead of an ECDSA key: %w", dir, key, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("read node key: %T instead of an ECDSA key: %w", key, errdefs.ErrDataLoss)
 	}
 	return nodeOf(ec)
 }
 
-func (n *Node) save(dir string) error {
-	der, err := x509.MarshalPKCS8PrivateKey(n.key)
+// Save makes dir this node's: the next Load gives it back.
+func (n *Node) Save(dir string) error {
+	der, err := n.Key()
 	if err != nil {
-		return fmt.Errorf("encode node key: %w", err)
+		return err
 	}
 	return writePEM(filepath.Join(dir, keyFile), "PRIVATE KEY", der)
 }
@@ -110,11 +129,15 @@ func Remove(dir string) error {
 	return errors.Join(errs...)
 }
 
-func writePEM(path, kind string, der []byte) error {
+func writePEM(path, kind string, ders ...[]byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
-	return WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	var text []byte
+	for _, der := range ders {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
+	}
+	return WriteFile(path, text)
 }
 
 // WriteFile replaces path with mode 0600 so that a crash leaves the old or the new content, never half of it.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -63,10 +64,17 @@ func (f Fence) Check(theirs Fence) error {
 	}
 }
 
-// answer is what the called side says to a fence.
+// hello is what the calling side says first.
+type hello struct {
+	Fence
+	Addr netip.AddrPort `json:"addr,omitzero"` // where it listens: it may have moved since the others heard of it
+}
+
+// answer is what the called side says to it.
 type answer struct {
-	Refused string `json:"refused,omitempty"`
-	Fence   *Fence `json:"fence,omitempty"` // of who refuses, for a member that may not know it
+	Refused string         `json:"refused,omitempty"`
+	Fence   *Fence         `json:"fence,omitempty"` // of who refuses, for a member that may not know it
+	Addr    netip.AddrPort `json:"addr,omitzero"`   // of who refuses
 }
 
 // maxFrame bounds what a frame may claim to hold.

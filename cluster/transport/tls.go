@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -26,9 +27,8 @@ func (t *Transport) serverConfig() *tls.Config {
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{cred.Cert},
 		SessionTicketsDisabled: true, // connections last; a resumed session would skip the look at the certificate
+		Time:                   t.cfg.Now,
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cred.CA)
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		for _, name := range hello.SupportedProtos {
 			p := Protocol(name)
@@ -38,9 +38,16 @@ func (t *Transport) serverConfig() *tls.Config {
 			c := base.Clone()
 			c.GetConfigForClient = nil
 			c.NextProtos = []string{name}
-			if p != Join {
+			switch p {
+			case Join:
+			case Renew:
+				c.ClientAuth = tls.RequireAnyClientCert // its key is all that counts
+			default:
 				c.ClientAuth = tls.RequireAndVerifyClientCert
-				c.ClientCAs = pool
+				c.ClientCAs = pool(cred)
+				c.VerifyConnection = func(s tls.ConnectionState) error {
+					return checkKey(s, s.PeerCertificates[0].Subject.CommonName)
+				}
 			}
 			return c, nil
 		}
@@ -51,20 +58,44 @@ func (t *Transport) serverConfig() *tls.Config {
 
 func (t *Transport) clientConfig(id string, p Protocol) *tls.Config {
 	cred := t.cred.Load()
-	pool := x509.NewCertPool()
-	pool.AddCert(cred.CA)
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{cred.Cert},
-		RootCAs:      pool,
+		RootCAs:      pool(cred),
 		ServerName:   id,
 		NextProtos:   []string{string(p)},
+		Time:         t.cfg.Now,
+		// The ID is a hash of the key, so the key proves it even where no authority is agreed upon.
+		InsecureSkipVerify: p == Renew,
+		VerifyConnection:   func(s tls.ConnectionState) error { return checkKey(s, id) },
 	}
 }
 
+// pool holds the authorities that count: two while one replaces the other.
+func pool(cred *identity.Credentials) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, root := range cred.Roots {
+		p.AddCert(root)
+	}
+	return p
+}
+
+// checkKey wants the other end's key to be that of node id. A certificate that says so is not enough: every member, also
+// one that was removed, has had the authority's key.
+func checkKey(s tls.ConnectionState, id string) error {
+	got, err := identity.IDOf(s.PeerCertificates[0].PublicKey)
+	if err != nil {
+		return err
+	}
+	if got != id {
+		return fmt.Errorf("the key is that of node %s, not of node %s: %w", got, id, errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
 // DialJoin connects a host that is no member to the member at addr. The connection is good only if that member's
-// authority has the given digest (see identity.Token); ErrForeign if it has another.
-func DialJoin(ctx context.Context, addr string, digest [32]byte) (net.Conn, error) {
+// authority has the given digest (see identity.Token), and its certificate is good now; ErrForeign if it has another.
+func DialJoin(ctx context.Context, addr string, digest [32]byte, now time.Time) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -77,7 +108,7 @@ func DialJoin(ctx context.Context, addr string, digest [32]byte) (net.Conn, erro
 		NextProtos: []string{string(Join)},
 		// The usual verification needs a root and a name, and there is only a digest to go by: VerifyConnection does it.
 		InsecureSkipVerify: true,
-		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyDigest(cs.PeerCertificates, digest) },
+		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyDigest(cs.PeerCertificates, digest, now) },
 	})
 	if err := tc.HandshakeContext(ctx); err != nil {
 		conn.Close()
@@ -87,7 +118,7 @@ func DialJoin(ctx context.Context, addr string, digest [32]byte) (net.Conn, erro
 }
 
 // verifyDigest wants a leaf signed by the authority with that digest, and the authority in the chain.
-func verifyDigest(chain []*x509.Certificate, digest [32]byte) error {
+func verifyDigest(chain []*x509.Certificate, digest [32]byte, now time.Time) error {
 	if len(chain) < 2 {
 		return fmt.Errorf("it shows no authority: %w", ErrForeign)
 	}
@@ -97,7 +128,7 @@ func verifyDigest(chain []*x509.Certificate, digest [32]byte) error {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(chain[1+i])
-	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: pool}); err != nil {
+	if _, err := chain[0].Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now}); err != nil {
 		return fmt.Errorf("its certificate is not good: %w", err)
 	}
 	return nil

@@ -28,6 +28,7 @@ const (
 	RPC    Protocol = "minictl-rpc/1"
 	Join   Protocol = "minictl-join/1"
 	Rejoin Protocol = "minictl-rejoin/1" // for members from before a takeover, which can say nothing else
+	Renew  Protocol = "minictl-renew/1"  // for members whose certificate is good no more: both ends go by each other's key alone
 )
 
 const (
@@ -38,21 +39,31 @@ const (
 
 // Peers is what a transport must know of the cluster's members.
 type Peers interface {
-	// Authorize refuses a node that is not a member, with a sentence for its operator.
-	Authorize(ctx context.Context, id string) error
+	// Authorize refuses a node that is not a member, with a sentence for its operator, and, with ErrCopy, one that says it
+	// listens at addr while the member of that ID is up at another address.
+	Authorize(ctx context.Context, id string, addr netip.AddrPort) error
 	// Address tells where a node listens.
 	Address(id string) (netip.AddrPort, bool)
 }
 
-// Config describes a transport.
+// ErrCopy says that a host has the key of a node that is up elsewhere.
+var ErrCopy = errors.New("a copy of another node")
+
+// Config describes a transport. None of its functions may block; those that are nil are not called.
 type Config struct {
 	Addr        netip.AddrPort // to listen on, TCP and UDP; port 0 picks one
 	Credentials *identity.Credentials
 	Fence       Fence
 	Peers       Peers
 	Log         *slog.Logger
-	// Met is told of members of this cluster whose fence is not this host's. It must not block. Nil: nobody is.
-	Met func(node string, theirs Fence)
+	Now         func() time.Time // that certificates are checked by; nil: time.Now
+	// Met is told of members of this cluster whose fence is not this host's, and where they say they listen.
+	Met func(node string, theirs Fence, addr netip.AddrPort)
+	// Untrusted is told of a dialled member that shows a certificate which this host does not accept, or does not accept
+	// this host's; the name is empty if it was the other side that dialled.
+	Untrusted func(node string)
+	// Refused is told why a dialled host of this cluster does not take this one for a member, or takes it for a copy of one.
+	Refused func(sentence string)
 }
 
 // Transport is a listening host's end of the cluster's connections.
@@ -104,9 +115,12 @@ func Listen(ctx context.Context, cfg Config) (*Transport, error) {
 		conns:     map[*Conn]struct{}{},
 		raw:       map[net.Conn]struct{}{},
 	}
+	if t.cfg.Now == nil {
+		t.cfg.Now = time.Now
+	}
 	t.cred.Store(cfg.Credentials)
 	t.fence.Store(&cfg.Fence)
-	for _, p := range []Protocol{Gossip, Raft, RPC, Join, Rejoin} {
+	for _, p := range []Protocol{Gossip, Raft, RPC, Join, Rejoin, Renew} {
 		t.listeners[p] = newListener(tcp.Addr())
 	}
 	t.wg.Add(1)
@@ -139,6 +153,9 @@ func bind(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, *net.UDPC
 
 // SetCredentials replaces the certificate for all connections from now on; those that exist go on.
 func (t *Transport) SetCredentials(c *identity.Credentials) { t.cred.Store(c) }
+
+// Credentials are those in use.
+func (t *Transport) Credentials() *identity.Credentials { return t.cred.Load() }
 
 // SetFence replaces what this host knows of its cluster's past; the epoch stays the same as long as there is a Transport.
 func (t *Transport) SetFence(f Fence) { t.fence.Store(&f) }
@@ -198,13 +215,14 @@ func (t *Transport) serve(conn net.Conn) {
 		// Anybody can open a connection; that is nothing an operator acts upon.
 		t.cfg.Log.Debug("refused cluster connection", "remote", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
+		t.untrusted("", "", err)
 		return
 	}
 	state := tc.ConnectionState()
 	c := &Conn{Conn: tc, owner: t}
 	p := Protocol(state.NegotiatedProtocol)
 	if p != Join {
-		c.Peer = state.PeerCertificates[0].Subject.CommonName
+		c.Peer, _ = identity.IDOf(state.PeerCertificates[0].PublicKey) // verified by the handshake
 		if err := t.admit(ctx, c, p); err != nil {
 			t.cfg.Log.Warn("refused cluster connection", "node", c.Peer, "remote", conn.RemoteAddr().String(), "err", err)
 			conn.Close()
@@ -219,16 +237,16 @@ func (t *Transport) serve(conn net.Conn) {
 
 // admit checks fence and membership of a caller with a good certificate and answers it.
 func (t *Transport) admit(ctx context.Context, c *Conn, p Protocol) error {
-	var theirs Fence
+	var theirs hello
 	if err := readFrame(c, &theirs); err != nil {
 		return err
 	}
 	own := *t.fence.Load()
-	relation, err, member := own.Compare(theirs), own.Check(theirs), false
+	relation, err, member := own.Compare(theirs.Fence), own.Check(theirs.Fence), false
 	if relation != Foreign {
-		unknown := t.cfg.Peers.Authorize(ctx, c.Peer)
+		unknown := t.cfg.Peers.Authorize(ctx, c.Peer, theirs.Addr)
 		member = unknown == nil
-		if !member || p == Rejoin && relation != Ahead {
+		if !member || p == Renew || p == Rejoin && relation != Ahead {
 			err = unknown
 		}
 	}
@@ -237,16 +255,16 @@ func (t *Transport) admit(ctx context.Context, c *Conn, p Protocol) error {
 		a.Refused = err.Error()
 	}
 	if member && err != nil {
-		a.Fence = &own
+		a.Fence, a.Addr = &own, t.Addr()
 		t.met(c.Peer, theirs)
 	}
 	return errors.Join(err, writeFrame(c, a))
 }
 
 // met passes on that a member has another fence.
-func (t *Transport) met(node string, theirs Fence) {
+func (t *Transport) met(node string, theirs hello) {
 	if own := *t.fence.Load(); t.cfg.Met != nil && own.Cluster == theirs.Cluster && own.Epoch != theirs.Epoch {
-		t.cfg.Met(node, theirs)
+		t.cfg.Met(node, theirs.Fence, theirs.Addr)
 	}
 }
 
@@ -273,12 +291,14 @@ func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (
 	c := &Conn{Conn: tls.Client(conn, t.clientConfig(id, p)), Peer: id, owner: t}
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
+		t.untrusted(id, p, err)
 		return nil, fmt.Errorf("dial node %s at %s: %w: %w", id, addr, err, errdefs.ErrUnavailable)
 	}
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
 	if err := t.introduce(c); err != nil {
 		conn.Close()
+		t.untrusted(id, p, err)
 		return nil, fmt.Errorf("dial node %s at %s: %w", id, addr, err)
 	}
 	conn.SetDeadline(time.Time{})
@@ -289,8 +309,18 @@ func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (
 	return c, nil
 }
 
+// untrusted passes on that it was a certificate which a connection failed by. In TLS 1.3 the caller's own is refused after
+// its handshake is done.
+func (t *Transport) untrusted(id string, p Protocol, err error) {
+	var theirs *tls.CertificateVerificationError
+	var own *net.OpError
+	if t.cfg.Untrusted != nil && p != Renew && (errors.As(err, &theirs) || errors.As(err, &own) && own.Op == "remote error") {
+		t.cfg.Untrusted(id)
+	}
+}
+
 func (t *Transport) introduce(c *Conn) error {
-	if err := writeFrame(c, *t.fence.Load()); err != nil {
+	if err := writeFrame(c, hello{*t.fence.Load(), t.Addr()}); err != nil {
 		return err
 	}
 	var a answer
@@ -299,7 +329,10 @@ func (t *Transport) introduce(c *Conn) error {
 	}
 	if a.Refused != "" {
 		if a.Fence != nil {
-			t.met(c.Peer, *a.Fence)
+			t.met(c.Peer, hello{*a.Fence, a.Addr})
+		}
+		if a.Fence == nil && t.cfg.Refused != nil {
+			t.cfg.Refused(a.Refused)
 		}
 		return fmt.Errorf("%s: %w", a.Refused, errdefs.ErrPermissionDenied)
 	}

@@ -22,7 +22,7 @@ import (
 // book is the members that a host knows.
 type book map[string]netip.AddrPort
 
-func (b book) Authorize(_ context.Context, id string) error {
+func (b book) Authorize(_ context.Context, id string, _ netip.AddrPort) error {
 	if _, ok := b[id]; !ok {
 		return errors.Join(errors.New("not a member"), errdefs.ErrPermissionDenied)
 	}
@@ -211,7 +211,7 @@ func TestForeignClientCertificate(t *testing.T) {
 func TestDialJoin(t *testing.T) {
 	ca, peers := authority(t), book{}
 	b, _ := member(t, ca, Fence{Cluster: "c", Epoch: "1.a"}, peers)
-	c, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(ca.Cert))
+	c, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(ca.Cert), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestDialJoin(t *testing.T) {
 	if err != nil || in.(*Conn).Peer != "" {
 		t.Fatalf("peer %q, err %v", in.(*Conn).Peer, err)
 	}
-	if _, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(authority(t).Cert)); !errors.Is(err, ErrForeign) {
+	if _, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(authority(t).Cert), time.Now()); !errors.Is(err, ErrForeign) {
 		t.Errorf("another cluster: %v", err)
 	}
 	// An impostor shows the right authority, which has not signed its certificate.
@@ -230,7 +230,7 @@ func TestDialJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer imp.Close()
-	if c, err := DialJoin(t.Context(), imp.Addr().String(), identity.Digest(ca.Cert)); err == nil {
+	if c, err := DialJoin(t.Context(), imp.Addr().String(), identity.Digest(ca.Cert), time.Now()); err == nil {
 		c.Close()
 		t.Error("an impostor was believed")
 	}
@@ -321,7 +321,7 @@ func TestRejoinProtocol(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			peers := book{}
 			met := make(chan Fence, 4)
-			note := func(_ string, f Fence) { met <- f }
+			note := func(_ string, f Fence, _ netip.AddrPort) { met <- f }
 			b, bID := member(t, ca, Fence{Cluster: "c", Epoch: "2.b", Past: []string{"1.a"}}, peers)
 			a, aID := member(t, ca, c.theirs, peers)
 			a.cfg.Met, b.cfg.Met = note, note

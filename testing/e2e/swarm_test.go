@@ -73,7 +73,7 @@ func TestSwarmCommands(t *testing.T) {
 	refused(h1, `swarm is not locked`, "swarm", "unlock")
 	refused(h1, `No CA information available`, "swarm", "ca")
 	refused(h1, `services are not supported`, "service", "ls")
-	refused(h1, `alive`, "node", "rm", "--force", "host2")
+	refused(h1, `alive`, "node", "rm", "host2")
 
 	h1.MustDocker("swarm", "join-token", "--rotate", "worker")
 	if again := strings.TrimSpace(h1.MustDocker("swarm", "join-token", "-q", "worker")); again == token {

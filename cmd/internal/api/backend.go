@@ -154,6 +154,13 @@ type ClusterBackend interface {
 	ClusterRecover(ctx context.Context, dryRun bool) (ClusterRecoverResponse, error)
 	// ClusterRejoin gives up this side of a cluster that was taken over on both.
 	ClusterRejoin(ctx context.Context, remote string) error
+	// ClusterBackup writes all that the cluster has decided, its private keys included; nothing is written if it fails.
+	ClusterBackup(ctx context.Context, w io.Writer) error
+	// ClusterRestore makes this host, which must be alone, the one that wrote the backup.
+	ClusterRestore(ctx context.Context, req ClusterRestoreRequest, backup io.Reader) (ClusterRestoreResponse, error)
+	// ClusterRotateCA begins to replace the certificate authority; finish ends it without waiting for hosts that do not follow.
+	ClusterRotateCA(ctx context.Context, finish bool) error
+	ClusterRotation(ctx context.Context) (ClusterRotation, error)
 	NodeList(ctx context.Context, f Filters) ([]swarm.Node, error)
 	NodeInspect(ctx context.Context, ref string) (swarm.Node, error)
 	NodeRemove(ctx context.Context, ref string, force bool) error

@@ -13,6 +13,10 @@ func (s *server) clusterRoutes() []route {
 		{"GET", "/cluster/status", s.clusterStatus},
 		{"POST", "/cluster/recover", s.clusterRecover},
 		{"POST", "/cluster/rejoin", s.clusterRejoin},
+		{"GET", "/cluster/backup", s.clusterBackup},
+		{"POST", "/cluster/restore", s.clusterRestore},
+		{"GET", "/cluster/ca", s.clusterCA},
+		{"POST", "/cluster/ca", s.clusterRotateCA},
 	}
 }
 
@@ -100,6 +104,53 @@ func (s *server) clusterRejoin(w http.ResponseWriter, c *call) error {
 	ctx, cancel := c.detached()
 	defer cancel()
 	if err := s.Cluster.ClusterRejoin(ctx, req.Remote); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// clusterBackup is in the clear, as all that the socket's owner may know; the command line encrypts it before it is kept.
+func (s *server) clusterBackup(w http.ResponseWriter, c *call) error {
+	w.Header().Set("Content-Type", "application/json")
+	if err := s.Cluster.ClusterBackup(c.Context(), w); err != nil {
+		w.Header().Del("Content-Type")
+		return err
+	}
+	return nil
+}
+
+// clusterRestore takes what clusterBackup gave.
+func (s *server) clusterRestore(w http.ResponseWriter, c *call) error {
+	if err := c.checkJSON(); err != nil {
+		return err
+	}
+	ctx, cancel := c.detached()
+	defer cancel()
+	req := ClusterRestoreRequest{AdvertiseAddr: c.text("advertise-addr"), DataPathAddr: c.text("data-path-addr")}
+	res, err := s.Cluster.ClusterRestore(ctx, req, c.Body)
+	if err != nil {
+		return err
+	}
+	res.Missing = orEmpty(res.Missing)
+	return writeJSON(w, http.StatusOK, res)
+}
+
+// clusterCA tells how far a rotation is.
+func (s *server) clusterCA(w http.ResponseWriter, c *call) error {
+	r, err := s.Cluster.ClusterRotation(c.Context())
+	if err != nil {
+		return err
+	}
+	r.Waiting = orEmpty(r.Waiting)
+	return writeJSON(w, http.StatusOK, r)
+}
+
+// clusterRotateCA returns when the rotation has begun: it may have to wait for hosts.
+func (s *server) clusterRotateCA(w http.ResponseWriter, c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := s.Cluster.ClusterRotateCA(ctx, c.flag("finish")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)

@@ -91,6 +91,29 @@ type ClusterRecoverResponse struct {
 	Summary []string `json:"Summary"`
 }
 
+// ClusterRestoreRequest is the query of POST /cluster/restore, whose body is what GET /cluster/backup gave. Addresses that
+// are not given are those in the backup, if this host has them.
+type ClusterRestoreRequest struct {
+	AdvertiseAddr string
+	DataPathAddr  string
+}
+
+// ClusterRestoreResponse says who this host is now.
+type ClusterRestoreResponse struct {
+	NodeID    string    `json:"NodeID"`
+	NodeName  string    `json:"NodeName"`
+	ClusterID string    `json:"ClusterID"`
+	Epoch     string    `json:"Epoch"`
+	Made      time.Time `json:"Made"`    // the backup
+	Missing   []string  `json:"Missing"` // names of the other nodes in it
+}
+
+// ClusterRotation is the body of GET /cluster/ca.
+type ClusterRotation struct {
+	UnderWay bool     `json:"UnderWay"` // the certificate authority or the gossip key is being replaced
+	Waiting  []string `json:"Waiting"`  // names of live nodes that have not yet done what all wait for
+}
+
 // ClusterRejoinRequest is the body of POST /cluster/rejoin.
 type ClusterRejoinRequest struct {
 	Remote string `json:"Remote,omitempty"` // name or ID of a node of the other side; empty: there is only one

@@ -87,7 +87,7 @@ type Cluster interface {
 	Records(network string) []cluster.Owned
 	OwnRecords() []cluster.Record
 	SetRoutes(routes []netip.Prefix)
-	Remove(ctx context.Context, node string) error
+	Remove(ctx context.Context, node string, force bool) error
 	Synced(ctx context.Context) error
 	Deciding(ctx context.Context, doubt time.Duration) (context.Context, context.CancelFunc)
 	Standing() cluster.Standing
@@ -95,6 +95,12 @@ type Cluster interface {
 	Recoverable() (cluster.Recovery, error)
 	Recover(ctx context.Context) error
 	Rejoin(ctx context.Context, via string) error
+	Backup(ctx context.Context) (cluster.Backup, error)
+	Restore(ctx context.Context, b cluster.Backup, o cluster.InitOptions) error
+	RotateAuthority(ctx context.Context) error
+	FinishRotation(ctx context.Context) error
+	Rotation(ctx context.Context) (under bool, waiting []string, err error)
+	Refused() string
 	Cautious() bool
 	Before(ctx context.Context) ([]store.Pair, error)
 	ForgetBefore() error

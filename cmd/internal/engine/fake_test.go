@@ -42,10 +42,10 @@ func (c *fakeCluster) Store() store.Store             { return c.st }
 func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
 	return nil, nil
 }
-func (c *fakeCluster) OwnRecords() []cluster.Record         { return nil }
-func (c *fakeCluster) SetRoutes([]netip.Prefix)             {}
-func (c *fakeCluster) Remove(context.Context, string) error { return nil }
-func (c *fakeCluster) Records(string) []cluster.Owned       { return c.records }
+func (c *fakeCluster) OwnRecords() []cluster.Record               { return nil }
+func (c *fakeCluster) SetRoutes([]netip.Prefix)                   {}
+func (c *fakeCluster) Remove(context.Context, string, bool) error { return nil }
+func (c *fakeCluster) Records(string) []cluster.Owned             { return c.records }
 func (c *fakeCluster) Deciding(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	if c.missing {
@@ -57,11 +57,19 @@ func (c *fakeCluster) Standing() cluster.Standing                     { return c
 func (c *fakeCluster) Lags(context.Context) map[cluster.NodeID]uint64 { return nil }
 func (c *fakeCluster) Recoverable() (cluster.Recovery, error)         { return cluster.Recovery{}, nil }
 func (c *fakeCluster) Recover(context.Context) error                  { return nil }
-func (c *fakeCluster) Rejoin(context.Context, string) error           { return nil }
-func (c *fakeCluster) Cautious() bool                                 { return c.cautious }
-func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)   { return c.before, nil }
-func (c *fakeCluster) ForgetBefore() error                            { c.before = nil; return nil }
-func (c *fakeCluster) Synced(context.Context) error                   { return nil }
+func (c *fakeCluster) Backup(context.Context) (cluster.Backup, error) {
+	return cluster.Backup{}, nil
+}
+func (c *fakeCluster) Restore(context.Context, cluster.Backup, cluster.InitOptions) error { return nil }
+func (c *fakeCluster) RotateAuthority(context.Context) error                              { return nil }
+func (c *fakeCluster) FinishRotation(context.Context) error                               { return nil }
+func (c *fakeCluster) Rotation(context.Context) (bool, []string, error)                   { return false, nil, nil }
+func (c *fakeCluster) Refused() string                                                    { return "" }
+func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
+func (c *fakeCluster) Cautious() bool                                                     { return c.cautious }
+func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)                       { return c.before, nil }
+func (c *fakeCluster) ForgetBefore() error                                                { c.before = nil; return nil }
+func (c *fakeCluster) Synced(context.Context) error                                       { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -10,13 +10,13 @@ import (
 )
 
 // NodeRemove drops a host that is gone for good: its record, its addresses, its endpoints and its vote. One that is alive
-// is refused, forced or not: it would go on, and its containers would use addresses that are given to others.
-func (e *Engine) NodeRemove(ctx context.Context, ref string, _ bool) error {
+// is refused unless forced: it goes on alone, and the others let nothing of it in any more.
+func (e *Engine) NodeRemove(ctx context.Context, ref string, force bool) error {
 	m, err := e.member(ref)
 	if err != nil {
 		return err
 	}
-	err = e.cl.Remove(ctx, cmp.Or(m.Name, string(m.ID)))
+	err = e.cl.Remove(ctx, cmp.Or(m.Name, string(m.ID)), force)
 	if errdefs.IsUnavailable(err) {
 		return e.undecided("remove node "+m.Name, err)
 	}

@@ -1,5 +1,5 @@
 // Package cluster has the commands that make hosts one cluster: init, join, token, leave, status, and
-// after a disaster recover and rejoin.
+// after a disaster recover, rejoin and restore.
 package cluster
 
 import (
@@ -26,7 +26,7 @@ func NewCommand(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster COMMAND", Short: "Manage the cluster of hosts",
 		Example: "  minictl cluster init --advertise-addr eth0\n  minictl cluster status"}
 	cmd.AddCommand(newInitCommand(c), newJoinCommand(c), newTokenCommand(c), newLeaveCommand(c), newStatusCommand(c),
-		newRecoverCommand(c), newRejoinCommand(c))
+		newRecoverCommand(c), newRejoinCommand(c), newBackupCommand(c), newRestoreCommand(c), newCACommand(c))
 	return cmd
 }
 

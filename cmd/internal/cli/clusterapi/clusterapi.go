@@ -89,7 +89,43 @@ func (c *Client) Rejoin(ctx context.Context, req api.ClusterRejoinRequest) error
 	return c.do(ctx, http.MethodPost, "/cluster/rejoin", nil, req, nil)
 }
 
-// do makes one request. The paths are unversioned: these routes are ours and come with the same binary.
+// Backup gives what the cluster has decided, secrets included, as it is to be given to Restore. The caller closes it.
+func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
+	return c.send(ctx, http.MethodGet, "/cluster/backup", nil, nil)
+}
+
+// Restore makes the daemon's host the one that wrote the backup.
+func (c *Client) Restore(ctx context.Context, req api.ClusterRestoreRequest, backup io.Reader) (out api.ClusterRestoreResponse, err error) {
+	q := url.Values{}
+	for key, v := range map[string]string{"advertise-addr": req.AdvertiseAddr, "data-path-addr": req.DataPathAddr} {
+		if v != "" {
+			q.Set(key, v)
+		}
+	}
+	body, err := c.send(ctx, http.MethodPost, "/cluster/restore", q, backup)
+	if err != nil {
+		return out, err
+	}
+	defer body.Close()
+	return out, decode(body, "/cluster/restore", &out)
+}
+
+// RotateCA begins to replace the cluster's certificate authority, or with finish ends what was begun, without waiting.
+func (c *Client) RotateCA(ctx context.Context, finish bool) error {
+	q := url.Values{}
+	if finish {
+		q.Set("finish", "1")
+	}
+	return c.do(ctx, http.MethodPost, "/cluster/ca", q, nil, nil)
+}
+
+// Rotation tells how far that is.
+func (c *Client) Rotation(ctx context.Context) (out api.ClusterRotation, err error) {
+	err = c.do(ctx, http.MethodGet, "/cluster/ca", nil, nil, &out)
+	return out, err
+}
+
+// do makes one request of JSON, and reads the answer into out unless that is nil.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -99,29 +135,43 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		}
 		body = bytes.NewReader(b)
 	}
-	u := url.URL{Scheme: "http", Host: client.DummyHost, Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	answer, err := c.send(ctx, method, path, query, body)
 	if err != nil {
 		return err
 	}
-	if in != nil {
+	defer answer.Close()
+	if out == nil {
+		return nil
+	}
+	return decode(answer, path, out)
+}
+
+func decode(r io.Reader, path string, out any) error {
+	if err := json.NewDecoder(r).Decode(out); err != nil {
+		return fmt.Errorf("read the daemon's answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// send makes one request. The paths are unversioned: these routes are ours and come with the same binary.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, body io.Reader) (io.ReadCloser, error) {
+	u := url.URL{Scheme: "http", Host: client.DummyHost, Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return unwrapURL(err)
+		return nil, unwrapURL(err)
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return refusal(resp)
+		defer resp.Body.Close()
+		return nil, refusal(resp)
 	}
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("read the daemon's answer to %s: %w", path, err)
-	}
-	return nil
+	return resp.Body, nil
 }
 
 // refusal has docker's wording and the class of the status code.
