@@ -10,14 +10,15 @@ export PATH := $(CURDIR)/bin:$(PATH)
 TAGS        := no_rdt
 LDFLAGS     := -s -w
 EMBEDDED    := runtime/shim/embedded
+INSIDE      := cmd/internal/inside
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps test-deps check fmt clean help
+.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps test-deps check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
-build: shim ## bin/minictl, one static binary with the shim and the init inside
+build: daemon ## bin/minictl, one static binary with the daemon, the shim and the init inside
 	$(BUILD) -o bin/minictl ./cmd/minictl
 	@rm -rf bin/man bin/completion
 
@@ -69,6 +70,10 @@ shim:
 	  $(BUILD) -o bin/minictl-$$p ./cmd/minictl-$$p && gzip -9nc bin/minictl-$$p > bin/$$p.gz || exit 1; \
 	  cmp -s bin/$$p.gz $(EMBEDDED)/$$p.gz && rm bin/$$p.gz || mv bin/$$p.gz $(EMBEDDED)/$$p.gz; done
 
+daemon: shim
+	$(BUILD) -o bin/minictl-daemon ./cmd/minictl-daemon
+	$(GO) run ./cmd/minictl-pack bin/minictl-daemon $(INSIDE)/daemon.zst $(INSIDE)/daemon.facts
+
 deps: ## install what minictl and its tests need from Debian's packages (runc is all that minictl itself needs)
 	@testing/deps.sh
 
@@ -95,7 +100,7 @@ bin/cli-plugins/docker-compose: FORCE
 	@testing/compose.sh
 
 bin/minictl-failpoint: shim FORCE
-	$(GO) build -trimpath -tags $(TAGS),failpoint -ldflags '$(LDFLAGS)' -o $@ ./cmd/minictl
+	$(GO) build -trimpath -tags $(TAGS),failpoint -ldflags '$(LDFLAGS)' -o $@ ./cmd/minictl-daemon
 
 unit: ## what needs no root
 	$(GO) vet -tags $(TAGS) ./...
@@ -123,7 +128,7 @@ fmt: ## gofmt
 	gofmt -w $$(git ls-files '*.go')
 
 clean: ## remove what was built
-	rm -rf bin $(EMBEDDED)/*.gz
+	rm -rf bin $(EMBEDDED)/*.gz $(INSIDE)/daemon.zst $(INSIDE)/daemon.facts
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

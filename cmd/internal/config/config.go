@@ -15,12 +15,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/minictl/minictl/cluster/store/external"
+	"github.com/minictl/minictl/cmd/internal/version"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
 )
 
 // Version is this release's.
-const Version = "0.1.0"
+const Version = version.Version
 
 // maxLinkName is the longest name a network interface can have (IFNAMSIZ less the closing zero).
 const maxLinkName = 15
