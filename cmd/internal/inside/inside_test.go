@@ -112,3 +112,15 @@ func TestLoad(t *testing.T) {
 		}
 	}
 }
+
+func TestPlace(t *testing.T) {
+	for args, want := range map[string]string{
+		"minictl daemon": programs, "minictl daemon --data-root /x -H unix:///y": programs,
+		"minictl help daemon": "", "minictl daemon --help": "", "minictl daemon --cleanup --purge": "",
+		"minictl daemon --config-file /x --validate": "", "minictl __complete daemon --": "",
+	} {
+		if got := place(strings.Fields(args)); got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package inside
+
+import (
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// programs is where the daemon's program is kept.
+const programs = "/var/lib/minictl/programs"
+
+// Command stands for the daemon's command among the others: all that one can ask of it goes to the program with the daemon,
+// by the same arguments. They are the process's, its own name included.
+func Command(args []string) *cobra.Command {
+	become := func() error { return Exec(place(args), args, os.Environ()) }
+	cmd := &cobra.Command{
+		Use:                "daemon [OPTIONS]",
+		Short:              "Run the daemon on this host",
+		DisableFlagParsing: true,
+		RunE:               func(*cobra.Command, []string) error { return become() },
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			_ = become() // a shell that completes has no place for an error
+			return nil, cobra.ShellCompDirectiveError
+		},
+	}
+	cmd.SetHelpFunc(func(*cobra.Command, []string) {
+		if err := become(); err != nil {
+			cmd.PrintErrln("minictl:", err)
+		}
+	})
+	return cmd
+}
+
+// place is programs, or "" when the daemon is asked for something that ends at once: that leaves nothing behind.
+func place(args []string) string {
+	for _, passing := range []string{"help", "--help", "-h", "--validate", "--cleanup", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd} {
+		if slices.Contains(args, passing) {
+			return ""
+		}
+	}
+	return programs
+}
