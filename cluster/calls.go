@@ -26,6 +26,7 @@ const (
 	callAdmit     = "admit"
 	callRejoin    = "rejoin"
 	callRenew     = "renew"
+	callMet       = "met"
 	callTrust     = "trust"
 )
 
@@ -87,12 +88,26 @@ func (c *Cluster) handleCalls(s *rpc.Server) {
 	rpc.Handle(s, callLearner, func(ctx context.Context, r memberRequest) (appliedBody, error) {
 		return c.onLeader(ctx, callLearner, r, c.addLearner)
 	})
+	rpc.Handle(s, callMet, c.serveMet)
 	rpc.Handle(s, callRemove, func(ctx context.Context, r memberRequest) (appliedBody, error) {
 		return c.onLeader(ctx, callRemove, r, c.removePeer)
 	})
 	rpc.Handle(s, callForget, func(ctx context.Context, r memberRequest) (appliedBody, error) {
 		return c.serveForget(ctx, r, rpc.Peer(ctx))
 	})
+}
+
+// serveMet answers when this host counts the caller among the living: whatever it publishes from then on waits for the
+// caller's acknowledgement.
+func (c *Cluster) serveMet(ctx context.Context, _ struct{}) (struct{}, error) {
+	s, id := c.session(), rpc.Peer(ctx)
+	if s == nil {
+		return struct{}{}, fmt.Errorf("meet node %s: this host is not listening: %w", id, errdefs.ErrUnavailable)
+	}
+	if err := (peers{c}).awaitNode(ctx, id); err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, s.gossip.Await(ctx, id)
 }
 
 func (c *Cluster) serveTxn(ctx context.Context, t store.Txn) (txnReply, error) {

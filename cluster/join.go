@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -244,7 +245,27 @@ func (c *Cluster) settle(ctx context.Context, r admitReply) error {
 	for range steps {
 		all = append(all, <-errs)
 	}
-	return errors.Join(all...)
+	if err := errors.Join(all...); err != nil {
+		return err
+	}
+	c.noticed(ctx, append(first, others...))
+	return nil
+}
+
+// noticed waits until the others count this host among the living, so that what they publish the moment after is known here
+// too. Who does not answer soon is not waited for: its records come by gossip.
+func (c *Cluster) noticed(ctx context.Context, others []gossip.Peer) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range others {
+		wg.Go(func() {
+			if _, err := rpc.Call[struct{}, struct{}](ctx, c.session().client, p.ID, callMet, struct{}{}, true); err != nil {
+				c.log.Debug("a member has not met this host yet", "node", p.ID, "err", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // goBack makes this host alone again after a Join that failed half way. The member that admitted it is told, so that no

@@ -37,6 +37,9 @@ func pair(t *testing.T) (a, b *host) {
 	a, b = newHost(t, "a"), newHost(t, "b")
 	a.init(t)
 	b.join(t, a)
+	if len(a.live()) != 1 { // or what it publishes now would be said to be everywhere, and not be on b
+		t.Error("b has joined and is not alive to a")
+	}
 	return a, b
 }
 

@@ -74,6 +74,7 @@ type Gossip struct {
 
 	mu    sync.Mutex
 	alive map[string]netip.AddrPort
+	came  chan struct{} // closed when somebody has come
 }
 
 // Start begins to listen and to look for the peers. Stop ends it.
@@ -89,7 +90,7 @@ func Start(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	g := &Gossip{cfg: cfg, keyring: keyring, meta: meta, alive: map[string]netip.AddrPort{}}
+	g := &Gossip{cfg: cfg, keyring: keyring, meta: meta, alive: map[string]netip.AddrPort{}, came: make(chan struct{})}
 	if g.list, err = memberlist.Create(g.listConfig()); err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
@@ -202,6 +203,24 @@ func (g *Gossip) Alive(id string) bool {
 	return ok || id == g.cfg.ID
 }
 
+// Await waits until a member is alive. The error is ctx's.
+func (g *Gossip) Await(ctx context.Context, id string) error {
+	for {
+		g.mu.Lock()
+		_, ok := g.alive[id]
+		came := g.came
+		g.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for member %s: %w", id, ctx.Err())
+		}
+	}
+}
+
 // Address is where a member that is alive says it listens; ok is false for any other, this host among them.
 func (g *Gossip) Address(id string) (addr netip.AddrPort, ok bool) {
 	g.mu.Lock()
@@ -286,6 +305,8 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	d.g.mu.Lock()
 	d.g.alive[n.Name] = netip.AddrPortFrom(addr.Unmap(), n.Port)
+	close(d.g.came)
+	d.g.came = make(chan struct{})
 	d.g.mu.Unlock()
 	d.g.cfg.Layer.MemberUp(n.Name)
 }
