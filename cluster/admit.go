@@ -31,6 +31,8 @@ type admitReply struct {
 	Member      NodeID   `json:"member"` // who answers
 	Nodes       []Node   `json:"nodes"`  // all members, the new one among them
 	Alive       []NodeID `json:"alive"`  // of them
+	// Copy tells that the node of this key is up elsewhere: the host is to make a key of its own and come again.
+	Copy bool `json:"copy,omitempty"`
 }
 
 func (r admitReply) check() error {
@@ -63,6 +65,11 @@ func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error)
 	n.ID, n.Joined = NodeID(id), time.Now().UTC().Truncate(time.Second)
 	if err := n.check(); err != nil {
 		return admitReply{}, err
+	}
+	if s := c.session(); s != nil {
+		if up, ok := s.gossip.Address(id); ok && up != n.Addr || n.ID == c.Self().ID {
+			return admitReply{Copy: true}, nil
+		}
 	}
 	if err := c.register(ctx, n); err != nil {
 		return admitReply{}, err
@@ -127,12 +134,25 @@ func (c *Cluster) register(ctx context.Context, n Node) error {
 		}
 		_, err = c.store.Txn(ctx, store.Txn{
 			If:   []store.Cond{cond},
-			Then: []store.Op{{Key: nodeKey(n.ID), Value: record}, {Key: cond.Key, Value: name}},
+			Then: append(c.formerName(ctx, n), store.Op{Key: nodeKey(n.ID), Value: record}, store.Op{Key: cond.Key, Value: name}),
 		})
 		if !errdefs.IsConflict(err) {
 			return err
 		}
 	}
+}
+
+// formerName frees the name under which a host had tried before.
+func (c *Cluster) formerName(ctx context.Context, n Node) []store.Op {
+	p, ok, err := store.Get(ctx, c.store, nodeKey(n.ID), false)
+	if err != nil || !ok {
+		return nil
+	}
+	was, err := decodeNode(p.Value)
+	if err != nil || nameKey(was.Name) == nameKey(n.Name) {
+		return nil
+	}
+	return []store.Op{{Key: nameKey(was.Name), Delete: true}}
 }
 
 func (c *Cluster) errNameTaken(name string, holder NodeID) error {

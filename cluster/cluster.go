@@ -31,6 +31,8 @@ type Config struct {
 	Applied func(ctx context.Context, networks []string) error
 	// MembersChanged is called after a member came, went, failed or changed. Never concurrently with itself. Nil: no.
 	MembersChanged func()
+	// Addresses lets this host follow its interfaces to other addresses; nil: it waits for those it had.
+	Addresses Addresses
 	// Now is the clock that certificates and join tokens go by; nil: time.Now.
 	Now func() time.Time
 	// External is the store that decides instead of the hosts; nil: there is none.
@@ -173,6 +175,7 @@ func (c *Cluster) start() error {
 	}
 	c.wg.Go(func() { c.watchAuthority(authority) })
 	c.wg.Go(func() { c.keepRotating(c.ctx) })
+	c.wg.Go(func() { c.keepAddress(c.ctx) })
 	c.wg.Go(func() { c.watchNodes(watch) })
 	c.wg.Go(func() { c.watchEpochs(epochs) })
 	c.wg.Go(func() { c.watchKeys(keys) })

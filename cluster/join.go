@@ -65,6 +65,17 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 		return fmt.Errorf("join cluster: %w", err)
 	}
 	reply, cred, err := c.askAdmission(ctx, remoteAddr(o.Remote), tok, self)
+	if err == nil && reply.Copy { // a machine that was cloned from a member, or both from one image
+		c.log.Warn("another host has this one's key: it gets one of its own", "was", self.ID)
+		if err := errors.Join(c.closeBackend(), c.startAfresh(ctx)); err != nil {
+			return fmt.Errorf("join cluster: %w", err)
+		}
+		self.ID = c.Self().ID
+		reply, cred, err = c.askAdmission(ctx, remoteAddr(o.Remote), tok, self)
+		if err == nil && reply.Copy {
+			err = fmt.Errorf("the member at %s takes a new key for an old one: %w", o.Remote, errdefs.ErrInternal)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", err)
 	}
@@ -131,6 +142,9 @@ func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.To
 	reply, err := rpc.Call[admitRequest, admitReply](ctx, client, "member", callAdmit, admitRequest{Secret: tok.Secret, Request: csr, Node: self}, false)
 	if err != nil {
 		return fail(err)
+	}
+	if reply.Copy {
+		return reply, nil, nil
 	}
 	if err := reply.check(); err != nil {
 		return fail(err)

@@ -164,8 +164,14 @@ func (p peers) awaitNode(ctx context.Context, id string) error {
 	}
 }
 
-// Address implements transport.Peers.
+// Address implements transport.Peers. A member that has moved is heard by gossip before its record can change: the leader
+// must find it for that.
 func (p peers) Address(id string) (netip.AddrPort, bool) {
+	if s := p.c.session(); s != nil {
+		if addr, ok := s.gossip.Address(id); ok {
+			return addr, true
+		}
+	}
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	n, ok := p.c.nodes[NodeID(id)]

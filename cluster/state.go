@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +34,10 @@ type state struct {
 	Authority   uint64   `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots
 	Incarnation uint64   `json:"incarnation"`          // of the own records, grows with every start
 	Self        Node     `json:"self,omitzero"`
-	Keys        [][]byte `json:"keys,omitempty"`  // gossip keys: a restarted host must not need anybody to read them
-	Nodes       []Node   `json:"nodes,omitempty"` // members known, this host among them
+	// Interfaces are those that have Self's addresses, or had them last.
+	Interfaces map[netip.Addr]string `json:"interfaces,omitempty"`
+	Keys       [][]byte              `json:"keys,omitempty"`  // gossip keys: a restarted host must not need anybody to read them
+	Nodes      []Node                `json:"nodes,omitempty"` // members known, this host among them
 }
 
 func freshState() state {

@@ -110,3 +110,71 @@ func TestRevoke(t *testing.T) {
 	h3.MustMinictl("run", "-d", "--name", "again3", "--network", "ov_net1", "busybox", "sleep", "600")
 	reaches(t, l, h3, "again3", "bbox1", "bbox2")
 }
+
+// renumber gives a host another address, as DHCP does.
+func renumber(h *lab.Host, was, now string) {
+	h.MustRun("ip", "addr", "del", was+"/24", "dev", "eth0")
+	h.MustRun("ip", "addr", "add", now+"/24", "dev", "eth0")
+	h.MustRun("ip", "route", "replace", "default", "via", lab.Gateway, "dev", "eth0")
+}
+
+// TestAddressChanges gives hosts other addresses, with their daemons running and not: names, packets and decisions follow.
+// Then a host's disk is copied to another machine: the copy is refused until it is made a node of its own.
+func TestAddressChanges(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	for i, h := range []*lab.Host{h1, h2} {
+		h.MustMinictl("run", "-d", "--name", "bbox"+itoa(i+1), "--network", "ov_net1", "busybox", "sleep", "3600")
+	}
+	// The interfaces are noted a moment after the addresses are taken.
+	noted := func(h *lab.Host) {
+		l.Eventually(soon, func() error {
+			b, err := os.ReadFile(filepath.Join(h.Dir(), "data", "cluster", "cluster.json"))
+			if err != nil || !strings.Contains(string(b), `"eth0"`) {
+				return errf("%s has not noted its interface: %v", h.Name(), err)
+			}
+			return nil
+		})
+	}
+	follows := func(h *lab.Host, addr string) {
+		t.Helper()
+		oneCluster(t, l, h1, h2)
+		for _, x := range []*lab.Host{h1, h2} {
+			l.Eventually(soon, func() error {
+				if out := x.MustMinictl("cluster", "status"); !strings.Contains(out, addr+":7946") {
+					return errf("%s: %s", x.Name(), out)
+				}
+				return nil
+			})
+		}
+		reaches(t, l, h1, "bbox1", "bbox2")
+		reaches(t, l, h2, "bbox2", "bbox1")
+		h.MustMinictl("network", "create", "-d", "overlay", "n-"+addr)
+	}
+	noted(h1)
+	noted(h2)
+	renumber(h2, "192.168.66.12", "192.168.66.52")
+	follows(h2, "192.168.66.52")
+	renumber(h1, "192.168.66.11", "192.168.66.51")
+	follows(h1, "192.168.66.51")
+	noted(h2)
+	h2.StopDaemon()
+	renumber(h2, "192.168.66.52", "192.168.66.12")
+	h2.RestartDaemon()
+	follows(h2, "192.168.66.12")
+
+	copied := l.Host("host3")
+	noted(h2)
+	if err := os.CopyFS(filepath.Join(copied.Dir(), "data", "cluster"), os.DirFS(filepath.Join(h2.Dir(), "data", "cluster"))); err != nil {
+		t.Fatal(err)
+	}
+	copied.Daemon()
+	says(t, l, copied, "node host2 (192.168.66.12) is up, and this host has its key")
+	oneCluster(t, l, h1, h2)
+	reaches(t, l, h1, "bbox1", "bbox2")
+	copied.MustMinictl("cluster", "leave", "--force")
+	copied.MustMinictl(append(joinArgs(t, h1), "192.168.66.51")...)
+	oneCluster(t, l, h1, h2, copied)
+}

@@ -102,6 +102,7 @@ func (d *daemon) build(ctx context.Context) error {
 	cl, err := cluster.Open(ctx, cluster.Config{
 		External: clusterStore(cfg),
 		Dir:      filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
+		Addresses: engine.HostAddresses{},
 		Applied: func(ctx context.Context, networks []string) error {
 			if e := eng.Load(); e != nil {
 				return e.Applied(ctx, networks)

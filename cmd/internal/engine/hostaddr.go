@@ -92,6 +92,33 @@ func interfaceOf(a netip.Addr) (net.Interface, error) {
 	return net.Interface{}, invalid("no interface of this host has the address %s; its interfaces are %s", a, interfaceNames())
 }
 
+// HostAddresses implements cluster.Addresses by this host's interfaces.
+type HostAddresses struct{}
+
+// Interface implements cluster.Addresses.
+func (HostAddresses) Interface(a netip.Addr) (name string, ok bool) {
+	i, err := interfaceOf(a)
+	return i.Name, err == nil
+}
+
+// Address implements cluster.Addresses. A link-local address (RFC 3927, RFC 4291) is what an interface has without DHCP.
+func (HostAddresses) Address(iface string, like netip.Addr) (netip.Addr, bool) {
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, x := range addrs {
+		if p, err := netip.ParsePrefix(x.String()); err == nil && p.Addr().Unmap().Is4() == like.Is4() && !p.Addr().IsLinkLocalUnicast() {
+			return p.Addr().Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
 // mtuOf is the MTU in bytes of the interface that holds an address.
 func mtuOf(a netip.Addr) (int, error) {
 	i, err := interfaceOf(a)
