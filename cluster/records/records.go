@@ -17,14 +17,29 @@ type Record struct {
 	Container string     `json:"container"` // container ID
 	Name      string     `json:"name"`      // container name
 	Names     []string   `json:"names,omitempty"`
-	Address   netip.Addr `json:"address"`
+	Address   netip.Addr `json:"address"` // IPv4; invalid on a network without it
 	PrefixLen int        `json:"prefixLen"`
 	MAC       string     `json:"mac"`
+	// Address6 is the IPv6 address; invalid on a network without it.
+	Address6   netip.Addr `json:"address6,omitzero"`
+	PrefixLen6 int        `json:"prefixLen6,omitempty"`
+}
+
+// Addresses are the record's addresses with their subnets' lengths, IPv4 first.
+func (r Record) Addresses() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []netip.Prefix{netip.PrefixFrom(r.Address, r.PrefixLen), netip.PrefixFrom(r.Address6, r.PrefixLen6)} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func (r Record) equal(o Record) bool {
 	return r.ID == o.ID && r.Network == o.Network && r.Container == o.Container && r.Name == o.Name &&
-		slices.Equal(r.Names, o.Names) && r.Address == o.Address && r.PrefixLen == o.PrefixLen && r.MAC == o.MAC
+		slices.Equal(r.Names, o.Names) && r.Address == o.Address && r.PrefixLen == o.PrefixLen && r.MAC == o.MAC &&
+		r.Address6 == o.Address6 && r.PrefixLen6 == o.PrefixLen6
 }
 
 // Owned is a record and the host whose word it is.
@@ -97,8 +112,8 @@ func (u Update) check() error {
 		if seen[r.ID] {
 			return bad("record %s twice", r.ID)
 		}
-		if !r.Address.IsValid() || r.PrefixLen < 0 || r.PrefixLen > r.Address.BitLen() {
-			return bad("record %s: address %v/%d", r.ID, r.Address, r.PrefixLen)
+		if !fits(r.Address, r.PrefixLen) || !fits(r.Address6, r.PrefixLen6) || len(r.Addresses()) == 0 {
+			return bad("record %s: addresses %v/%d, %v/%d", r.ID, r.Address, r.PrefixLen, r.Address6, r.PrefixLen6)
 		}
 		seen[r.ID] = true
 	}
@@ -110,3 +125,6 @@ func (u Update) check() error {
 	}
 	return nil
 }
+
+// fits tells whether an address, if there is one, has a subnet of that length.
+func fits(a netip.Addr, bits int) bool { return bits >= 0 && bits <= a.BitLen() }

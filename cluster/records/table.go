@@ -1,6 +1,7 @@
 package records
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -230,10 +231,7 @@ func (t *Table) Network(id string) []Owned {
 		}
 	}
 	slices.SortFunc(out, func(a, b Owned) int {
-		if c := a.Address.Compare(b.Address); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(a.Address.Compare(b.Address), a.Address6.Compare(b.Address6), strings.Compare(a.ID, b.ID))
 	})
 	return out
 }

@@ -147,6 +147,11 @@ func (f fam) loopback(offset uint32) []expr.Any {
 		equals(127))
 }
 
+// toLoopback6 matches packets for ::1, which is all the loopback that IPv6 has.
+func (f fam) toLoopback6() []expr.Any {
+	return append(f.only(), f.load(f.dst, reg1), equals(netip.IPv6Loopback().AsSlice()...))
+}
+
 func ctState(bits uint32) []expr.Any { return ctBits(expr.CtKeySTATE, bits) }
 func ctDNAT() []expr.Any             { return ctBits(expr.CtKeySTATUS, ipsDstNat) }
 

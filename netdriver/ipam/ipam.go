@@ -45,16 +45,6 @@ func Highest(s netdriver.Subnet, used func(netip.Addr) bool) (netip.Addr, error)
 // maxReserve is how many addresses of a network are set aside for one host at most.
 const maxReserve = 8
 
-// ReserveSize is how many addresses of s are set aside for each of several hosts: no more than a quarter of the subnet
-// for all together, none for a host that is alone.
-func ReserveSize(s netdriver.Subnet, hosts int) int {
-	if hosts < 2 {
-		return 0
-	}
-	total, _ := Usage(s, 0)
-	return min(maxReserve, total/(4*hosts))
-}
-
 // Check says whether addr may be given out in s. The range does not matter: it bounds what is chosen, not what is asked
 // for. An address outside is errdefs.ErrInvalidArgument; a reserved one is errdefs.ErrPermissionDenied, which is what
 // clients know as status 403 with the text "Address already in use".

@@ -262,7 +262,7 @@ func TestReserveSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := ReserveSize(s, c.hosts); got != c.want {
+		if got := (Pool{s}).ReserveSize(c.hosts); got != c.want {
 			t.Errorf("%s, %d hosts: %d, want %d", c.prefix, c.hosts, got, c.want)
 		}
 	}

@@ -53,10 +53,11 @@ func Late(blocks []Block) []Block {
 	if last.Base.Bits() >= last.Size {
 		return append([]Block{last}, blocks...)
 	}
-	upper := last.Base.Masked().Addr().As4()
+	upper := last.Base.Masked().Addr().AsSlice()
 	bit := last.Base.Bits() // the first one behind the prefix
 	upper[bit/8] |= 0x80 >> (bit % 8)
-	return append([]Block{{netip.PrefixFrom(netip.AddrFrom4(upper), bit+1), last.Size}}, blocks...)
+	a, _ := netip.AddrFromSlice(upper)
+	return append([]Block{{netip.PrefixFrom(a, bit+1), last.Size}}, blocks...)
 }
 
 // DefaultLocal gives the pools of networks of one host: docker's own list. 172.17.0.0/16 is not in it: it belongs to

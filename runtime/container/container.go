@@ -84,14 +84,32 @@ type Endpoint struct {
 	Driver      string        `json:"driver"`
 	Key         string        `json:"key,omitempty"` // the key of Spec.Networks it fulfils; empty: the gateway bridge
 	Interface   string        `json:"interface"`
-	Address     netip.Prefix  `json:"address"`
+	Address     netip.Prefix  `json:"address"` // IPv4; invalid on a network without it
+	Address6    netip.Prefix  `json:"address6,omitzero"`
+	LinkLocal   []netip.Addr  `json:"linkLocal,omitempty"` // more addresses, as asked for
 	MAC         string        `json:"mac"`
 	Gateway     netip.Addr    `json:"gateway,omitzero"`
-	Default     bool          `json:"default,omitempty"` // its gateway is the sandbox's default route
-	Names       []string      `json:"names,omitempty"`   // DNS names, the first answers PTR
+	Gateway6    netip.Addr    `json:"gateway6,omitzero"`
+	Default     bool          `json:"default,omitempty"`  // its gateway is the sandbox's IPv4 default route
+	Default6    bool          `json:"default6,omitempty"` // the same for IPv6
+	Names       []string      `json:"names,omitempty"`    // DNS names, the first answers PTR
 	Ports       []PortMapping `json:"ports,omitempty"`
 	Sysctls     string        `json:"sysctls,omitempty"` // of its interface: net.X.Y.IFNAME.Z=value, with commas between
 }
+
+// Addresses are the endpoint's addresses on its network, IPv4 first.
+func (e *Endpoint) Addresses() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []netip.Prefix{e.Address, e.Address6} {
+		if p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// LeadsOutside tells whether a default route of the sandbox goes through the endpoint.
+func (e *Endpoint) LeadsOutside() bool { return e.Default || e.Default6 }
 
 // HardwareAddr is the endpoint's MAC address; nil when it has none.
 func (e *Endpoint) HardwareAddr() net.HardwareAddr {

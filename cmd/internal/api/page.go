@@ -128,8 +128,10 @@ func describe(info network.Inspect) pageNetwork {
 	for _, e := range info.Containers {
 		seen[e.EndpointID] = true
 		row := pageEndpoint{Name: e.Name, ID: e.EndpointID, MAC: e.MacAddress.String(), Host: "this host"}
-		if e.IPv4Address.IsValid() {
-			row.Address = e.IPv4Address.Addr().String()
+		for _, p := range []netip.Prefix{e.IPv6Address, e.IPv4Address} { // IPv4 if there is both
+			if p.IsValid() {
+				row.Address = p.Addr().String()
+			}
 		}
 		n.Endpoints = append(n.Endpoints, row)
 	}

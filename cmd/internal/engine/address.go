@@ -11,6 +11,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // lease is what stands under address/<network>/<ip>: who has the address. The key's existence is the lease; the free
@@ -63,41 +64,37 @@ func (e *Engine) leasesOf(ctx context.Context, networkID string, fresh bool) (ma
 	return out, nil
 }
 
-// takeAddress gives an endpoint the asked address, or the lowest free one.
-func (e *Engine) takeAddress(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Prefix, error) {
-	if len(n.Subnets) == 0 {
-		return netip.Prefix{}, nil
-	}
-	s := n.Subnets[0]
+// takeAddress gives an endpoint the asked address of one of a network's pools, or the lowest free one.
+func (e *Engine) takeAddress(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Prefix, error) {
 	if asked.IsValid() {
-		if err := ipam.Check(s, asked); err != nil {
+		if err := pool.Check(asked); err != nil {
 			return netip.Prefix{}, err
 		}
 	}
 	var a netip.Addr
 	var err error
 	if n.global() {
-		a, err = e.takeGlobal(ctx, n, asked, l)
+		a, err = e.takeGlobal(ctx, n, pool, asked, l)
 	} else {
-		a, err = e.takeLocal(n, asked, l)
+		a, err = e.takeLocal(n, pool, asked, l)
 	}
 	if err != nil {
 		return netip.Prefix{}, err
 	}
+	s, _ := pool.Holding(a)
 	return netip.PrefixFrom(a, s.Prefix.Bits()), nil
 }
 
-func exhausted(n *Network, used int) error {
-	total, _ := ipam.Usage(n.Subnets[0], used)
+func exhausted(n *Network, pool ipam.Pool) error {
 	what := "in use"
 	if n.global() {
 		what = "in use or in a host's reserve"
 	}
-	return &classed{fmt.Sprintf("no available IPv4 addresses on this network's address pools: %s (%s): all %d are %s; remove containers or make a network with a larger --subnet",
-		n.Name, n.ID, total, what), errdefs.ErrResourceExhausted}
+	return &classed{fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s): all %d are %s; remove containers or make a network with a larger --subnet",
+		pool.Family(), n.Name, n.ID, pool.Total(), what), errdefs.ErrResourceExhausted}
 }
 
-func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
+func (e *Engine) takeLocal(n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	held := e.leases[n.ID]
@@ -112,9 +109,9 @@ func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, e
 		held[asked] = l.Container // not the endpoint's: it stays when that goes
 		return asked, nil
 	}
-	a, err := ipam.Lowest(n.Subnets[0], func(a netip.Addr) bool { _, ok := held[a]; return ok })
+	a, err := pool.Lowest(func(a netip.Addr) bool { _, ok := held[a]; return ok })
 	if err != nil {
-		return a, exhausted(n, len(held))
+		return a, exhausted(n, pool)
 	}
 	held[a] = l.Endpoint
 	return a, nil
@@ -122,12 +119,12 @@ func (e *Engine) takeLocal(n *Network, asked netip.Addr, l lease) (netip.Addr, e
 
 // takeGlobal asks the cluster for an address. When nobody decides, or all others are taken, it comes out of what is set
 // aside for this host.
-func (e *Engine) takeGlobal(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
+func (e *Engine) takeGlobal(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
 	decided, cancel := e.cl.Deciding(ctx, impatient)
 	defer cancel()
-	a, err := e.takeDecided(decided, n, asked, l)
+	a, err := e.takeDecided(decided, n, pool, asked, l)
 	if ctx.Err() == nil && (errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err)) {
-		if spare, ok := e.takeSpare(ctx, n, asked, l); ok {
+		if spare, ok := e.takeSpare(ctx, n, pool, asked, l); ok {
 			return spare, nil
 		}
 		if errdefs.IsUnavailable(err) {
@@ -146,7 +143,7 @@ func noSpare(n *Network, asked netip.Addr) string {
 
 // takeDecided claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
 // loses the race looks again, so addresses are given in order in the whole cluster and none is given twice.
-func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, error) {
+func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
 	value, err := json.Marshal(l)
 	if err != nil {
 		return asked, err
@@ -165,8 +162,8 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, asked netip.Addr, 
 				}
 				present = h.rev // kept for this container, or for this host
 			}
-		} else if a, err = e.nextAddress(n, held); err != nil {
-			return a, exhausted(n, len(held))
+		} else if a, err = e.nextAddress(pool, held); err != nil {
+			return a, exhausted(n, pool)
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
 			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: addressKey(n.ID, a), Rev: present}},
@@ -208,16 +205,23 @@ func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
 
 // nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are
 // back or removed: such a host may have given out more of the lowest than anybody here knows.
-func (e *Engine) nextAddress(n *Network, held map[netip.Addr]lease) (netip.Addr, error) {
+func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease) (netip.Addr, error) {
 	used := func(a netip.Addr) bool { _, ok := held[a]; return ok }
 	if e.cl.Cautious() {
-		return ipam.Highest(n.Subnets[0], used)
+		return pool.Highest(used)
 	}
-	return ipam.Lowest(n.Subnets[0], used)
+	return pool.Lowest(used)
 }
 
 func addressKey(networkID string, a netip.Addr) string {
 	return keyAddress + networkID + "/" + a.String()
+}
+
+// releaseAddresses gives all of an endpoint's addresses back.
+func (e *Engine) releaseAddresses(ctx context.Context, global bool, ep *container.Endpoint) {
+	for _, p := range ep.Addresses() {
+		e.releaseAddress(ctx, ep.NetworkID, global, p.Addr(), ep.ID)
+	}
 }
 
 // releaseAddress gives an address back. One that can't be given back now, for want of a leader, is found and given back

@@ -59,7 +59,7 @@ func (e *Engine) NetworkConnect(ctx context.Context, ref string, req network.Con
 	if !connected {
 		next.NetworkOrder = append(next.NetworkOrder, key)
 	}
-	return e.rewish(ctx, b, &old, &next, running, func(u *undo) error { return e.keepAddress(ctx, &next, key, u) })
+	return e.rewish(ctx, b, &old, &next, running, func(u *undo) error { return e.keepAddresses(ctx, &next, key, u) })
 }
 
 // mayChange refuses a container that is about to go. b.op must be held.
@@ -126,7 +126,10 @@ func (e *Engine) rewish(ctx context.Context, b *box, old, next *container.Spec, 
 		}
 	}
 	for key, set := range old.Networks { // a static address that is not wished any more
-		if a := staticAddress(set); a.IsValid() && staticAddress(next.Networks[key]) != a {
+		for _, a := range staticAddresses(set) {
+			if slices.Contains(staticAddresses(next.Networks[key]), a) {
+				continue
+			}
 			if n, err := e.findNetwork(ctx, key); err == nil {
 				e.freeAddress(ctx, n, a, b.id)
 			}

@@ -47,7 +47,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return resp, err
 	}
 	for _, key := range b.spec.NetworkOrder {
-		if err := e.keepAddress(ctx, &b.spec, key, &u); err != nil {
+		if err := e.keepAddresses(ctx, &b.spec, key, &u); err != nil {
 			return resp, err
 		}
 	}
@@ -185,11 +185,16 @@ func checkEndpointWish(key string, s *network.EndpointSettings) error {
 		if predefined && (ip.IPv4Address.IsValid() || ip.IPv6Address.IsValid()) {
 			return invalid("user-specified IP address is supported on user-defined networks only")
 		}
-		if ip.IPv6Address.IsValid() {
-			return unsupported("minictl does not support --ip6 yet; leave it out")
+		if ip.IPv4Address.IsValid() && !ip.IPv4Address.Is4() {
+			return invalid("invalid IPv4 address: %s", ip.IPv4Address)
 		}
-		if len(ip.LinkLocalIPs) > 0 {
-			return unsupported("minictl does not support --link-local-ip yet; leave it out")
+		if ip.IPv6Address.IsValid() && (!ip.IPv6Address.Is6() || ip.IPv6Address.Is4In6()) {
+			return invalid("invalid IPv6 address: %s", ip.IPv6Address)
+		}
+		for _, a := range ip.LinkLocalIPs {
+			if !a.IsLinkLocalUnicast() || a.Is4In6() {
+				return invalid("invalid link-local IP address %s: it must be one of 169.254.0.0/16 or fe80::/10", a)
+			}
 		}
 	}
 	if predefined && len(s.Aliases) > 0 {

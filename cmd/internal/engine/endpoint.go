@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -80,8 +81,8 @@ func portRequests(s *container.Spec) ([]portmap.Request, error) {
 				}
 				r.First, r.Last = rng.Start(), rng.End()
 			}
-			if b.HostIP.IsValid() && b.HostIP.Is6() && !b.HostIP.IsUnspecified() {
-				return nil, unsupported("minictl does not support publishing ports on IPv6 addresses yet: %s", b.HostIP)
+			if b.HostIP == netip.IPv6Loopback() {
+				return nil, unsupported("minictl does not support publishing ports on [::1], from which the kernel leads nothing to a container: publish them on 127.0.0.1")
 			}
 			out = append(out, r)
 		}
@@ -102,23 +103,36 @@ func portRequests(s *container.Spec) ([]portmap.Request, error) {
 	return out, nil
 }
 
-// gatewayNetwork is the bridge through which containers on overlays reach the outside; made with the first of them.
-func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network) (*Network, error) {
+// gatewayNetwork is the bridge through which containers on overlays reach the outside; made with the first of them. The
+// first that speaks IPv6 gives it an IPv6 subnet.
+func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network, v6 bool) (*Network, error) {
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
 	e.mu.RLock()
-	for _, n := range e.networks {
-		if n.Name == e.cfg.GatewayBridge {
-			e.mu.RUnlock()
-			return n, nil
+	var n *Network
+	for _, o := range e.networks {
+		if o.Name == e.cfg.GatewayBridge {
+			n = o
 		}
 	}
 	e.mu.RUnlock()
-	n := e.newGateway()
+	if n != nil && (!v6 || n.has(true)) {
+		return n, nil
+	}
+	if n != nil {
+		wider := *n // who reads the old one goes on with it
+		wider.Subnets, wider.EnableIPv6 = slices.Clone(n.Subnets), true
+		if err := e.choosePool(&wider, all, gatewayBlocks(), []ipam.Block{e.localULA()}); err != nil {
+			return nil, err
+		}
+		return &wider, e.keepNetwork(&wider)
+	}
+	n = e.newGateway()
+	n.EnableIPv6 = v6
 	if err := nameFree(all, n.Name); err != nil {
 		return nil, err
 	}
-	if err := e.choosePool(n, all, gatewayBlocks()); err != nil {
+	if err := e.choosePool(n, all, gatewayBlocks(), []ipam.Block{e.localULA()}); err != nil {
 		return nil, err
 	}
 	if err := e.keepNetwork(n); err != nil {
@@ -153,31 +167,60 @@ func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netd
 func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j joint, u *undo) (container.Endpoint, error) {
 	n := j.network
 	ep := container.Endpoint{
-		ID: newID(), NetworkID: n.ID, NetworkName: n.Name, Driver: n.Driver, Key: j.key, Interface: j.iface, Default: j.gateway,
+		ID: newID(), NetworkID: n.ID, NetworkName: n.Name, Driver: n.Driver, Key: j.key, Interface: j.iface,
+		Default: j.gateway, Default6: j.gateway6,
 	}
 	if j.key != "" {
 		ep.Names = endpointNames(spec, j.set)
 	}
 	if j.set != nil {
 		ep.Sysctls = j.set.DriverOpts[optionSysctls]
+		if ip := j.set.IPAMConfig; ip != nil {
+			ep.LinkLocal = slices.Clone(ip.LinkLocalIPs)
+		}
 	}
 	if err := step("address"); err != nil {
 		return ep, err
 	}
-	asked := staticAddress(j.set)
-	addr, err := e.takeAddress(ctx, n, asked, e.leaseFor(b.id, spec.Name, ep.ID, asked.IsValid()))
-	if err != nil {
-		return ep, err
+	for _, a := range staticAddresses(j.set) {
+		if _, err := n.pool(a); err != nil {
+			return ep, err
+		}
 	}
-	u.add(func(ctx context.Context) { e.releaseAddress(ctx, n.ID, n.global(), addr.Addr(), ep.ID) })
-	ep.Address, ep.MAC = addr, ipam.MAC(addr.Addr()).String()
+	for _, pool := range ipam.Pools(n.Subnets) {
+		if err := e.allotAddress(ctx, b, spec, &j, pool, &ep, u); err != nil {
+			return ep, err
+		}
+	}
+	if all := ep.Addresses(); len(all) > 0 {
+		ep.MAC = ipam.MAC(all[0].Addr()).String()
+	}
 	if j.set != nil && len(j.set.MacAddress) > 0 {
 		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
 	}
-	if len(n.Subnets) > 0 && j.leadsOutside() {
-		ep.Gateway = n.Subnets[0].Gateway
-	}
 	return ep, nil
+}
+
+// allotAddress takes the endpoint's address of one family.
+func (e *Engine) allotAddress(ctx context.Context, b *box, spec *container.Spec, j *joint, pool ipam.Pool, ep *container.Endpoint, u *undo) error {
+	n := j.network
+	asked := staticAddress(j.set, pool.Is6())
+	addr, err := e.takeAddress(ctx, n, pool, asked, e.leaseFor(b.id, spec.Name, ep.ID, asked.IsValid()))
+	if err != nil {
+		return err
+	}
+	id := ep.ID
+	u.add(func(ctx context.Context) { e.releaseAddress(ctx, n.ID, n.global(), addr.Addr(), id) })
+	var gateway netip.Addr
+	if s, ok := pool.Holding(addr.Addr()); ok && j.leadsOutside() {
+		gateway = s.Gateway
+	}
+	if pool.Is6() {
+		ep.Address6, ep.Gateway6 = addr, gateway
+	} else {
+		ep.Address, ep.Gateway = addr, gateway
+	}
+	return nil
 }
 
 // reservePorts takes the host's ports for an endpoint.
@@ -272,9 +315,15 @@ func (e *Engine) setSysctls(ep container.Endpoint, sb netdriver.Sandbox) error {
 }
 
 func wishEndpoint(ep container.Endpoint) netdriver.Endpoint {
-	w := netdriver.Endpoint{ID: netdriver.EndpointID(ep.ID), Interface: ep.Interface, Address: ep.Address, MAC: ep.HardwareAddr()}
+	w := netdriver.Endpoint{
+		ID: netdriver.EndpointID(ep.ID), Interface: ep.Interface, Address: ep.Address, Address6: ep.Address6, LinkLocal: ep.LinkLocal,
+		MAC: ep.HardwareAddr(),
+	}
 	if ep.Default {
 		w.Gateway = ep.Gateway
+	}
+	if ep.Default6 {
+		w.Gateway6 = ep.Gateway6
 	}
 	for _, p := range ep.Ports {
 		w.Ports = append(w.Ports, netdriver.PortMapping(p))
@@ -291,7 +340,9 @@ func (e *Engine) peers(networkID string) []netdriver.Peer {
 		if r.Owner == self || !r.Alive || !r.VTEP.IsValid() || err != nil {
 			continue
 		}
-		out = append(out, netdriver.Peer{Address: r.Address, MAC: mac, VTEP: r.VTEP})
+		for _, p := range r.Addresses() {
+			out = append(out, netdriver.Peer{Address: p.Addr(), MAC: mac, VTEP: r.VTEP})
+		}
 	}
 	return out
 }
@@ -303,10 +354,14 @@ func (e *Engine) records(spec *container.Spec, endpoints []container.Endpoint) [
 		if ep.Driver != netdriver.TypeOverlay {
 			continue
 		}
-		out = append(out, cluster.Record{
-			ID: ep.ID, Network: ep.NetworkID, Container: spec.ID, Name: spec.Name, Names: ep.Names,
-			Address: ep.Address.Addr(), PrefixLen: ep.Address.Bits(), MAC: ep.MAC,
-		})
+		r := cluster.Record{ID: ep.ID, Network: ep.NetworkID, Container: spec.ID, Name: spec.Name, Names: ep.Names, MAC: ep.MAC}
+		if ep.Address.IsValid() {
+			r.Address, r.PrefixLen = ep.Address.Addr(), ep.Address.Bits()
+		}
+		if ep.Address6.IsValid() {
+			r.Address6, r.PrefixLen6 = ep.Address6.Addr(), ep.Address6.Bits()
+		}
+		out = append(out, r)
 	}
 	return out
 }

@@ -101,21 +101,25 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 		fmt.Fprintf(&w, "%s\t%s\n", ip, name)
 	}
 	for _, ep := range endpoints {
-		w.WriteString(hostsLine(spec, ep))
+		w.WriteString(hostsLines(spec, ep))
 	}
 	return w.Bytes(), nil
 }
 
-// hostsLine is what an endpoint adds to /etc/hosts; nothing for one on the gateway bridge.
-func hostsLine(spec *container.Spec, ep container.Endpoint) string {
-	if ep.Key == "" || !ep.Address.IsValid() {
+// hostsLines are what an endpoint adds to /etc/hosts; nothing for one on the gateway bridge.
+func hostsLines(spec *container.Spec, ep container.Endpoint) string {
+	if ep.Key == "" {
 		return ""
 	}
 	names := spec.Hostname()
 	if d := spec.Config.Domainname; d != "" {
 		names = spec.Hostname() + "." + d + " " + names
 	}
-	return fmt.Sprintf("%s\t%s\n", ep.Address.Addr(), names)
+	var lines string
+	for _, p := range ep.Addresses() {
+		lines += fmt.Sprintf("%s\t%s\n", p.Addr(), names)
+	}
+	return lines
 }
 
 // editLines takes lines out of a file and adds others at its end.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"path/filepath"
@@ -84,12 +85,21 @@ func (e *Engine) execIDs(containerID string) []string {
 	return out
 }
 
-// bindingIP is how docker shows a port that is published on every address.
-func bindingIP(ip netip.Addr) netip.Addr {
-	if !ip.IsValid() {
-		return netip.IPv4Unspecified()
+// bindings are how docker shows a port: one that is published on every address is shown once for each family that its
+// endpoint has.
+func bindings(ep *container.Endpoint, ip netip.Addr) []netip.Addr {
+	if ip.IsValid() {
+		return []netip.Addr{ip}
 	}
-	return ip
+	var out []netip.Addr
+	for _, p := range ep.Addresses() {
+		if p.Addr().Is4() {
+			out = append(out, netip.IPv4Unspecified())
+		} else {
+			out = append(out, netip.IPv6Unspecified())
+		}
+	}
+	return out
 }
 
 func portMap(s *container.Spec, st *container.Status) network.PortMap {
@@ -100,7 +110,9 @@ func portMap(s *container.Spec, st *container.Status) network.PortMap {
 	for _, ep := range st.Endpoints {
 		for _, m := range ep.Ports {
 			p, _ := network.PortFrom(m.ContainerPort, network.IPProtocol(m.Proto))
-			out[p] = append(out[p], network.PortBinding{HostIP: bindingIP(m.HostIP), HostPort: strconv.Itoa(int(m.HostPort))})
+			for _, ip := range bindings(&ep, m.HostIP) {
+				out[p] = append(out[p], network.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(m.HostPort))})
+			}
 		}
 	}
 	return out
@@ -123,7 +135,14 @@ func endpointSettings(s *container.Spec, st *container.Status) map[string]*netwo
 		if !ok {
 			continue
 		}
-		c.NetworkID, c.EndpointID, c.IPAddress, c.IPPrefixLen = ep.NetworkID, ep.ID, ep.Address.Addr(), ep.Address.Bits()
+		c.NetworkID, c.EndpointID = ep.NetworkID, ep.ID
+		if ep.Address.IsValid() {
+			c.IPAddress, c.IPPrefixLen = ep.Address.Addr(), ep.Address.Bits()
+		}
+		if ep.Address6.IsValid() {
+			c.GlobalIPv6Address, c.GlobalIPv6PrefixLen = ep.Address6.Addr(), ep.Address6.Bits()
+		}
+		c.IPv6Gateway = ep.Gateway6
 		c.MacAddress = network.HardwareAddr(ep.HardwareAddr())
 		c.Gateway = ep.Gateway
 		if ep.Key != ep.NetworkName { // given by ID: shown by name
@@ -263,10 +282,7 @@ func (e *Engine) summary(s *container.Spec, st *container.Status) mobycontainer.
 		}
 	}
 	slices.SortFunc(r.Ports, func(a, b mobycontainer.PortSummary) int {
-		if a.PrivatePort != b.PrivatePort {
-			return int(a.PrivatePort) - int(b.PrivatePort)
-		}
-		return int(a.PublicPort) - int(b.PublicPort)
+		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), cmp.Compare(a.PublicPort, b.PublicPort), a.IP.Compare(b.IP))
 	})
 	return r
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
 )
 
@@ -16,8 +15,8 @@ type leaseFacts struct {
 	uses   map[netip.Addr]lease // what this host's containers have, or keep for their life
 	spares map[netip.Addr]lease // this host's list
 	busy   func(container string) bool
-	subnet netdriver.Subnet
-	size   int // of the reserve, as it should be
+	pools  []ipam.Pool
+	size   func(ipam.Pool) int // of the pool's reserve, as it should be
 }
 
 // leaseStep is one step towards what should be. Each is one transaction, on the condition that the key has not changed,
@@ -71,13 +70,34 @@ func planLeases(f leaseFacts) (steps []leaseStep, clashes []leaseClash) {
 			steps = append(steps, leaseStep{addr: a})
 		}
 	}
-	return append(steps, planReserve(f, free)...), clashes
+	for _, pool := range f.pools {
+		steps = append(steps, planReserve(f, pool, free)...)
+	}
+	return append(steps, withdraw(f, free)...), clashes
 }
 
-// planReserve brings the reserve to its size. Of too many the lowest are given back: they are what the next container
+// withdraw gives back the spares that are in none of the network's pools.
+func withdraw(f leaseFacts, free []netip.Addr) (steps []leaseStep) {
+	for _, a := range free {
+		in := func(p ipam.Pool) bool { _, ok := p.Holding(a); return ok }
+		if _, listed := f.spares[a]; !slices.ContainsFunc(f.pools, in) {
+			steps = append(steps, leaseStep{addr: a, strike: listed})
+		}
+	}
+	return steps
+}
+
+// planReserve brings a pool's reserve to its size. Of too many the lowest are given back: they are what the next container
 // gets, as if they had never been set aside.
-func planReserve(f leaseFacts, free []netip.Addr) (steps []leaseStep) {
-	extra := max(len(free)-f.size, 0)
+func planReserve(f leaseFacts, pool ipam.Pool, all []netip.Addr) (steps []leaseStep) {
+	var free []netip.Addr
+	for _, a := range all {
+		if _, in := pool.Holding(a); in {
+			free = append(free, a)
+		}
+	}
+	size := f.size(pool)
+	extra := max(len(free)-size, 0)
 	for i, a := range free {
 		_, listed := f.spares[a]
 		switch {
@@ -95,8 +115,8 @@ func planReserve(f leaseFacts, free []netip.Addr) (steps []leaseStep) {
 		return held || used || listed
 	}
 	chosen := map[netip.Addr]bool{}
-	for range max(f.size-len(free), 0) {
-		a, err := ipam.Highest(f.subnet, func(a netip.Addr) bool { return taken(a) || chosen[a] })
+	for range max(size-len(free), 0) {
+		a, err := pool.Highest(func(a netip.Addr) bool { return taken(a) || chosen[a] })
 		if err != nil {
 			break // full: a smaller reserve, or none
 		}

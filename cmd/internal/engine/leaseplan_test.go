@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/minictl/minictl/netdriver/ipam"
 )
 
 // TestPlanLeases: what is written, deleted, struck off and noted, by what is known.
@@ -45,7 +47,7 @@ func TestPlanLeases(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			f := leaseFacts{
-				self: "me", subnet: lan(t, "10.0.0.0/28")[0], size: c.size,
+				self: "me", pools: ipam.Pools(lan(t, "10.0.0.0/28")), size: func(ipam.Pool) int { return c.size },
 				held: map[netip.Addr]lease{}, uses: map[netip.Addr]lease{}, spares: map[netip.Addr]lease{},
 				busy: func(container string) bool { return c.busy != "" && container == c.busy },
 			}

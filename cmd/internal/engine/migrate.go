@@ -17,7 +17,7 @@ import (
 
 // migrations bring a schema to the next version: the first entry leads from version 1 to 2. All that are needed run in
 // the one transaction that also writes the new version, so that a file is never in between.
-var migrations = []func(*bolt.Tx) error{resolveOldMounts, noReserves}
+var migrations = []func(*bolt.Tx) error{resolveOldMounts, noReserves, noIPv6}
 
 // migrate brings the file from version from to stateVersion.
 func migrate(tx *bolt.Tx, from string) error {
@@ -43,6 +43,10 @@ func migrate(tx *bolt.Tx, from string) error {
 // noReserves has nothing to do: the bucket is there, and a host without a list makes one of what the cluster has set aside
 // for it. The version keeps an older daemon from giving such addresses away without striking them off.
 func noReserves(*bolt.Tx) error { return nil }
+
+// noIPv6 has nothing to do: what is there has IPv4 alone. The version keeps an older daemon from taking such networks and
+// endpoints for half of what they are.
+func noIPv6(*bolt.Tx) error { return nil }
 
 // resolveOldMounts writes down the mounts of containers made when they were read from the flags at each start. Volumes
 // were refused then, and the image's were not made: such a container goes on without.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +50,9 @@ type Network struct {
 	Created     time.Time          `json:"created"`
 	Scope       string             `json:"scope"`
 	Driver      string             `json:"driver"`
-	Subnets     []netdriver.Subnet `json:"subnets,omitempty"`
+	EnableIPv6  bool               `json:"enableIPv6,omitempty"`
+	DisableIPv4 bool               `json:"disableIPv4,omitempty"`
+	Subnets     []netdriver.Subnet `json:"subnets,omitempty"` // of IPv4 first
 	VNI         uint32             `json:"vni,omitempty"`
 	Internal    bool               `json:"internal,omitempty"`
 	Attachable  bool               `json:"attachable,omitempty"`
@@ -180,10 +181,6 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 		return nil, forbidden("only one instance of \"%s\" network is allowed", n.Driver)
 	case e.drivers[n.Driver] == nil:
 		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge and overlay: plugin %q not found", n.Driver, n.Driver)
-	case req.EnableIPv6 != nil && *req.EnableIPv6:
-		return nil, unsupported("minictl does not support --ipv6 on networks yet; leave it out")
-	case req.EnableIPv4 != nil && !*req.EnableIPv4:
-		return nil, unsupported("minictl does not support networks without IPv4 yet; leave out --ipv4=false")
 	case req.ConfigOnly || req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return nil, unsupported("minictl does not support --config-only and --config-from; give the network its options itself")
 	case req.Ingress:
@@ -192,68 +189,7 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 	if n.Driver == netdriver.TypeOverlay {
 		n.Scope, n.Attachable = scopeGlobal, true // any container may join; there are no services to keep it for
 	}
-	return n, n.setIPAM(req.IPAM)
-}
-
-func (n *Network) setIPAM(i *network.IPAM) error {
-	if i == nil {
-		return nil
-	}
-	if i.Driver != "" && i.Driver != "default" {
-		return unsupported("minictl does not support the IPAM driver %q yet; leave out --ipam-driver", i.Driver)
-	}
-	n.IPAMOptions = i.Options
-	for _, c := range i.Config {
-		if !c.Subnet.IsValid() {
-			if c.Gateway.IsValid() || c.IPRange.IsValid() || len(c.AuxAddress) > 0 {
-				return invalid("invalid network config: --gateway, --ip-range and --aux-address need a --subnet")
-			}
-			continue
-		}
-		if c.Subnet.Addr().Is6() {
-			return unsupported("minictl does not support IPv6 subnets yet: %s", c.Subnet)
-		}
-		s, err := ipam.Validate(netdriver.Subnet{Prefix: c.Subnet, Gateway: c.Gateway, Range: c.IPRange, Aux: c.AuxAddress})
-		if err != nil {
-			return err
-		}
-		n.Subnets = append(n.Subnets, s)
-	}
-	if len(n.Subnets) > 1 {
-		return unsupported("minictl does not support several subnets in one network yet; give one --subnet")
-	}
-	return nil
-}
-
-// choosePool gives the network its subnet: the one asked for if it overlaps no other network, else the next default one
-// that overlaps neither a network nor a route of any host.
-func (e *Engine) choosePool(n *Network, others []*Network, blocks []ipam.Block) error {
-	var taken []netip.Prefix
-	for _, o := range others {
-		for _, s := range o.Subnets {
-			if len(n.Subnets) == 1 && s.Prefix.Overlaps(n.Subnets[0].Prefix) {
-				return forbidden("invalid pool request: Pool overlaps with other one on this address space: network %s has %s; choose another --subnet", o.Name, s.Prefix)
-			}
-			taken = append(taken, s.Prefix)
-		}
-	}
-	if len(n.Subnets) == 1 {
-		return nil
-	}
-	routes, err := e.clusterRoutes()
-	if err != nil {
-		return err
-	}
-	p, err := ipam.NextPool(blocks, append(taken, routes...))
-	if err != nil {
-		return fmt.Errorf("could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network; give one with --subnet: %w", err)
-	}
-	s, err := ipam.Validate(netdriver.Subnet{Prefix: p})
-	if err != nil {
-		return err
-	}
-	n.Subnets = []netdriver.Subnet{s}
-	return nil
+	return n, n.setIPAM(req)
 }
 
 func (e *Engine) createLocal(ctx context.Context, n *Network) error {
@@ -266,7 +202,7 @@ func (e *Engine) createLocal(ctx context.Context, n *Network) error {
 	if err := nameFree(all, n.Name); err != nil {
 		return err
 	}
-	if err := e.choosePool(n, all, ipam.DefaultLocal()); err != nil {
+	if err := e.choosePool(n, all, ipam.DefaultLocal(), []ipam.Block{e.localULA()}); err != nil {
 		return err
 	}
 	d := e.drivers[n.Driver]
@@ -373,13 +309,14 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	if err != nil {
 		return e.undecided("create network "+n.Name, err)
 	}
+	ula := []ipam.Block{e.clusterULA()}
 	if late {
-		blocks = ipam.Late(blocks)
+		blocks, ula = ipam.Late(blocks), ipam.Late(ula)
 	}
 	if n.VNI = freeVNI(used, late); n.VNI == 0 {
 		return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
 	}
-	if err := e.choosePool(n, append(others, local...), blocks); err != nil {
+	if err := e.choosePool(n, append(others, local...), blocks, ula); err != nil {
 		return err
 	}
 	return e.drivers[n.Driver].Check(n.wish())

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/minictl/minictl/cluster/store/memstore"
+	"github.com/minictl/minictl/netdriver/ipam"
 )
 
 func TestPickNetwork(t *testing.T) {
@@ -106,7 +107,7 @@ func TestTakeGlobal(t *testing.T) {
 			}
 			for i := range each {
 				l := lease{Node: e.cfg.NodeName, Endpoint: fmt.Sprintf("%d-%d", h, i), Name: "c"}
-				p, err := e.takeAddress(t.Context(), n, netip.Addr{}, l)
+				p, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, l)
 				if err != nil {
 					t.Error(err)
 					return
@@ -137,18 +138,18 @@ func TestTakeGlobal(t *testing.T) {
 	}
 	free := netip.MustParseAddr("10.0.0.9")
 	first.releaseAddress(t.Context(), n.ID, true, free, "somebody else")
-	if p, err := first.takeAddress(t.Context(), n, free, lease{}); err == nil {
+	if p, err := first.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], free, lease{}); err == nil {
 		t.Errorf("%s was given back by a stranger", p)
 	}
 	first.releaseAddress(t.Context(), n.ID, true, free, taken[free])
-	if p, err := first.takeAddress(t.Context(), n, netip.Addr{}, lease{Node: "first", Endpoint: "e", Container: "gone"}); err != nil || p.Addr() != free {
+	if p, err := first.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Node: "first", Endpoint: "e", Container: "gone"}); err != nil || p.Addr() != free {
 		t.Errorf("took %s, %v; want %s", p, err, free)
 	}
 	// A lease of this host that no container stands behind is a crash's: it is found and given back.
 	if err := first.reconcileLeases(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := first.takeAddress(t.Context(), n, free, lease{Endpoint: "f"}); err != nil || p.Addr() != free {
+	if p, err := first.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], free, lease{Endpoint: "f"}); err != nil || p.Addr() != free {
 		t.Errorf("took %s, %v; want %s", p, err, free)
 	}
 }
@@ -156,17 +157,17 @@ func TestTakeGlobal(t *testing.T) {
 func TestExhausted(t *testing.T) {
 	e := newHost(t, memstore.New(), "host")
 	n := &Network{ID: "n", Name: "small", Scope: scopeLocal, Subnets: lan(t, "10.9.0.0/30")}
-	if p, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "a"}); err != nil || p.String() != "10.9.0.2/30" {
+	if p, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Endpoint: "a"}); err != nil || p.String() != "10.9.0.2/30" {
 		t.Fatalf("%s, %v", p, err)
 	}
-	if _, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "b"}); !errdefs.IsResourceExhausted(err) {
+	if _, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Endpoint: "b"}); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("a full network: %v", err)
 	}
-	if _, err := e.takeAddress(t.Context(), n, netip.MustParseAddr("10.9.0.2"), lease{Endpoint: "b"}); !errdefs.IsPermissionDenied(err) {
+	if _, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.MustParseAddr("10.9.0.2"), lease{Endpoint: "b"}); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("a taken address: %v", err)
 	}
 	e.releaseAddress(t.Context(), n.ID, false, netip.MustParseAddr("10.9.0.2"), "a")
-	if _, err := e.takeAddress(t.Context(), n, netip.Addr{}, lease{Endpoint: "b"}); err != nil {
+	if _, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Endpoint: "b"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
 )
 
@@ -52,7 +54,7 @@ func (e *Engine) networkMatches(f api.Filters, n *Network) bool {
 // view is the network in docker's form.
 func (n *Network) view() network.Network {
 	v := network.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: true, Internal: n.Internal,
+		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: !n.DisableIPv4, EnableIPv6: n.EnableIPv6, Internal: n.Internal,
 		Attachable: n.Attachable, Options: n.Options, Labels: n.Labels,
 		IPAM: network.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []network.IPAMConfig{}},
 	}
@@ -89,7 +91,8 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 	} else {
 		for _, u := range e.localUses(n.ID) {
 			r.Containers[u.containerID] = network.EndpointResource{
-				Name: u.name, EndpointID: u.endpoint.ID, MacAddress: network.HardwareAddr(u.endpoint.HardwareAddr()), IPv4Address: u.endpoint.Address,
+				Name: u.name, EndpointID: u.endpoint.ID, MacAddress: network.HardwareAddr(u.endpoint.HardwareAddr()),
+				IPv4Address: u.endpoint.Address, IPv6Address: u.endpoint.Address6,
 			}
 		}
 	}
@@ -97,36 +100,55 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(n, &r.Inspect)}}
 	}
 	if len(n.Subnets) > 0 {
-		used, reserves, err := e.addressCount(ctx, n, &r.Inspect)
+		used, reserves, err := e.usedAddresses(ctx, n, &r.Inspect)
 		if err != nil {
 			return api.NetworkInspect{}, err
 		}
 		r.Reserves = reserves
-		_, free := ipam.Usage(n.Subnets[0], used)
-		r.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: network.SubnetStatuses{
-			n.Subnets[0].Prefix: {IPsInUse: uint64(used), DynamicIPsAvailable: uint64(free)},
-		}}}
+		r.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: usage(n.Subnets, used)}}
 	}
 	return r, nil
 }
 
-// addressCount counts the addresses that nobody can be given any more, and names those among them that hosts have in
-// reserve.
-func (e *Engine) addressCount(ctx context.Context, n *Network, r *network.Inspect) (used int, reserves map[string][]netip.Addr, err error) {
+// usage counts, for each subnet, what of it is used and what can still be chosen.
+func usage(subnets []netdriver.Subnet, used []netip.Addr) network.SubnetStatuses {
+	out := network.SubnetStatuses{}
+	for _, s := range subnets {
+		in := 0
+		for _, a := range used {
+			if s.Prefix.Contains(a) {
+				in++
+			}
+		}
+		_, free := ipam.Usage(s, in)
+		out[s.Prefix] = network.SubnetStatus{IPsInUse: uint64(in), DynamicIPsAvailable: uint64(free)}
+	}
+	return out
+}
+
+// usedAddresses are those that nobody can be given any more; reserves names those among them that hosts have in reserve.
+func (e *Engine) usedAddresses(ctx context.Context, n *Network, r *network.Inspect) (used []netip.Addr, reserves map[string][]netip.Addr, err error) {
 	if !n.global() {
-		return len(r.Containers), nil, nil
+		e.mu.RLock()
+		defer e.mu.RUnlock()
+		return slices.Collect(maps.Keys(e.leases[n.ID])), nil, nil
 	}
 	held, err := e.leasesOf(ctx, n.ID, false)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
-	used = len(held)
+	used = slices.Collect(maps.Keys(held))
 	for _, c := range r.Containers { // given while nobody decided
-		h, ok := held[c.IPv4Address.Addr()]
-		if !ok {
-			used++
-		} else if h.spare() {
-			delete(held, c.IPv4Address.Addr())
+		for _, p := range []netip.Prefix{c.IPv4Address, c.IPv6Address} {
+			if !p.IsValid() {
+				continue
+			}
+			h, ok := held[p.Addr()]
+			if !ok {
+				used = append(used, p.Addr())
+			} else if h.spare() {
+				delete(held, p.Addr())
+			}
 		}
 	}
 	return used, reserveWords(held, e.nodeName), nil
@@ -142,9 +164,15 @@ func (e *Engine) globalEndpoints(n *Network, r *network.Inspect) {
 		if err != nil {
 			continue
 		}
-		r.Containers[rec.Container] = network.EndpointResource{
-			Name: rec.Name, EndpointID: rec.ID, MacAddress: network.HardwareAddr(mac), IPv4Address: netip.PrefixFrom(rec.Address, rec.PrefixLen),
+		c := network.EndpointResource{Name: rec.Name, EndpointID: rec.ID, MacAddress: network.HardwareAddr(mac)}
+		for _, p := range rec.Addresses() {
+			if p.Addr().Is4() {
+				c.IPv4Address = p
+			} else {
+				c.IPv6Address = p
+			}
 		}
+		r.Containers[rec.Container] = c
 		if rec.VTEP.IsValid() {
 			peers[rec.VTEP] = e.nodeName(string(rec.Owner))
 		}
@@ -163,7 +191,11 @@ func (e *Engine) tasks(n *Network, r *network.Inspect) []network.Task {
 	}
 	var out []network.Task
 	for _, c := range r.Containers {
-		t := network.Task{Name: c.Name, EndpointID: c.EndpointID, EndpointIP: c.IPv4Address.Addr(), Info: map[string]string{}}
+		ip := c.IPv4Address
+		if !ip.IsValid() {
+			ip = c.IPv6Address
+		}
+		t := network.Task{Name: c.Name, EndpointID: c.EndpointID, EndpointIP: ip.Addr(), Info: map[string]string{}}
 		if ip := hosts[c.EndpointID]; ip.IsValid() {
 			t.Info["Host IP"] = ip.String()
 		}

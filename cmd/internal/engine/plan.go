@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/network"
@@ -19,8 +20,9 @@ type joint struct {
 	key     string // of Spec.Networks; empty: the gateway bridge
 	set     *network.EndpointSettings
 	iface   string
-	gateway bool // it gives the default route
-	ports   []portmap.Request
+	// gateway and gateway6: it gives the default route of the family. publishes: the container's ports lead to it.
+	gateway, gateway6, publishes bool
+	ports                        []portmap.Request
 }
 
 // plan says which endpoints a container should have, in which order, and which of them gives the default route and the
@@ -51,7 +53,7 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 		out = append(out, joint{network: n, key: key, set: spec.Networks[key]})
 	}
 	if needsGatewayBridge(out) {
-		gw, err := e.gatewayNetwork(ctx, all)
+		gw, err := e.gatewayNetwork(ctx, all, slices.ContainsFunc(out, func(j joint) bool { return !j.network.Internal && j.network.has(true) }))
 		if err != nil {
 			return nil, err
 		}
@@ -61,8 +63,15 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 	if err != nil {
 		return nil, err
 	}
-	if i := gatewayOf(out); i >= 0 {
-		out[i].gateway, out[i].ports = true, ports
+	lead, lead6 := gatewayOf(out, false), gatewayOf(out, true)
+	if lead >= 0 {
+		out[lead].gateway = true
+	}
+	if lead6 >= 0 {
+		out[lead6].gateway6 = true
+	}
+	if i := cmp.Or(lead+1, lead6+1) - 1; i >= 0 {
+		out[i].publishes, out[i].ports = true, ports
 	}
 	return out, nameInterfaces(out, have)
 }
@@ -85,11 +94,12 @@ func needsGatewayBridge(joints []joint) bool {
 	return outside
 }
 
-// gatewayOf chooses who gives the default route, docker's rule: the highest priority, then the first name. -1: nobody.
-func gatewayOf(joints []joint) int {
+// gatewayOf chooses who gives a family's default route, docker's rule: the highest priority, then the first name. -1:
+// nobody.
+func gatewayOf(joints []joint, v6 bool) int {
 	best := -1
 	for i := range joints {
-		if joints[i].leadsOutside() && (best < 0 || before(&joints[i], &joints[best])) {
+		if joints[i].leadsOutside() && joints[i].network.has(v6) && (best < 0 || before(&joints[i], &joints[best])) {
 			best = i
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -17,7 +18,7 @@ func joints(names ...string) []joint {
 	var out []joint
 	for _, n := range names {
 		kind, name, _ := strings.Cut(n, " ")
-		j := joint{network: &Network{ID: name, Name: name, Driver: netdriver.TypeBridge}, key: name, set: &network.EndpointSettings{}}
+		j := joint{network: &Network{ID: name, Name: name, Driver: netdriver.TypeBridge, Subnets: make([]netdriver.Subnet, 1)}, key: name, set: &network.EndpointSettings{}}
 		switch kind {
 		case "overlay":
 			j.network.Driver = netdriver.TypeOverlay
@@ -55,7 +56,7 @@ func TestGatewayChoice(t *testing.T) {
 		if v.joints != "" {
 			in = joints(strings.Split(v.joints, ", ")...)
 		}
-		if got := gatewayOf(in); got != v.want {
+		if got := gatewayOf(in, false); got != v.want {
 			t.Errorf("%s: gateway %d, want %d", v.joints, got, v.want)
 		}
 		if got := needsGatewayBridge(in); got != v.bridge {
@@ -172,7 +173,7 @@ func TestStaticLease(t *testing.T) {
 	}
 	a := n.Subnets[0].Gateway.Next()
 	take := func(h *Engine, asked netip.Addr, l lease) error {
-		_, err := h.takeAddress(ctx, n, asked, l)
+		_, err := h.takeAddress(ctx, n, ipam.Pools(n.Subnets)[0], asked, l)
 		return err
 	}
 	b := &box{id: newID(), spec: container.Spec{Name: "web1", NetworkOrder: []string{"ov"}, Networks: map[string]*network.EndpointSettings{
@@ -181,7 +182,7 @@ func TestStaticLease(t *testing.T) {
 	b.spec.ID = b.id
 	h1.boxes[b.id] = b
 	var u undo
-	if err := h1.keepAddress(ctx, &b.spec, "ov", &u); err != nil {
+	if err := h1.keepAddresses(ctx, &b.spec, "ov", &u); err != nil {
 		t.Fatal(err)
 	}
 	other := h2.leaseFor(newID(), "thief", newID(), true)

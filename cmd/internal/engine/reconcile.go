@@ -110,15 +110,12 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 }
 
 func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses map[netip.Addr]lease, busy func(string) bool) ([]clash, error) {
-	if len(n.Subnets) == 0 {
-		return nil, nil
-	}
 	node := string(e.cl.Self().ID)
 	e.adoptReserve(ctx, n.ID, node)
 	list, _ := e.spares.list(node, n.ID)
 	f := leaseFacts{
 		self: node, held: held, uses: uses, spares: list, busy: busy,
-		subnet: n.Subnets[0], size: ipam.ReserveSize(n.Subnets[0], len(e.cl.Members())),
+		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int { return p.ReserveSize(len(e.cl.Members())) },
 	}
 	steps, found := planLeases(f)
 	for _, s := range steps {
@@ -213,15 +210,21 @@ func (e *Engine) usesOf(b *box, all []*Network) map[string]map[netip.Addr]lease 
 		out[networkID][a] = l
 	}
 	for key, wish := range spec.Networks {
-		a := staticAddress(wish)
 		n, err := pickNetwork(all, key)
-		if err == nil && a.IsValid() && len(n.Subnets) > 0 && ipam.Check(n.Subnets[0], a) == nil {
-			set(n.ID, a, "", true)
+		if err != nil {
+			continue
+		}
+		for _, a := range staticAddresses(wish) {
+			if _, err := n.pool(a); err == nil {
+				set(n.ID, a, "", true)
+			}
 		}
 	}
 	for _, ep := range b.statusCopy().Endpoints {
-		if ep.Driver == netdriver.TypeOverlay && ep.Address.IsValid() {
-			set(ep.NetworkID, ep.Address.Addr(), ep.ID, false)
+		for _, p := range ep.Addresses() {
+			if ep.Driver == netdriver.TypeOverlay {
+				set(ep.NetworkID, p.Addr(), ep.ID, false)
+			}
 		}
 	}
 	return out

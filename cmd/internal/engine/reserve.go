@@ -11,12 +11,38 @@ import (
 	"github.com/minictl/minictl/runtime/container"
 )
 
-// staticAddress is the address a user asked for, if any.
-func staticAddress(set *network.EndpointSettings) netip.Addr {
-	if set == nil || set.IPAMConfig == nil {
+// staticAddress is the address of a family that a user asked for, if any.
+func staticAddress(set *network.EndpointSettings, v6 bool) netip.Addr {
+	switch {
+	case set == nil || set.IPAMConfig == nil:
 		return netip.Addr{}
+	case v6:
+		return set.IPAMConfig.IPv6Address
 	}
 	return set.IPAMConfig.IPv4Address
+}
+
+// staticAddresses are those of both families.
+func staticAddresses(set *network.EndpointSettings) []netip.Addr {
+	var out []netip.Addr
+	for _, v6 := range []bool{false, true} {
+		if a := staticAddress(set, v6); a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// pool gives the pool an asked address would be of; errdefs.ErrInvalidArgument if it is of none, and what it says if it
+// may not be given.
+func (n *Network) pool(a netip.Addr) (ipam.Pool, error) {
+	var pool ipam.Pool
+	for _, p := range ipam.Pools(n.Subnets) {
+		if p.Is6() == a.Is6() {
+			pool = p
+		}
+	}
+	return pool, pool.Check(a)
 }
 
 func (e *Engine) leaseFor(containerID, name, endpoint string, static bool) lease {
@@ -56,11 +82,11 @@ func (e *Engine) localHolder(holder string) string {
 	return holder
 }
 
-// keepAddress reserves the address that the user asked for on a network, for the container's whole life: from now on
-// nobody gets it, whether the container runs or not. One on a network that does not exist yet is taken when it starts.
-func (e *Engine) keepAddress(ctx context.Context, spec *container.Spec, key string, u *undo) error {
-	a := staticAddress(spec.Networks[key])
-	if !a.IsValid() {
+// keepAddresses reserves the addresses that the user asked for on a network, for the container's whole life: from now on
+// nobody gets them, whether the container runs or not. Those on a network that does not exist yet are taken when it starts.
+func (e *Engine) keepAddresses(ctx context.Context, spec *container.Spec, key string, u *undo) error {
+	asked := staticAddresses(spec.Networks[key])
+	if len(asked) == 0 {
 		return nil
 	}
 	n, err := e.findNetwork(ctx, key)
@@ -70,14 +96,20 @@ func (e *Engine) keepAddress(ctx context.Context, spec *container.Spec, key stri
 	if err != nil {
 		return err
 	}
-	if _, err := e.takeAddress(ctx, n, a, e.leaseFor(spec.ID, spec.Name, "", true)); err != nil {
-		return err
+	for _, a := range asked {
+		pool, err := n.pool(a)
+		if err != nil {
+			return err
+		}
+		if _, err := e.takeAddress(ctx, n, pool, a, e.leaseFor(spec.ID, spec.Name, "", true)); err != nil {
+			return err
+		}
+		u.add(func(ctx context.Context) { e.freeAddress(ctx, n, a, spec.ID) })
 	}
-	u.add(func(ctx context.Context) { e.freeAddress(ctx, n, a, spec.ID) })
 	return nil
 }
 
-// freeAddress ends what keepAddress began.
+// freeAddress ends what keepAddresses began.
 func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, containerID string) {
 	if !n.global() {
 		e.mu.Lock()
@@ -105,12 +137,10 @@ func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, cont
 // freeAddresses gives back what a container kept for its life, with its end.
 func (e *Engine) freeAddresses(ctx context.Context, spec *container.Spec) {
 	for key, set := range spec.Networks {
-		a := staticAddress(set)
-		if !a.IsValid() {
-			continue
-		}
-		if n, err := e.findNetwork(ctx, key); err == nil {
-			e.freeAddress(ctx, n, a, spec.ID)
+		for _, a := range staticAddresses(set) {
+			if n, err := e.findNetwork(ctx, key); err == nil {
+				e.freeAddress(ctx, n, a, spec.ID)
+			}
 		}
 	}
 }
@@ -120,13 +150,18 @@ func (e *Engine) restoreAddresses(ctx context.Context) {
 	for _, b := range e.all() {
 		spec := b.specCopy()
 		for key, set := range spec.Networks {
-			a := staticAddress(set)
 			n, err := e.findNetwork(ctx, key)
-			if !a.IsValid() || err != nil || n.global() || len(n.Subnets) == 0 || ipam.Check(n.Subnets[0], a) != nil {
+			if err != nil || n.global() {
 				continue
 			}
-			if _, err := e.takeLocal(n, a, e.leaseFor(b.id, spec.Name, "", true)); err != nil {
-				e.log.Error("keep a container's address", "container", b.id, "err", err)
+			for _, a := range staticAddresses(set) {
+				pool, err := n.pool(a)
+				if err != nil {
+					continue
+				}
+				if _, err := e.takeLocal(n, pool, a, e.leaseFor(b.id, spec.Name, "", true)); err != nil {
+					e.log.Error("keep a container's address", "container", b.id, "err", err)
+				}
 			}
 		}
 	}

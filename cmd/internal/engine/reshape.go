@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/moby/moby/api/types/events"
 
@@ -90,7 +91,7 @@ func (r *reshaping) make(ctx context.Context, joints []joint) error {
 		if err != nil {
 			return err
 		}
-		ep.Default = false
+		ep.Default, ep.Default6 = false, false
 		r.now = append(r.now, ep)
 		r.fresh = append(r.fresh, ep)
 		r.keep()
@@ -101,40 +102,48 @@ func (r *reshaping) make(ctx context.Context, joints []joint) error {
 	return nil
 }
 
-// lead moves the default route and the published ports to the endpoint that shall have them.
+// lead moves the default routes and the published ports to the endpoints that shall have them.
 func (r *reshaping) lead(ctx context.Context, joints []joint) error {
-	to, from := -1, slices.IndexFunc(r.now, func(ep container.Endpoint) bool { return ep.Default })
-	var wish *joint
-	for i := range joints {
-		if joints[i].gateway {
-			wish = &joints[i]
-			to = r.index(wish)
-		}
-	}
-	if to == from {
-		return nil
-	}
 	was := slices.Clone(r.now)
 	var ports []container.PortMapping
-	if from >= 0 {
-		ports = r.now[from].Ports
-		r.now[from].Default, r.now[from].Ports = false, nil
+	reserved := false // the host's ports are this container's already
+	for i := range r.now {
+		ep := &r.now[i]
+		ports, reserved = append(ports, ep.Ports...), reserved || ep.LeadsOutside()
+		ep.Default, ep.Default6, ep.Ports = false, false, nil
 	}
-	if to >= 0 {
-		if from < 0 {
+	for i := range joints {
+		j := &joints[i]
+		ep := &r.now[r.index(j)]
+		ep.Default, ep.Default6 = j.gateway, j.gateway6
+		if !j.publishes {
+			continue
+		}
+		if !reserved {
 			var err error
-			if ports, err = r.e.reservePorts(ctx, &r.spec, r.now[to], wish.ports, &r.undo); err != nil {
+			if ports, err = r.e.reservePorts(ctx, &r.spec, *ep, j.ports, &r.undo); err != nil {
+				r.now = was
 				return err
 			}
 		}
-		r.now[to].Default, r.now[to].Ports = true, ports
+		ep.Ports = ports
+	}
+	var changed []int
+	for _, loses := range []bool{true, false} { // first: a port of the host leads to one container only
+		for i := range r.now {
+			now, then := &r.now[i], &was[i]
+			less := then.Default && !now.Default || then.Default6 && !now.Default6 || len(then.Ports) > len(now.Ports)
+			more := !then.Default && now.Default || !then.Default6 && now.Default6 || len(then.Ports) < len(now.Ports)
+			if loses && less || !loses && !less && more {
+				changed = append(changed, i)
+			}
+		}
+	}
+	if len(changed) == 0 {
+		return nil
 	}
 	r.keep()
-	// Whoever loses comes first: a port of the host leads to one container only.
-	for _, i := range []int{from, to} {
-		if i < 0 {
-			continue
-		}
+	for _, i := range changed {
 		n := r.e.networkOf(ctx, was[i])
 		r.undo.add(func(ctx context.Context) {
 			if err := r.e.driverJoin(ctx, n, was[i], r.sb, nil); err != nil {
@@ -208,11 +217,13 @@ func (r *reshaping) openResolver(ctx context.Context) error {
 func (r *reshaping) editHosts() error {
 	drop := map[string]bool{}
 	for _, ep := range r.gone {
-		drop[hostsLine(&r.spec, ep)] = true
+		for line := range strings.Lines(hostsLines(&r.spec, ep)) {
+			drop[line] = true
+		}
 	}
 	var add []string
 	for _, ep := range r.fresh {
-		add = append(add, hostsLine(&r.spec, ep))
+		add = append(add, hostsLines(&r.spec, ep))
 	}
 	return r.replace("hosts", func(old []byte) ([]byte, error) { return editLines(old, drop, add), nil })
 }
@@ -253,12 +264,12 @@ func (r *reshaping) finish(ctx context.Context) {
 	r.now = after
 	r.keep()
 	e.zones.drop(r.gone)
-	if !slices.ContainsFunc(after, func(ep container.Endpoint) bool { return ep.Default }) {
+	if !slices.ContainsFunc(after, func(ep container.Endpoint) bool { return ep.LeadsOutside() }) {
 		e.cfg.Ports.Release(r.spec.Name)
 	}
 	for _, ep := range r.gone {
 		n := e.networkOf(ctx, ep)
-		e.releaseAddress(ctx, ep.NetworkID, n.global(), ep.Address.Addr(), ep.ID)
+		e.releaseAddresses(ctx, n.global(), &ep)
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
 }

@@ -133,7 +133,7 @@ func (e *Engine) restoreNetworks() error {
 			for _, o := range e.networks {
 				all = append(all, o)
 			}
-			if err := e.choosePool(n, all, bridgeBlocks()); err != nil {
+			if err := e.choosePool(n, all, bridgeBlocks(), nil); err != nil {
 				return err
 			}
 		}
@@ -223,12 +223,15 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	var errs []error
 	for _, ep := range st.Endpoints {
 		n := e.networkOf(ctx, ep)
-		if !n.global() && ep.Address.IsValid() {
+		for _, p := range ep.Addresses() {
+			if n.global() {
+				break
+			}
 			if e.leases[n.ID] == nil {
 				e.leases[n.ID] = map[netip.Addr]string{}
 			}
-			if e.leases[n.ID][ep.Address.Addr()] != b.id { // the container's own for its life
-				e.leases[n.ID][ep.Address.Addr()] = ep.ID
+			if e.leases[n.ID][p.Addr()] != b.id { // the container's own for its life
+				e.leases[n.ID][p.Addr()] = ep.ID
 			}
 		}
 		var held []netdriver.PortMapping

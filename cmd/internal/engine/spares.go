@@ -106,11 +106,14 @@ func (s *spares) forget(known func(node, networkID string) bool) error {
 	return nil
 }
 
-// take gives a free address of the list, the asked one or the lowest. ok is false if there is none.
-func (s *spares) take(node, networkID string, asked netip.Addr, l lease) (a netip.Addr, ok bool, err error) {
+// take gives a free address of a pool out of the list, the asked one or the lowest. ok is false if there is none.
+func (s *spares) take(node, networkID string, pool ipam.Pool, asked netip.Addr, l lease) (a netip.Addr, ok bool, err error) {
 	err = s.change(node, networkID, func(addrs map[netip.Addr]lease) {
 		for _, free := range slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare) {
 			holder := addrs[free]
+			if _, in := pool.Holding(free); !in {
+				continue
+			}
 			if asked.IsValid() && (free != asked || holder.taken() && holder.Container != l.Container) || !asked.IsValid() && holder.taken() {
 				continue
 			}
@@ -154,12 +157,12 @@ func (s *spares) giveBack(node, networkID string, a netip.Addr, end func(lease) 
 }
 
 // takeSpare gives an address without asking anybody.
-func (e *Engine) takeSpare(ctx context.Context, n *Network, asked netip.Addr, l lease) (netip.Addr, bool) {
+func (e *Engine) takeSpare(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, bool) {
 	if asked.IsValid() && e.keptHere(ctx, n, asked, l) {
 		return asked, true
 	}
 	e.adoptReserve(ctx, n.ID, l.Node)
-	a, ok, err := e.spares.take(l.Node, n.ID, asked, l)
+	a, ok, err := e.spares.take(l.Node, n.ID, pool, asked, l)
 	if err != nil {
 		e.log.Error("use this host's reserve", "network", n.Name, "err", err)
 	}
@@ -228,17 +231,16 @@ func (e *Engine) returnSpare(ctx context.Context, networkID string, a netip.Addr
 func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
 	out := map[netip.Addr]lease{}
 	members := e.cl.Members()
-	if len(n.Subnets) == 0 {
-		return out, nil
-	}
-	k := ipam.ReserveSize(n.Subnets[0], len(members))
-	for _, m := range members {
-		for range k {
-			a, err := ipam.Highest(n.Subnets[0], func(a netip.Addr) bool { _, ok := out[a]; return ok })
-			if err != nil {
-				return nil, err
+	for _, pool := range ipam.Pools(n.Subnets) {
+		k := pool.ReserveSize(len(members))
+		for _, m := range members {
+			for range k {
+				a, err := pool.Highest(func(a netip.Addr) bool { _, ok := out[a]; return ok })
+				if err != nil {
+					return nil, err
+				}
+				out[a] = lease{Node: string(m.ID)}
 			}
-			out[a] = lease{Node: string(m.ID)}
 		}
 	}
 	return out, nil

@@ -16,6 +16,7 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -135,7 +136,7 @@ func (h *island) run(ctx context.Context, network, name string) (netip.Addr, err
 	h.mu.Unlock()
 	b.op.Lock()
 	defer b.op.Unlock()
-	p, err := h.takeAddress(ctx, n, netip.Addr{}, h.leaseFor(b.id, name, ep.ID, false))
+	p, err := h.takeAddress(ctx, n, ipam.Pools(n.Subnets)[0], netip.Addr{}, h.leaseFor(b.id, name, ep.ID, false))
 	if err != nil {
 		h.forget(b)
 		return p.Addr(), err
@@ -223,7 +224,7 @@ func TestReserve(t *testing.T) {
 		t.Fatal(err)
 	}
 	static := func(h *island, a string) error {
-		_, err := h.takeAddress(ctx, n, netip.MustParseAddr(a), h.leaseFor(newID(), "static", newID(), true))
+		_, err := h.takeAddress(ctx, n, ipam.Pools(n.Subnets)[0], netip.MustParseAddr(a), h.leaseFor(newID(), "static", newID(), true))
 		return err
 	}
 	own := words["host2"][0].String()

@@ -17,17 +17,17 @@ import (
 // stateVersion is the schema's; an older one is brought up to it (migrate), a newer one is refused.
 //
 //	meta
-//	├── version     "3"
+//	├── version     "4"
 //	└── identity    this engine's ID, 64 hexadecimal digits
 //	containers
-//	└── <id>        JSON record{spec, status}
+//	└── <id>        JSON record{spec, status}; endpoints with IPv6 addresses since version 4
 //	networks
-//	└── <id>        JSON Network, local networks only
+//	└── <id>        JSON Network, local networks only; IPv6 and several subnets since version 4
 //	volumes
 //	└── <name>      JSON volume.Volume, since version 2
 //	reserves
 //	└── <id>        JSON spareNet, by a global network's ID, since version 3
-const stateVersion = "3"
+const stateVersion = "4"
 
 // state is this host's own memory: containers, local networks, volumes and the addresses it may give without asking. What the cluster decides lives in the store.
 type state struct{ db *bolt.DB }

@@ -118,7 +118,7 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	for _, ep := range status.Endpoints {
 		n := e.networkOf(ctx, ep)
 		e.driverLeave(ctx, n, ep)
-		e.releaseAddress(ctx, ep.NetworkID, n.global(), ep.Address.Addr(), ep.ID)
+		e.releaseAddresses(ctx, n.global(), &ep)
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
 	e.cfg.Ports.Release(spec.Name)

@@ -139,8 +139,10 @@ func fits(n *Network, others []*Network) error {
 			return conflict("network %s has its VXLAN identifier, %d", o.Name, n.VNI)
 		}
 		for _, s := range o.Subnets {
-			if len(n.Subnets) > 0 && s.Prefix.Overlaps(n.Subnets[0].Prefix) {
-				return conflict("network %s has %s, which overlaps %s", o.Name, s.Prefix, n.Subnets[0].Prefix)
+			for _, mine := range n.Subnets {
+				if s.Prefix.Overlaps(mine.Prefix) {
+					return conflict("network %s has %s, which overlaps %s", o.Name, s.Prefix, mine.Prefix)
+				}
 			}
 		}
 	}

@@ -64,15 +64,23 @@ func (e *Engine) hostsOf(ep container.Endpoint) []dnsd.Host {
 	if ep.Driver == "overlay" {
 		for _, r := range e.cl.Records(ep.NetworkID) {
 			if r.Alive {
-				hosts = append(hosts, dnsd.Host{Names: r.Names, Addrs: []netip.Addr{r.Address}})
+				hosts = append(hosts, dnsd.Host{Names: r.Names, Addrs: addrsOf(r.Addresses())})
 			}
 		}
 	} else {
 		for _, u := range e.localUses(ep.NetworkID) {
-			hosts = append(hosts, dnsd.Host{Names: u.endpoint.Names, Addrs: []netip.Addr{u.endpoint.Address.Addr()}})
+			hosts = append(hosts, dnsd.Host{Names: u.endpoint.Names, Addrs: addrsOf(u.endpoint.Addresses())})
 		}
 	}
 	return hosts
+}
+
+func addrsOf(prefixes []netip.Prefix) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range prefixes {
+		out = append(out, p.Addr())
+	}
+	return out
 }
 
 // hostConf is the host's resolv.conf, read again when the file changes.
@@ -108,7 +116,7 @@ func (e *Engine) view(b *box) dnsd.View {
 			v.Zones = append(v.Zones, e.zone(ep))
 		}
 		// Whoever has a way out may ask the world; a container on internal networks alone may not.
-		v.Internal = v.Internal && !ep.Default
+		v.Internal = v.Internal && !ep.LeadsOutside()
 	}
 	h := spec.HostConfig
 	set := dnsd.ResolvOptions{Embedded: true, Host: e.zones.hostConf(), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
