@@ -29,6 +29,7 @@ type backend interface {
 	LocalTxn(ctx context.Context, t store.Txn) (store.Revision, error)
 	LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error)
 	Configuration() []raft.Peer
+	Err() error
 	Close() error
 }
 

@@ -40,6 +40,10 @@ func (c *Cluster) Refused() string {
 	return c.no.sentence
 }
 
+// Stopped says why this host's replica follows the others' decisions no further; nil while it does. A newer release has
+// decided something that this one does not know: it is not skipped, since the replicas would differ from then on.
+func (c *Cluster) Stopped() error { return c.decider().Err() }
+
 // errCopy is said to a host that has the key of a member which is up at another address: one machine was cloned from the
 // other. Whoever came first stays.
 func (c *Cluster) errCopy(id NodeID) error {

@@ -98,6 +98,9 @@ func (c *Cluster) openExternal(id NodeID) (backend, error) {
 // Leader implements backend: the store is nobody's, and there or not.
 func (o *outside) Leader() (string, bool) { return "", o.Usable() == nil }
 
+// Err implements backend; StoreError tells what keeps this host from following.
+func (*outside) Err() error { return nil }
+
 // IsLeader implements backend.
 func (*outside) IsLeader() bool { return true }
 

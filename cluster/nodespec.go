@@ -45,9 +45,13 @@ func NodeSpecs(ctx context.Context, s store.Store) (map[NodeID]NodeSpec, error) 
 // PutNodeSpec writes a member's spec if the present one is the revision that spec.Rev names: otherwise ErrConflict, and the
 // caller looks again. ErrNotFound: no such member.
 func PutNodeSpec(ctx context.Context, s store.Store, id NodeID, spec NodeSpec) error {
-	value, err := json.Marshal(spec)
+	old, _, err := store.Get(ctx, s, nodeSpecKey(id), false) // if it is not that revision, nothing is written
 	if err != nil {
-		return fmt.Errorf("encode node's labels: %w", err)
+		return fmt.Errorf("change node %s: %w", id, err)
+	}
+	value, err := carry(old.Value, spec)
+	if err != nil {
+		return err
 	}
 	for {
 		node, here, err := store.Get(ctx, s, nodeKey(id), true)

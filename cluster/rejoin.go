@@ -271,7 +271,11 @@ func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fenc
 		}
 		past = addEpochs(addEpochs(past, theirs.Past...), theirs.Epoch)
 		t.Missing = slices.DeleteFunc(t.Missing, func(id NodeID) bool { return id == peer })
-		err = c.putAll(ctx, []store.Cond{last, epochs}, map[string]any{keyTakeover: t, keyEpochs: past})
+		takeover, err := c.carried(ctx, keyTakeover, t)
+		if err != nil {
+			return err
+		}
+		err = c.putAll(ctx, []store.Cond{last, epochs}, map[string]any{keyTakeover: takeover, keyEpochs: past})
 		if err == nil {
 			c.addPast(past)
 		}
@@ -279,6 +283,15 @@ func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fenc
 			return err
 		}
 	}
+}
+
+// carried encodes what replaces a key's value, with what a newer daemon has put there.
+func (c *Cluster) carried(ctx context.Context, key string, v any) (json.RawMessage, error) {
+	p, _, err := store.Get(ctx, c.store, key, false)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	return carry(p.Value, v)
 }
 
 // readFresh decodes a key's value, if there is one, and gives the condition that it has not changed.

@@ -123,3 +123,30 @@ func TestClock(t *testing.T) {
 		t.Errorf("a hundred days later: %v", err)
 	}
 }
+
+// TestAnotherRelease: what a host of another release speaks is refused with a sentence, and what it says beyond what this
+// one knows is no obstacle.
+func TestAnotherRelease(t *testing.T) {
+	ca, peers, fence := authority(t), book{}, Fence{Cluster: "c", Epoch: "1.a"}
+	a, _ := member(t, ca, fence, peers)
+	b, bID := member(t, ca, fence, peers)
+	for _, p := range []Protocol{"minictl-rpc/2", "minictl-raft/2"} {
+		_, err := a.Dial(t.Context(), bID, p)
+		if err == nil || !strings.Contains(err.Error(), "upgrade minictl on the older") || !strings.Contains(err.Error(), string(p)) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	conn, err := tls.Dial("tcp", b.Addr().String(), a.clientConfig(bID, RPC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := writeFrame(conn, map[string]any{"cluster": "c", "epoch": "1.a", "release": 7}); err != nil {
+		t.Fatal(err)
+	}
+	go b.Listener(RPC).Accept()
+	var got answer
+	if err := readFrame(conn, &got); err != nil || got.Refused != "" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

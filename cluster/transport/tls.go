@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -51,7 +52,13 @@ func (t *Transport) serverConfig() *tls.Config {
 			}
 			return c, nil
 		}
-		return nil, fmt.Errorf("no known protocol among %q", hello.SupportedProtos)
+		if len(hello.SupportedProtos) == 0 {
+			return nil, errors.New("no protocol named")
+		}
+		c := base.Clone()
+		c.GetConfigForClient = nil
+		c.NextProtos = []string{string(RPC)} // none of the caller's: it gets the alert that says so
+		return c, nil
 	}
 	return base
 }
@@ -93,6 +100,14 @@ func checkKey(s tls.ConnectionState, id string) error {
 	return nil
 }
 
+// otherRelease puts a refused protocol (RFC 7301, alert 120) into words.
+func otherRelease(p Protocol, err error) error {
+	if !strings.Contains(err.Error(), "no application protocol") {
+		return err
+	}
+	return fmt.Errorf("it does not speak %s, so it is of another release: upgrade minictl on the older of the two hosts: %w: %w", p, err, errdefs.ErrNotImplemented)
+}
+
 // DialJoin connects a host that is no member to the member at addr. The connection is good only if that member's
 // authority has the given digest (see identity.Token), and its certificate is good now; ErrForeign if it has another.
 func DialJoin(ctx context.Context, addr string, digest [32]byte, now time.Time) (net.Conn, error) {
@@ -112,7 +127,7 @@ func DialJoin(ctx context.Context, addr string, digest [32]byte, now time.Time) 
 	})
 	if err := tc.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("dial %s: %w: %w", addr, err, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("dial %s: %w: %w", addr, otherRelease(Join, err), errdefs.ErrUnavailable)
 	}
 	return tc, nil
 }

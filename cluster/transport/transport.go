@@ -291,7 +291,9 @@ func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (
 	c := &Conn{Conn: tls.Client(conn, t.clientConfig(id, p)), Peer: id, owner: t}
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		t.untrusted(id, p, err)
+		if err = otherRelease(p, err); !errdefs.IsNotImplemented(err) {
+			t.untrusted(id, p, err)
+		}
 		return nil, fmt.Errorf("dial node %s at %s: %w: %w", id, addr, err, errdefs.ErrUnavailable)
 	}
 	deadline, _ := ctx.Deadline()

@@ -101,6 +101,7 @@ type Cluster interface {
 	FinishRotation(ctx context.Context) error
 	Rotation(ctx context.Context) (under bool, waiting []string, err error)
 	Refused() string
+	Stopped() error
 	Cautious() bool
 	Before(ctx context.Context) ([]store.Pair, error)
 	ForgetBefore() error

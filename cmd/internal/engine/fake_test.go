@@ -65,6 +65,7 @@ func (c *fakeCluster) RotateAuthority(context.Context) error                    
 func (c *fakeCluster) FinishRotation(context.Context) error                               { return nil }
 func (c *fakeCluster) Rotation(context.Context) (bool, []string, error)                   { return false, nil, nil }
 func (c *fakeCluster) Refused() string                                                    { return "" }
+func (c *fakeCluster) Stopped() error                                                     { return nil }
 func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
 func (c *fakeCluster) Cautious() bool                                                     { return c.cautious }
 func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)                       { return c.before, nil }

@@ -15,7 +15,7 @@ import (
 func (e *Engine) ClusterStatus(ctx context.Context) (api.ClusterStatus, error) {
 	v := statusView{
 		clustered: e.cl.Clustered(), self: e.cl.Self(), members: e.cl.Members(), standing: e.cl.Standing(), lags: e.cl.Lags(ctx),
-		name: e.nodeName, now: time.Now(), refused: e.cl.Refused(),
+		name: e.nodeName, now: time.Now(), refused: e.cl.Refused(), stopped: e.cl.Stopped(),
 	}
 	s := api.ClusterStatus{ClusterID: e.cl.ID(), Epoch: e.cl.Epoch(), State: "single", Self: string(v.self.ID), Nodes: []api.ClusterNodeStatus{}}
 	if v.clustered {
@@ -68,6 +68,7 @@ type statusView struct {
 	reserves  string // what this host may still give, by network; told while nobody decides
 	name      func(node string) string
 	now       time.Time
+	stopped   error  // why this host's replica follows no further
 	refused   string // what another member said to this host, if none lets it take part
 }
 
@@ -95,6 +96,9 @@ func (v *statusView) summarize() []string {
 			who = append(who, v.name(string(id)))
 		}
 		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the top.", strings.Join(who, ", ")))
+	}
+	if v.stopped != nil {
+		out = append(out, fmt.Sprintf("This host follows the others' decisions no further: %v. Its containers go on.", v.stopped))
 	}
 	if v.refused != "" {
 		out = append(out, "The others do not let this host take part: "+v.refused+".")

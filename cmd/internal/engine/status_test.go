@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -111,6 +112,18 @@ func TestRecoveryWords(t *testing.T) {
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+}
+
+func TestStatusSaysWhatKeepsAHostOut(t *testing.T) {
+	v := statusView{clustered: true, self: cluster.Node{ID: "a", Name: "a"}, members: []cluster.Member{{Node: cluster.Node{ID: "a", Name: "a"}, Voter: true, Alive: true}},
+		standing: cluster.Standing{Decides: true}, name: func(id string) string { return id },
+		refused: "node a is up, and this host has its key", stopped: errors.New("apply entry 7: upgrade minictl on this host")}
+	got := strings.Join(v.summarize(), "\n")
+	for _, want := range []string{"The others do not let this host take part: node a is up", "follows the others' decisions no further: apply entry 7"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
 		}
 	}
 }
