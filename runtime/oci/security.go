@@ -76,7 +76,7 @@ func capabilityNames(names []string) ([]string, error) {
 
 // security closes what docker closes: kernel files, and system calls by its default seccomp profile. A privileged
 // container has a profile only if one was given.
-func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security) error {
+func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security, host Host) error {
 	var err error
 	if h.Privileged {
 		if sec.Seccomp != "" && sec.Seccomp != container.Unconfined {
@@ -94,7 +94,7 @@ func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security
 	switch sec.Seccomp {
 	case container.Unconfined:
 	case "":
-		s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s)
+		s.Linux.Seccomp, err = defaultProfile(s, host)
 	default:
 		s.Linux.Seccomp, err = loadProfile(sec.Seccomp, s)
 	}
@@ -102,6 +102,17 @@ func security(s *specs.Spec, h *mobycontainer.HostConfig, sec container.Security
 		return fmt.Errorf("make seccomp profile: %w", err)
 	}
 	return nil
+}
+
+// defaultProfile is docker's. Each architecture in it makes the filter longer, which runc compiles anew for every process: the
+// one for x32 is a third of that. Where the kernel runs no programs of it, a call in its way ends the process.
+func defaultProfile(s *specs.Spec, host Host) (*specs.LinuxSeccomp, error) {
+	p, err := seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return nil, err
+	}
+	p.Architectures = slices.DeleteFunc(p.Architectures, func(a specs.Arch) bool { return slices.Contains(host.NotRun, a) })
+	return p, nil
 }
 
 // maskedPaths and readonlyPaths are docker's.

@@ -27,6 +27,8 @@ type Host struct {
 	CgroupV2     bool
 	// Missing are the wishes that this machine's kernel has no means for, as the flags users know.
 	Missing []string
+	// NotRun are architectures whose programs the kernel refuses.
+	NotRun []specs.Arch
 	// AppArmor is the profile that containers get by default; empty: the kernel has no AppArmor.
 	AppArmor string
 	// RecursiveReadOnly: the kernel can make what is mounted below a mount read-only too (mount_setattr(2), Linux 5.12).
@@ -122,7 +124,7 @@ func Build(w Wish) (s *specs.Spec, warnings []string, err error) {
 	if w.Init != "" {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: w.Init, Options: []string{"bind", "ro"}})
 	}
-	if err := security(s, h, sec); err != nil {
+	if err := security(s, h, sec, w.Host); err != nil {
 		return nil, nil, err
 	}
 	return s, warnings, nil

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,30 @@ func TestBuild(t *testing.T) {
 	if s.Linux.Seccomp == nil || len(s.Linux.MaskedPaths) == 0 || !slices.Contains(s.Process.Capabilities.Bounding, "CAP_NET_RAW") ||
 		slices.Contains(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN") {
 		t.Error("not closed as docker closes")
+	}
+}
+
+// The filter has docker's architectures, less those that the kernel runs no programs of.
+func TestFilterArchitectures(t *testing.T) {
+	w := wish(mobycontainer.Config{}, mobycontainer.HostConfig{})
+	for range 2 {
+		s, _, err := Build(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := s.Linux.Seccomp.Architectures
+		if len(got) == 0 {
+			t.Fatal("none at all")
+		}
+		for _, a := range w.Host.NotRun {
+			if slices.Contains(got, a) {
+				t.Errorf("%s is among %q", a, got)
+			}
+		}
+		if runtime.GOARCH == "amd64" && len(w.Host.NotRun)+len(got) != 3 {
+			t.Errorf("%q, without %q", got, w.Host.NotRun)
+		}
+		w.Host.NotRun = []specs.Arch{specs.ArchX32}
 	}
 }
 

@@ -48,6 +48,7 @@ func hostFacts() (oci.Host, error) {
 		h.CgroupV2 = st.Type == unix.CGROUP2_SUPER_MAGIC
 	}
 	h.Missing = missingLimits(cgroupRoot, h.CgroupV2)
+	h.NotRun = notRun()
 	// An impossible descriptor: all that is asked is whether the call is there, and allowed.
 	h.RecursiveReadOnly = errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.EBADF)
 	var err error

@@ -1,10 +1,16 @@
 package daemon
 
 import (
+	"debug/elf"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/minictl/minictl/runtime/oci"
 )
@@ -14,6 +20,28 @@ func TestHostFacts(t *testing.T) {
 	h, err := hostFacts()
 	if err != nil || len(h.Capabilities) == 0 || h.Rlimits["RLIMIT_NOFILE"].Hard == 0 {
 		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// TestNotRun: the programs are right, so that only the kernel can refuse them.
+func TestNotRun(t *testing.T) {
+	refused := notRun()
+	for _, arch := range refused {
+		if arch != specs.ArchX32 && arch != specs.ArchX86 {
+			t.Errorf("refused: %q", refused)
+		}
+	}
+	// A program for the other class of processors ends by itself where it may run.
+	if runtime.GOARCH == "amd64" && !slices.Contains(refused, specs.ArchX86) {
+		if err := runOnce(foreign{specs.ArchX86, elf.EM_386, []byte{0x31, 0xdb, 0xb8, 1, 0, 0, 0, 0xcd, 0x80}}.program()); err != nil {
+			t.Errorf("the kernel runs i386, but not this: %v", err)
+		}
+	}
+	if err := runOnce([]byte("no program")); !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("what is no program: %v", err)
+	}
+	if err := runOnce(foreign{kind: elf.EM_S390}.program()); runtime.GOARCH == "amd64" && !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("of another machine: %v", err)
 	}
 }
 
