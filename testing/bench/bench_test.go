@@ -83,15 +83,21 @@ func TestChoose(t *testing.T) {
 func TestPointsOf(t *testing.T) {
 	begin, end := time.Unix(1, 0), time.Unix(9, 0)
 	const events = "2000000000 create\n3000000000 attach\n4000000000 start\n5000000000 die\n6000000000 destroy\n"
-	got, err := pointsOf(events, begin, end)
+	got, err := pointsOf(runPhases(), events, begin, end)
 	want := []time.Time{begin, time.Unix(2, 0), time.Unix(4, 0), time.Unix(5, 0), time.Unix(6, 0), end}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	for _, bad := range []string{"", "soon create\n", strings.Replace(events, "die", "pause", 1)} {
-		if got, err := pointsOf(bad, begin, end); err == nil {
+		if got, err := pointsOf(runPhases(), bad, begin, end); err == nil {
 			t.Errorf("%q: %v", bad, got)
 		}
+	}
+	const exec = "2000000000 exec_create: true\n3000000000 exec_start: sh -c a:b\n"
+	got, err = pointsOf(execPhases(), exec, begin, end)
+	want = []time.Time{begin, time.Unix(2, 0), time.Unix(3, 0), end}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 }
 

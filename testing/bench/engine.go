@@ -13,6 +13,7 @@ type engine struct {
 	dir    string // where its programs are; docker's only
 	host   *lab.Host
 	socket string       // of its API, as opened from outside the host
+	runc   string       // where runc keeps its containers, in the host
 	pids   func() []int // of its daemons
 }
 
@@ -25,7 +26,7 @@ func (b *bench) ours() (engine, error) {
 		return engine{}, err
 	}
 	c, err := minictl(b.h1)
-	return engine{client: c, name: ourName, host: b.h1, socket: b.h1.SocketPath(), pids: func() []int { return []int{b.h1.Running().Pid()} }}, err
+	return engine{client: c, name: ourName, host: b.h1, socket: b.h1.SocketPath(), runc: "/run/minictl/containerd/runc/minictl", pids: func() []int { return []int{b.h1.Running().Pid()} }}, err
 }
 
 // engines are minictl and, when it can be had, docker.

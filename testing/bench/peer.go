@@ -93,7 +93,7 @@ func startPeer(h *lab.Host, dir string) (*engine, error) {
 	dockerd := h.Start(append(env, "dockerd", "-H", "unix://"+peerSocket, "--data-root", peerState+"/docker",
 		"--containerd", peerContainer, "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs")...)
 	e := &engine{
-		name: "docker", dir: dir, host: h, socket: h.Path(peerSocket), pids: func() []int { return []int{containerd.Pid(), dockerd.Pid()} },
+		name: "docker", dir: dir, host: h, socket: h.Path(peerSocket), runc: "/run/docker/runtime-runc/moby", pids: func() []int { return []int{containerd.Pid(), dockerd.Pid()} },
 		client: client{bin: filepath.Join(dir, "usr/bin/docker"), args: []string{"-H", "unix://" + h.Path(peerSocket)}, config: h.Dir()},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
