@@ -14,7 +14,7 @@ INSIDE      := cmd/internal/inside
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit race fuzz bench bench-deps test-deps check fmt clean help
+.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit chaos race fuzz bench bench-deps test-deps check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
@@ -105,6 +105,10 @@ bin/minictl-failpoint: shim FORCE
 unit: ## what needs no root
 	$(GO) vet -tags $(TAGS) ./...
 	$(GO) test -tags $(TAGS) -short $$($(GO) list -tags $(TAGS) ./... | grep -v /testing/e2e)
+
+chaos: deps build images ## random operations and faults on real daemons: make chaos FOR=1h SEED=7
+	$(GO) build -tags $(TAGS) -o bin/chaos ./testing/chaos
+	bin/chaos $(if $(SEED),-seed $(SEED)) $(if $(FOR),-for $(FOR)) -keep bin/chaos-logs
 
 race: test-deps build images ## the pure packages and the cluster under the race detector
 	CGO_ENABLED=1 $(GO) test -race -tags $(TAGS) ./cluster/... ./dnsd/... ./netdriver/ipam/... ./netdriver/portmap/... ./runtime/logs/... ./cmd/internal/api/...

@@ -124,9 +124,13 @@ func (h *Host) Halt() {
 // Boot starts a halted host again: same name, address and disk, empty /run.
 func (h *Host) Boot() {
 	h.lab.tb.Helper()
-	// The port on the underlay went with the host's end of the cable, but a moment later.
+	// The port on the underlay goes with the host's end of the cable, but only when the kernel gets round to its namespace.
 	err := poll(patience, func() error {
-		return within(h.lab.underlay.pid(), netOnly, func() error { return absent(h.name) })
+		gone := within(h.lab.underlay.pid(), netOnly, func() error { return absent(h.name) })
+		if gone == nil {
+			return nil
+		}
+		return runIn(h.lab.underlay.pid(), netOnly, "", "ip", "link", "del", "dev", h.name)
 	})
 	// Containers' cgroups would be gone after a real power cut, too.
 	err = errors.Join(err, removeCgroups(h.lab.cg, h.cgroup()))

@@ -130,6 +130,13 @@ func (l *Lab) Loss(h *Host, percent int) {
 	l.applyFaults()
 }
 
+// Mute swallows every frame from one host to another and lets the other direction through, until HealAll.
+func (l *Lab) Mute(from, to *Host) {
+	l.tb.Helper()
+	l.underlay.faults = append(l.underlay.faults, fmt.Sprintf("iifname %q oifname %q drop", from.name, to.name))
+	l.applyFaults()
+}
+
 // Unplug takes the cable out of a host's port (the host sees no carrier); Plug puts it back.
 func (l *Lab) Unplug(h *Host) { l.tb.Helper(); l.port(h, "down") }
 
