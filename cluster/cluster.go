@@ -18,6 +18,7 @@ import (
 	"github.com/minictl/minictl/cluster/identity"
 	"github.com/minictl/minictl/cluster/records"
 	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/transport"
 )
 
 // Config is what a daemon tells its cluster.
@@ -37,6 +38,8 @@ type Config struct {
 	Now func() time.Time
 	// External is the store that decides instead of the hosts; nil: there is none.
 	External *External
+	// Wire is the network that members meet on; nil: the kernel's.
+	Wire transport.Wire
 }
 
 // Cluster is this host's part of its cluster. All methods may be called concurrently.
@@ -85,6 +88,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Wire == nil {
+		cfg.Wire = transport.Kernel{}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

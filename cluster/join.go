@@ -122,7 +122,7 @@ func remoteAddr(remote string) string {
 func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.Token, self Node) (admitReply, *identity.Credentials, error) {
 	fail := func(err error) (admitReply, *identity.Credentials, error) { return admitReply{}, nil, err }
 	var invalid x509.CertificateInvalidError
-	conn, err := transport.DialJoin(ctx, addr, tok.Digest, c.now())
+	conn, err := transport.DialJoin(ctx, c.cfg.Wire, addr, tok.Digest, c.now())
 	switch {
 	case errors.Is(err, transport.ErrForeign):
 		return fail(fmt.Errorf("this token is of another cluster than the one at %s, from before its authority was replaced, or mistyped: run `minictl cluster token` there: %w", addr, errdefs.ErrPermissionDenied))

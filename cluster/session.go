@@ -42,7 +42,7 @@ func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 	c.mu.Unlock()
 	s := &session{}
 	s.tr, err = transport.Listen(c.ctx, transport.Config{
-		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log, Now: c.now,
+		Addr: self.Addr, Credentials: cred, Fence: fence, Peers: peers{c}, Log: c.log, Now: c.now, Wire: c.cfg.Wire,
 		Met: func(node string, theirs transport.Fence, addr netip.AddrPort) {
 			c.events.add(event{met: &meeting{NodeID(node), theirs, addr, time.Now()}})
 		},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -110,11 +111,10 @@ func otherRelease(p Protocol, err error) error {
 
 // DialJoin connects a host that is no member to the member at addr. The connection is good only if that member's
 // authority has the given digest (see identity.Token), and its certificate is good now; ErrForeign if it has another.
-func DialJoin(ctx context.Context, addr string, digest [32]byte, now time.Time) (net.Conn, error) {
+func DialJoin(ctx context.Context, w Wire, addr string, digest [32]byte, now time.Time) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := w.Dial(ctx, netip.Addr{}, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w: %w", addr, err, errdefs.ErrUnavailable)
 	}

@@ -56,6 +56,7 @@ type Config struct {
 	Fence       Fence
 	Peers       Peers
 	Log         *slog.Logger
+	Wire        Wire             // nil: Kernel
 	Now         func() time.Time // that certificates are checked by; nil: time.Now
 	// Met is told of members of this cluster whose fence is not this host's, and where they say they listen.
 	Met func(node string, theirs Fence, addr netip.AddrPort)
@@ -69,8 +70,8 @@ type Config struct {
 // Transport is a listening host's end of the cluster's connections.
 type Transport struct {
 	cfg       Config
-	tcp       *net.TCPListener
-	udp       *net.UDPConn
+	tcp       net.Listener
+	udp       net.PacketConn
 	listeners map[Protocol]*listener
 	slots     chan struct{}
 	done      chan struct{}
@@ -103,7 +104,10 @@ func (c *Conn) Close() error {
 
 // Listen opens the port and starts to accept. Close ends what it started.
 func Listen(ctx context.Context, cfg Config) (*Transport, error) {
-	tcp, udp, err := bind(ctx, cfg.Addr)
+	if cfg.Wire == nil {
+		cfg.Wire = Kernel{}
+	}
+	tcp, udp, err := cfg.Wire.Listen(ctx, cfg.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -126,29 +130,6 @@ func Listen(ctx context.Context, cfg Config) (*Transport, error) {
 	t.wg.Add(1)
 	go t.accept()
 	return t, nil
-}
-
-// bind opens TCP and UDP with the same number. A port that the kernel picked for TCP may be taken for UDP, so that case
-// is tried several times.
-func bind(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, *net.UDPConn, error) {
-	var lc net.ListenConfig
-	var err error
-	for range 10 {
-		var l net.Listener
-		if l, err = lc.Listen(ctx, "tcp", addr.String()); err != nil {
-			break
-		}
-		tcp := l.(*net.TCPListener)
-		var p net.PacketConn
-		if p, err = lc.ListenPacket(ctx, "udp", tcp.Addr().String()); err == nil {
-			return tcp, p.(*net.UDPConn), nil
-		}
-		tcp.Close()
-		if addr.Port() != 0 {
-			break
-		}
-	}
-	return nil, nil, fmt.Errorf("listen on %v: %w: %w", addr, err, errdefs.ErrUnavailable)
 }
 
 // SetCredentials replaces the certificate for all connections from now on; those that exist go on.
@@ -282,8 +263,7 @@ func (t *Transport) DialAddr(ctx context.Context, id, addr string, p Protocol) (
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	// From the advertised address: the other side's firewall may know no other.
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: t.cfg.Addr.Addr().AsSlice()}}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+	conn, err := t.cfg.Wire.Dial(ctx, t.cfg.Addr.Addr(), addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial node %s: %w: %w", id, err, errdefs.ErrUnavailable)
 	}

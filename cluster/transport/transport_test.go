@@ -211,7 +211,7 @@ func TestForeignClientCertificate(t *testing.T) {
 func TestDialJoin(t *testing.T) {
 	ca, peers := authority(t), book{}
 	b, _ := member(t, ca, Fence{Cluster: "c", Epoch: "1.a"}, peers)
-	c, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(ca.Cert), time.Now())
+	c, err := DialJoin(t.Context(), Kernel{}, b.Addr().String(), identity.Digest(ca.Cert), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestDialJoin(t *testing.T) {
 	if err != nil || in.(*Conn).Peer != "" {
 		t.Fatalf("peer %q, err %v", in.(*Conn).Peer, err)
 	}
-	if _, err := DialJoin(t.Context(), b.Addr().String(), identity.Digest(authority(t).Cert), time.Now()); !errors.Is(err, ErrForeign) {
+	if _, err := DialJoin(t.Context(), Kernel{}, b.Addr().String(), identity.Digest(authority(t).Cert), time.Now()); !errors.Is(err, ErrForeign) {
 		t.Errorf("another cluster: %v", err)
 	}
 	// An impostor shows the right authority, which has not signed its certificate.
@@ -230,7 +230,7 @@ func TestDialJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer imp.Close()
-	if c, err := DialJoin(t.Context(), imp.Addr().String(), identity.Digest(ca.Cert), time.Now()); err == nil {
+	if c, err := DialJoin(t.Context(), Kernel{}, imp.Addr().String(), identity.Digest(ca.Cert), time.Now()); err == nil {
 		c.Close()
 		t.Error("an impostor was believed")
 	}

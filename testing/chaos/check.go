@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// oneCluster waits until all hosts are in one epoch, follow one leader, and see each other up.
+// oneCluster waits until all hosts are in one epoch, follow one leader, see each other up, and as many vote as should.
 func (w *world) oneCluster(ctx context.Context, within time.Duration) error {
 	return w.eventually(ctx, within, func() error {
 		var first status
@@ -27,10 +27,17 @@ func (w *world) oneCluster(ctx context.Context, within time.Duration) error {
 			if s.Epoch != first.Epoch || s.Leader == "" || s.Leader != first.Leader || len(s.Nodes) != len(w.hosts) {
 				return fmt.Errorf("host1 sees %+v, host%d %+v", first, i+1, s)
 			}
+			voters := 0
 			for _, n := range s.Nodes {
 				if n.Status != "Ready" {
 					return fmt.Errorf("host%d sees %s %s: %v", i+1, n.Name, n.Status, s.Summary)
 				}
+				if n.Role == "voter" {
+					voters++
+				}
+			}
+			if want := 1 + (len(w.hosts)-1)/2*2; voters != want {
+				return fmt.Errorf("host%d: %d hosts vote, want %d: %v", i+1, voters, want, s.Summary)
 			}
 		}
 		return nil

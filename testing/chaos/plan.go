@@ -90,7 +90,7 @@ type episode struct {
 }
 
 const (
-	slotsPerHost = 4
+	slotsPerHost = 3
 	networks     = 3
 )
 
@@ -104,7 +104,7 @@ func plan(seed uint64, hosts, episodes, rounds int) []episode {
 	for range episodes {
 		p.down, p.faults, p.recovered = map[int]bool{}, 0, false
 		var e episode
-		e.rounds = append(e.rounds, p.networks())
+		e.rounds = append(e.rounds, p.networks(), p.containers())
 		for i := range rounds {
 			e.rounds = append(e.rounds, p.round(i))
 		}
@@ -128,6 +128,19 @@ func (p *planner) networks() round {
 	var r round
 	for n := range networks {
 		r.users = append(r.users, step{op: opNetCreate, host: p.rng.IntN(p.hosts), net: n, wait: p.rng.IntN(200)})
+	}
+	return r
+}
+
+// containers fills half of the places.
+func (p *planner) containers() round {
+	var r round
+	for h := range p.hosts {
+		for slot := range slotsPerHost {
+			if p.rng.IntN(2) == 0 {
+				r.users = append(r.users, step{op: opRun, host: h, slot: slot, net: p.rng.IntN(networks), wait: p.rng.IntN(1000)})
+			}
+		}
 	}
 	return r
 }

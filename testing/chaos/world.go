@@ -458,9 +458,14 @@ func (w *world) member(ctx context.Context, s step) {
 
 // eventually asks until it is so.
 func (w *world) eventually(ctx context.Context, within time.Duration, ok func() error) error {
-	deadline := time.Now().Add(within)
+	began, said := time.Now(), 5*time.Second
+	deadline := began.Add(within)
 	for {
 		err := ok()
+		if waited := time.Since(began); err != nil && waited > said {
+			w.log(fmt.Sprintf("  not yet: %v", err))
+			said = 2 * waited
+		}
 		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
 			return err
 		}
@@ -528,11 +533,14 @@ func (w *world) finish(ctx context.Context) {
 	}
 }
 
-// traces is what a host's kernel lists, without its cable: that is another one after a power cut.
+// traces is what a host's kernel lists, without its cable, which is another one after a power cut, and without what other
+// programs had mounted on this machine when it booted.
 func traces(h *lab.Host) lab.Snapshot {
 	s := h.Snapshot()
 	for i := range s {
-		s[i].Lines = slices.DeleteFunc(s[i].Lines, func(l string) bool { return s[i].Title == "links" && strings.Contains(l, " eth0@") })
+		s[i].Lines = slices.DeleteFunc(s[i].Lines, func(l string) bool {
+			return s[i].Title == "links" && strings.Contains(l, " eth0@") || s[i].Title == "mounts" && strings.HasPrefix(l, "/tmp/") && !strings.Contains(l, h.Dir())
+		})
 	}
 	return s
 }
