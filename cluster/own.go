@@ -12,6 +12,24 @@ func (c *Cluster) OwnRecords() []Record {
 	return u.Put
 }
 
+// SetMTU tells the other hosts how large a packet this one's data path carries, in bytes, outer headers included: no
+// overlay's is larger than the smallest of them. It returns at once.
+func (c *Cluster) SetMTU(mtu int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || !c.st.Clustered || c.st.Self.MTU == mtu {
+		return
+	}
+	c.st.Self.MTU = mtu
+	now := c.st.Self
+	c.nodes[now.ID] = now
+	if err := c.files.save(c.st); err != nil {
+		c.log.Warn("cannot remember this host's MTU", "err", err)
+	}
+	c.wg.Go(func() { c.writeSelf(c.ctx, now) })
+	c.events.add(event{members: true})
+}
+
 // SetRoutes tells the other hosts which prefixes this one routes elsewhere. It returns at once; the node record follows
 // as soon as somebody decides. The same routes again cost nothing.
 func (c *Cluster) SetRoutes(routes []netip.Prefix) {

@@ -132,6 +132,12 @@ type PeerSetter interface {
 	SetPeers(ctx context.Context, id NetworkID, peers []Peer) error
 }
 
+// Sizer is what drivers add that know their endpoints' MTU.
+type Sizer interface {
+	// MTU is what the network's endpoints carry now, in bytes.
+	MTU(n Network) (int, error)
+}
+
 // DataPath is this host's end of the tunnels between hosts. The zero value means that the host has none yet.
 type DataPath struct {
 	Addr netip.Addr

@@ -46,7 +46,10 @@ type Driver struct {
 }
 
 // The driver honours the contract.
-var _ netdriver.Driver = (*Driver)(nil)
+var (
+	_ netdriver.Driver = (*Driver)(nil)
+	_ netdriver.Sizer  = (*Driver)(nil)
+)
 
 // New gives the driver.
 func New(c Config) *Driver {
@@ -55,6 +58,12 @@ func New(c Config) *Driver {
 
 // Type is bridge.
 func (d *Driver) Type() string { return netdriver.TypeBridge }
+
+// MTU is the one asked for, or Ethernet's.
+func (d *Driver) MTU(n netdriver.Network) (int, error) {
+	o, err := parse(n)
+	return o.mtu, err
+}
 
 // Check refuses options with bad values.
 func (d *Driver) Check(n netdriver.Network) error {

@@ -9,10 +9,10 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Routes gives every IPv4 prefix that this namespace's main table routes, the default route excepted: what an address
-// pool must not overlap.
+// Routes gives every prefix that this namespace's main table routes, without the default routes and what every interface
+// has (link-local, multicast, loopback): what an address pool must not overlap.
 func (c *Conn) Routes() ([]netip.Prefix, error) {
-	routes, err := dump(func() ([]netlink.Route, error) { return c.h.RouteList(nil, netlink.FAMILY_V4) })
+	routes, err := dump(func() ([]netlink.Route, error) { return c.h.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, err
 	}
@@ -21,25 +21,35 @@ func (c *Conn) Routes() ([]netip.Prefix, error) {
 		if r.Dst == nil {
 			continue
 		}
-		if p := fromIPNet(r.Dst); p.IsValid() && p.Bits() > 0 {
+		p := fromIPNet(r.Dst)
+		if a := p.Addr(); p.IsValid() && p.Bits() > 0 && !(a.Is6() && (a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsLoopback())) {
 			out = append(out, p)
 		}
 	}
 	return out, nil
 }
 
-// WatchRoutes calls changed after each change of an IPv4 route in the calling thread's namespace, until ctx ends. What
-// comes in bursts is told once.
+// WatchRoutes calls changed after each change of a route in the calling thread's namespace, until ctx ends. What comes in
+// bursts is told once.
 func WatchRoutes(ctx context.Context, changed func()) error {
-	updates := make(chan netlink.RouteUpdate, 64)
-	if err := netlink.RouteSubscribe(updates, ctx.Done()); err != nil {
-		return fmt.Errorf("watch routes: %w", err)
+	return watch(ctx, "routes", netlink.RouteSubscribe, changed)
+}
+
+// WatchLinks calls changed after each change of a link in the calling thread's namespace, as WatchRoutes does.
+func WatchLinks(ctx context.Context, changed func()) error {
+	return watch(ctx, "links", netlink.LinkSubscribe, changed)
+}
+
+func watch[T any](ctx context.Context, what string, subscribe func(chan<- T, <-chan struct{}) error, changed func()) error {
+	updates := make(chan T, 64)
+	if err := subscribe(updates, ctx.Done()); err != nil {
+		return fmt.Errorf("watch %s: %w", what, err)
 	}
 	for {
 		select {
 		case _, ok := <-updates:
 			if !ok && ctx.Err() == nil {
-				return fmt.Errorf("watch routes: the kernel's news ended")
+				return fmt.Errorf("watch %s: the kernel's news ended", what)
 			}
 		case <-ctx.Done():
 			return nil

@@ -62,6 +62,7 @@ type plugged struct {
 var (
 	_ netdriver.Driver     = (*Driver)(nil)
 	_ netdriver.PeerSetter = (*Driver)(nil)
+	_ netdriver.Sizer      = (*Driver)(nil)
 )
 
 // New gives a driver without a data path: containers of one host reach each other, and no one else, until SetDataPath.
@@ -222,6 +223,13 @@ func (d *Driver) SetDataPath(ctx context.Context, p netdriver.DataPath) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// MTU is what fits into the tunnels, or less if less was asked for.
+func (d *Driver) MTU(n netdriver.Network) (int, error) {
+	o, err := parse(n)
+	path, _ := d.dataPath()
+	return fit(o.mtu, path), err
 }
 
 // refresh sets a present network up again.

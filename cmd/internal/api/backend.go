@@ -88,6 +88,10 @@ type NetworkInspect struct {
 	network.Inspect
 	// Reserves are the addresses that each host, by name, may give while nobody decides.
 	Reserves map[string][]netip.Addr `json:"Reserves,omitempty"`
+	// MTU is what the network's endpoints carry now, in bytes; 0: unknown.
+	MTU int `json:"MTU,omitempty"`
+	// VNI is an overlay's VXLAN identifier (RFC 7348).
+	VNI uint32 `json:"VNI,omitempty"`
 }
 
 // NetworkBackend is what the network routes need.

@@ -134,7 +134,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
-		WatchRoutes: nl.WatchRoutes, Sandboxes: sandboxes{},
+		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, Sandboxes: sandboxes{},
 	})
 	if err != nil {
 		return err

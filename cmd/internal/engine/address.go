@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -85,13 +88,35 @@ func (e *Engine) takeAddress(ctx context.Context, n *Network, pool ipam.Pool, as
 	return netip.PrefixFrom(a, s.Prefix.Bits()), nil
 }
 
-func exhausted(n *Network, pool ipam.Pool) error {
-	what := "in use"
-	if n.global() {
-		what = "in use or in a host's reserve"
+// exhausted says how many addresses a pool has, and who has them.
+func exhausted(n *Network, pool ipam.Pool, holders string) error {
+	return &classed{fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s): all %d are in use: %s; remove containers or make a network with a larger --subnet",
+		pool.Family(), n.Name, n.ID, pool.Total(), holders), errdefs.ErrResourceExhausted}
+}
+
+// holders names the hosts that have a pool's addresses, those with the most first.
+func (e *Engine) holders(pool ipam.Pool, held map[netip.Addr]lease) string {
+	used, reserved := map[string]int{}, map[string]int{}
+	for a, l := range held {
+		if _, in := pool.Holding(a); !in {
+			continue
+		}
+		name := e.nodeName(l.Node)
+		used[name] += 0
+		if l.spare() {
+			reserved[name]++
+		} else {
+			used[name]++
+		}
 	}
-	return &classed{fmt.Sprintf("no available %s addresses on this network's address pools: %s (%s): all %d are %s; remove containers or make a network with a larger --subnet",
-		pool.Family(), n.Name, n.ID, pool.Total(), what), errdefs.ErrResourceExhausted}
+	names := slices.SortedFunc(maps.Keys(used), func(a, b string) int {
+		return cmp.Or(cmp.Compare(used[b]+reserved[b], used[a]+reserved[a]), strings.Compare(a, b))
+	})
+	var out []string
+	for _, name := range names {
+		out = append(out, fmt.Sprintf("%s %d and %d in reserve", name, used[name], reserved[name]))
+	}
+	return strings.Join(out, ", ")
 }
 
 func (e *Engine) takeLocal(n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
@@ -111,7 +136,7 @@ func (e *Engine) takeLocal(n *Network, pool ipam.Pool, asked netip.Addr, l lease
 	}
 	a, err := pool.Lowest(func(a netip.Addr) bool { _, ok := held[a]; return ok })
 	if err != nil {
-		return a, exhausted(n, pool)
+		return a, exhausted(n, pool, "this host's containers hold them")
 	}
 	held[a] = l.Endpoint
 	return a, nil
@@ -163,7 +188,7 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 				present = h.rev // kept for this container, or for this host
 			}
 		} else if a, err = e.nextAddress(pool, held); err != nil {
-			return a, exhausted(n, pool)
+			return a, exhausted(n, pool, e.holders(pool, held))
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
 			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: addressKey(n.ID, a), Rev: present}},

@@ -76,7 +76,7 @@ func (e *Engine) adoptDataPath(ctx context.Context) error {
 	self := e.cl.Self()
 	var d netdriver.DataPath
 	if e.cl.Clustered() {
-		d = netdriver.DataPath{Addr: self.DataPath, Port: self.DataPathPort, MTU: self.MTU}
+		d = netdriver.DataPath{Addr: self.DataPath, Port: self.DataPathPort, MTU: e.pathMTU()}
 	}
 	if err := e.cfg.Overlay.SetDataPath(ctx, d); err != nil {
 		return fmt.Errorf("set up the data path: %w", err)

@@ -87,6 +87,7 @@ type Cluster interface {
 	Records(network string) []cluster.Owned
 	OwnRecords() []cluster.Record
 	SetRoutes(routes []netip.Prefix)
+	SetMTU(mtu int)
 	Remove(ctx context.Context, node string, force bool) error
 	Synced(ctx context.Context) error
 	Deciding(ctx context.Context, doubt time.Duration) (context.Context, context.CancelFunc)
@@ -147,8 +148,8 @@ type Config struct {
 	Init func(dir string) (string, error)
 	// Routes are the prefixes this host routes elsewhere: address pools avoid them.
 	Routes func() ([]netip.Prefix, error)
-	// WatchRoutes tells of changes of Routes until ctx ends.
-	WatchRoutes func(ctx context.Context, changed func()) error
+	// WatchRoutes tells of changes of Routes until ctx ends, WatchLinks of those of the host's interfaces.
+	WatchRoutes, WatchLinks func(ctx context.Context, changed func()) error
 	// SandboxOf makes, removes and lists network namespaces.
 	Sandboxes Sandboxes
 }

@@ -44,6 +44,7 @@ func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]st
 }
 func (c *fakeCluster) OwnRecords() []cluster.Record               { return nil }
 func (c *fakeCluster) SetRoutes([]netip.Prefix)                   {}
+func (c *fakeCluster) SetMTU(int)                                 {}
 func (c *fakeCluster) Remove(context.Context, string, bool) error { return nil }
 func (c *fakeCluster) Records(string) []cluster.Owned             { return c.records }
 func (c *fakeCluster) Deciding(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {

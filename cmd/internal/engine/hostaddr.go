@@ -45,17 +45,25 @@ func localAddress(s, flag string) (netip.AddrPort, error) {
 	if err != nil {
 		return none, fmt.Errorf("list the addresses of %s: %w", s, err)
 	}
-	var v4 []netip.Addr
+	var v4, v6 []netip.Addr
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+		p, err := netip.ParsePrefix(a.String())
+		switch {
+		case err != nil || p.Addr().Is6() && p.Addr().IsLinkLocalUnicast():
+		case p.Addr().Is4():
 			v4 = append(v4, p.Addr())
+		default:
+			v6 = append(v6, p.Addr())
 		}
+	}
+	if len(v4) == 0 {
+		v4 = v6 // an interface of IPv6 alone
 	}
 	switch len(v4) {
 	case 1:
 		return netip.AddrPortFrom(v4[0], port), nil
 	case 0:
-		return none, invalid("interface %s has no IPv4 address: give %s an address", s, flag)
+		return none, invalid("interface %s has no address: give %s an address", s, flag)
 	}
 	return none, invalid("interface %s has several addresses (%v): give %s one of them", s, v4, flag)
 }

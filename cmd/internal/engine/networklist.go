@@ -86,6 +86,12 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 		return api.NetworkInspect{}, err
 	}
 	r := api.NetworkInspect{Inspect: network.Inspect{Network: n.view(), Containers: map[string]network.EndpointResource{}}}
+	r.VNI = n.VNI
+	if s, ok := e.drivers[n.Driver].(netdriver.Sizer); ok && len(n.Subnets) > 0 {
+		if r.MTU, err = s.MTU(n.wish()); err != nil {
+			return r, err
+		}
+	}
 	if n.global() {
 		e.globalEndpoints(n, &r.Inspect)
 	} else {

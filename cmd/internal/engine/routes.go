@@ -43,14 +43,42 @@ func (e *Engine) tellRoutes() {
 }
 
 // followRoutes keeps what the cluster knows of this host's routes up to date.
-func (e *Engine) followRoutes() {
+func (e *Engine) followRoutes() { e.follow("routes", e.cfg.WatchRoutes, e.tellRoutes) }
+
+// followMTU keeps what it knows of this host's data path up to date.
+func (e *Engine) followMTU() { e.follow("links", e.cfg.WatchLinks, e.tellMTU) }
+
+// tellMTU tells the cluster what the interface that holds the data path's address carries now.
+func (e *Engine) tellMTU() {
+	self := e.cl.Self()
+	if !e.cl.Clustered() || !self.DataPath.IsValid() {
+		return
+	}
+	if mtu, err := mtuOf(self.DataPath); err == nil { // an interface that is gone for now had one
+		e.cl.SetMTU(mtu)
+	}
+}
+
+// pathMTU is the smallest MTU of the members' data paths: what every one of them carries, in bytes.
+func (e *Engine) pathMTU() int {
+	smallest := e.cl.Self().MTU
+	for _, m := range e.cl.Members() {
+		if m.MTU > 0 && (smallest == 0 || m.MTU < smallest) {
+			smallest = m.MTU
+		}
+	}
+	return smallest
+}
+
+// follow calls tell now and after each change.
+func (e *Engine) follow(what string, watch func(context.Context, func()) error, tell func()) {
 	for {
-		e.tellRoutes()
-		err := e.cfg.WatchRoutes(e.ctx, e.tellRoutes)
+		tell()
+		err := watch(e.ctx, tell)
 		if e.ctx.Err() != nil {
 			return
 		}
-		e.log.Warn("cannot watch this host's routes", "err", err)
+		e.log.Warn("cannot watch this host's "+what, "err", err)
 		select {
 		case <-time.After(watchAgain):
 		case <-e.ctx.Done():
