@@ -46,9 +46,10 @@ type Network struct {
 	Options  map[string]string
 }
 
-// PortMapping publishes a container's port on the host. HostIP invalid or unspecified means every host address.
+// PortMapping publishes a container's port on the host. HostIP invalid or unspecified means every host address, HostPort
+// 0 that the port is open at the container's own address only.
 type PortMapping struct {
-	Proto         string     `json:"proto"` // tcp or udp
+	Proto         string     `json:"proto"` // tcp, udp or sctp
 	HostIP        netip.Addr `json:"hostIP,omitzero"`
 	HostPort      uint16     `json:"hostPort"`
 	ContainerPort uint16     `json:"containerPort"`

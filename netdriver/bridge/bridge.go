@@ -189,6 +189,7 @@ func (d *Driver) ensure(ctx context.Context, c *nl.Conn, n netdriver.Network, o 
 	}
 	rule := firewall.Bridge{
 		Interface: o.name, Masquerade: o.masquerade && !n.Internal, ICC: o.icc, Internal: n.Internal, Shared: o.isDefault,
+		Mode4: o.mode4, Mode6: o.mode6, Trusted: o.trusted, Sources: o.sources,
 	}
 	for _, g := range gateways(n, o) {
 		rule.Gateways = append(rule.Gateways, g.Addr())
@@ -259,7 +260,7 @@ func addBridge(c *nl.Conn, n netdriver.Network, o options) (nl.Link, error) {
 func gateways(n netdriver.Network, o options) []netip.Prefix {
 	var list []netip.Prefix
 	for _, s := range n.Subnets {
-		if s.Gateway.IsValid() && !(o.noAddress && s.Gateway.Is4()) {
+		if s.Gateway.IsValid() && !(o.noAddress && s.Gateway.Is4()) && o.mode(s.Gateway) != firewall.Isolated {
 			list = append(list, netip.PrefixFrom(s.Gateway, s.Prefix.Bits()))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -310,7 +311,8 @@ func TestOptions(t *testing.T) {
 	for _, o := range []map[string]string{
 		{OptionICC: "maybe"}, {OptionMasquerade: "2"}, {OptionNoAddress: ""}, {OptionDefault: "x"}, {OptionName: "a-name-of-16-char"},
 		{OptionName: "a/b"}, {OptionName: ".."}, {OptionName: "-x"}, {OptionMTU: "1e3"}, {OptionMTU: "67"}, {OptionMTU: "65536"},
-		{OptionHostBinding: "localhost"}, {OptionMode: "routed"},
+		{OptionHostBinding: "localhost"}, {OptionMode4: "bridged"}, {OptionMode6: "NAT"}, {OptionTrusted: "eth0::eth1"}, {OptionHost4: "::1"},
+		{OptionHost6: "192.0.2.1"}, {OptionPrefix: "a/b"},
 	} {
 		key := slices.Collect(maps.Keys(o))[0]
 		err := New(Config{Log: netdrivertest.Quiet()}).Check(testNetwork(o))
@@ -319,7 +321,7 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	got, err := parse(testNetwork(map[string]string{OptionMTU: "9000", OptionICC: "false", OptionName: "docker0", "unknown": "kept"}))
-	if want := (options{name: "docker0", masquerade: true, mtu: 9000}); err != nil || got != want {
+	if want := (options{name: "docker0", masquerade: true, mtu: 9000}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("parse: %+v, %v", got, err)
 	}
 	if got, _ := parse(testNetwork(map[string]string{OptionMTU: "0"})); got.name != "br-a72ce58f3bd2" || got.mtu != 1500 || !got.icc {

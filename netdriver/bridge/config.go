@@ -9,19 +9,25 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/guard"
 )
 
 // The options of docker's bridge driver that this one knows.
 const (
-	OptionName        = "com.docker.network.bridge.name"                 // the interface's name
-	OptionICC         = "com.docker.network.bridge.enable_icc"           // containers reach each other; true
-	OptionMasquerade  = "com.docker.network.bridge.enable_ip_masquerade" // leaving packets get the host's address; true
-	OptionHostBinding = "com.docker.network.bridge.host_binding_ipv4"    // published ports' default host address; the caller applies it
-	OptionNoAddress   = "com.docker.network.bridge.inhibit_ipv4"         // the bridge gets no address; false
-	OptionDefault     = "com.docker.network.bridge.default_bridge"       // the network called bridge: its gateway stands for the host
-	OptionMode        = "com.docker.network.bridge.gateway_mode_ipv4"    // nat only
-	OptionMTU         = "com.docker.network.driver.mtu"                  // bytes; 1500
+	OptionName        = "com.docker.network.bridge.name"                    // the interface's name
+	OptionICC         = "com.docker.network.bridge.enable_icc"              // containers reach each other; true
+	OptionMasquerade  = "com.docker.network.bridge.enable_ip_masquerade"    // leaving packets get the host's address; true
+	OptionHostBinding = "com.docker.network.bridge.host_binding_ipv4"       // published ports' default host address; the caller applies it
+	OptionNoAddress   = "com.docker.network.bridge.inhibit_ipv4"            // the bridge gets no address; false
+	OptionDefault     = "com.docker.network.bridge.default_bridge"          // the network called bridge: its gateway stands for the host
+	OptionMode4       = "com.docker.network.bridge.gateway_mode_ipv4"       // nat, nat-unprotected, routed or isolated; nat
+	OptionMode6       = "com.docker.network.bridge.gateway_mode_ipv6"       // the same
+	OptionTrusted     = "com.docker.network.bridge.trusted_host_interfaces" // with colons between; published ports open at the containers' addresses
+	OptionHost4       = "com.docker.network.host_ipv4"                      // leaving packets get this address
+	OptionHost6       = "com.docker.network.host_ipv6"
+	OptionPrefix      = "com.docker.network.container_iface_prefix" // of the containers' interfaces: eth; the caller applies it
+	OptionMTU         = "com.docker.network.driver.mtu"             // bytes; 1500
 )
 
 const (
@@ -41,6 +47,10 @@ type options struct {
 	isDefault  bool
 	mtu        int
 	open       bool // containers may send with any source
+	mode4      firewall.Mode
+	mode6      firewall.Mode
+	trusted    []string
+	sources    []netip.Addr
 }
 
 // parse reads the options; ErrInvalidArgument names the option and its value.
@@ -80,12 +90,74 @@ func parse(n netdriver.Network) (options, error) {
 			return o, bad(OptionHostBinding, text, "an IP address")
 		}
 	}
-	if text := n.Options[OptionMode]; text != "" && text != "nat" {
-		return o, bad(OptionMode, text, "nat, the only mode there is")
+	if text := n.Options[OptionPrefix]; text != "" && (!validName(text) || len(text) > maxName-2) {
+		return o, bad(OptionPrefix, text, "the beginning of an interface name: at most 13 characters, no slash, colon or space")
+	}
+	if err := o.parseWays(n); err != nil {
+		return o, err
 	}
 	var err error
 	o.open, err = guard.Off(n.Options)
 	return o, err
+}
+
+// parseWays reads how containers and the world reach each other.
+func (o *options) parseWays(n netdriver.Network) error {
+	for _, m := range []struct {
+		key string
+		to  *firewall.Mode
+	}{{OptionMode4, &o.mode4}, {OptionMode6, &o.mode6}} {
+		switch mode := firewall.Mode(n.Options[m.key]); mode {
+		case "", firewall.NAT, firewall.Unprotected, firewall.Routed:
+			*m.to = mode
+		case firewall.Isolated:
+			if !n.Internal {
+				return fmt.Errorf("option %s: gateway mode 'isolated' can only be used for an internal network, give --internal: %w", m.key, errdefs.ErrInvalidArgument)
+			}
+			*m.to = mode
+		default:
+			return bad(m.key, string(mode), "nat, nat-unprotected, routed or isolated")
+		}
+	}
+	if text := n.Options[OptionTrusted]; text != "" {
+		for name := range strings.SplitSeq(text, ":") {
+			if name == "" || !validName(name) {
+				return bad(OptionTrusted, text, "a list of interface names with colons between")
+			}
+			o.trusted = append(o.trusted, name)
+		}
+	}
+	for _, h := range []struct {
+		key string
+		is4 bool
+	}{{OptionHost4, true}, {OptionHost6, false}} {
+		text := n.Options[h.key]
+		if text == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Is4() != h.is4 || a.IsUnspecified() || a.Zone() != "" {
+			return bad(h.key, text, map[bool]string{true: "an IPv4 address", false: "an IPv6 address"}[h.is4])
+		}
+		o.sources = append(o.sources, a)
+	}
+	return nil
+}
+
+// mode is the mode of an address's family.
+func (o options) mode(a netip.Addr) firewall.Mode {
+	if a.Is4() {
+		return o.mode4
+	}
+	return o.mode6
+}
+
+// Options are the names of all options the driver knows.
+func (d *Driver) Options() []string {
+	return []string{
+		OptionName, OptionICC, OptionMasquerade, OptionHostBinding, OptionNoAddress, OptionDefault, OptionMode4, OptionMode6, OptionTrusted,
+		OptionHost4, OptionHost6, OptionPrefix, OptionMTU, guard.Option,
+	}
 }
 
 // bad is the refusal of an option's value.

@@ -140,6 +140,32 @@ func (f fam) dnat(s *nftables.Set) []expr.Any {
 	}
 }
 
+// dnatKeepPort sends the packet to the address that the key in register 1 maps to, at the port it asked for.
+func (f fam) dnatKeepPort(s *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: s.Name, SetID: s.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: reg1},
+	}
+}
+
+// snat gives the packet the source that its own maps to; one that is not there leaves the rule.
+func (f fam) snat(s *nftables.Set) []expr.Any {
+	return []expr.Any{
+		f.load(f.src, reg1),
+		&expr.Lookup{SourceRegister: reg1, DestRegister: reg1, IsDestRegSet: true, SetName: s.Name, SetID: s.ID},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg1},
+	}
+}
+
+// icmp matches the family's ICMP.
+func (f fam) icmp() []expr.Any {
+	proto := byte(unix.IPPROTO_ICMP)
+	if f.size == 16 {
+		proto = unix.IPPROTO_ICMPV6
+	}
+	return append(f.only(), meta(expr.MetaKeyL4PROTO, reg1), equals(proto))
+}
+
 // loopback matches addresses of 127.0.0.0/8 at the offset.
 func (f fam) loopback(offset uint32) []expr.Any {
 	return append(f.only(),

@@ -76,7 +76,9 @@ func golden(t *testing.T, name, got string) {
 func fullWish() (bridges []Bridge, ports map[string][]Port, members []netip.Addr) {
 	a := bridgeA
 	a.Subnets, a.Gateways, a.Shared = prefixes("172.18.0.0/16", "fd00:1::/64"), addrs("172.18.0.1", "fd00:1::1"), true
-	return []Bridge{a, bridgeGW, bridgeInt},
+	rt := Bridge{Interface: "rt0", Subnets: prefixes("172.21.0.0/16", "fd00:2::/64"), Gateways: addrs("172.21.0.1"), Masquerade: true,
+		ICC: true, Mode4: Routed, Mode6: Unprotected, Trusted: []string{"lan0"}, Sources: addrs("192.0.2.77", "2001:db8::77")}
+	return []Bridge{a, bridgeGW, bridgeInt, rt},
 		map[string][]Port{
 			"web": {
 				port("tcp", "", 80, "172.18.0.2:8080", "br-a"),
@@ -84,6 +86,10 @@ func fullWish() (bridges []Bridge, ports map[string][]Port, members []netip.Addr
 				port("tcp", "::", 80, "[fd00:1::2]:8080", "br-a"),
 				port("tcp", "2001:db8::1", 81, "[fd00:1::2]:8081", "br-a"),
 				port("sctp", "", 36412, "172.18.0.2:36412", "br-a"),
+				port("udp", "", 5000, "172.18.0.2:5000", "br-a"), port("udp", "", 5002, "172.18.0.2:5002", "br-a"), port("udp", "", 5001, "172.18.0.2:5001", "br-a"),
+				port("udp", "192.0.2.1", 5000, "172.18.0.2:5000", "br-a"), port("udp", "192.0.2.1", 5001, "172.18.0.2:5001", "br-a"),
+				port("tcp", "", 0, "172.21.0.2:80", "rt0"), port("tcp", "", 0, "172.21.0.2:81", "rt0"), port("tcp", "", 0, "172.21.0.3:80", "rt0"),
+				port("tcp", "", 7000, "[fd00:2::2]:80", "rt0"),
 			},
 			"dns": {port("udp", "0.0.0.0", 53, "172.19.0.2:53", "gw0"), port("tcp", "0.0.0.0", 53, "172.19.0.2:53", "gw0")},
 		},
@@ -294,8 +300,6 @@ func TestRefusals(t *testing.T) {
 			errdefs.IsAlreadyExists, "tcp port 81"},
 		{"an unknown protocol", f.SetPorts(ctx, "web2", []Port{port("icmp", "", 81, "172.18.0.3:80", "br-a")}),
 			errdefs.IsInvalidArgument, "icmp port 81"},
-		{"no host port", f.SetPorts(ctx, "web2", []Port{port("tcp", "", 0, "172.18.0.3:80", "br-a")}),
-			errdefs.IsInvalidArgument, "port 0"},
 		{"no target", f.SetPorts(ctx, "web2", []Port{{Proto: "tcp", HostPort: 1}}), errdefs.IsInvalidArgument, "tcp port 1"},
 		{"a name too long for the kernel", f.SetBridge(ctx, Bridge{Interface: "sixteen-bytes-xx"}),
 			errdefs.IsInvalidArgument, "sixteen"},
@@ -360,6 +364,15 @@ func TestManyPorts(t *testing.T) {
 	t.Log("10,000 ports in", time.Since(start))
 	if n := strings.Count(listing(t), "172.18.0.2 . 80"); n != len(many) {
 		t.Errorf("%d ports in the table", n)
+	}
+	for i := range many {
+		many[i].Target = netip.AddrPortFrom(many[i].Target.Addr(), many[i].HostPort)
+	}
+	if err := f.SetPorts(ctx, "many", many); err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t); !strings.Contains(got, "elements = { tcp . 1000-10999 : 172.18.0.2 }") {
+		t.Errorf("ports that keep their numbers are not one element:\n%.2000s", got)
 	}
 }
 

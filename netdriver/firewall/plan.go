@@ -50,13 +50,15 @@ func plan(w wish) *layout {
 }
 
 // interfaces are the sets of interface names that the rules ask.
-type interfaces struct{ bridges, internal, icc *nftables.Set }
+type interfaces struct{ bridges, internal, icc, trusted *nftables.Set }
 
 // nat are the sets of one family.
 type nat struct {
 	fam
 	masquerade, neighbours, byAddr, byPort *nftables.Set
 	gateways, reach                        *nftables.Set
+	rangesByAddr, rangesByPort, sources    *nftables.Set
+	open, routed, direct                   *nftables.Set
 }
 
 // planBridges gives the set of all bridges.
@@ -71,7 +73,9 @@ func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 			// The address is asked first: a port of one address wins over the same port of all.
 			rules = append(rules,
 				rule(n.only(), local(), n.keyAddr(), n.dnat(n.byAddr)),
-				rule(n.only(), local(), keyAny(), n.dnat(n.byPort)))
+				rule(n.only(), local(), n.keyAddr(), n.dnatKeepPort(n.rangesByAddr)),
+				rule(n.only(), local(), keyAny(), n.dnat(n.byPort)),
+				rule(n.only(), local(), keyAny(), n.dnatKeepPort(n.rangesByPort)))
 		}
 		return rules
 	}
@@ -82,7 +86,7 @@ func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 	// client is refused there at once and goes on to 127.0.0.1.
 	l.base(t, "publish_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
 		slices.Concat([][]expr.Any{rule(nats[1].toLoopback6(), accept())}, dnat())...)
-	l.regular(t, "to_bridge", toBridgeRules(ifs)...)
+	l.regular(t, "to_bridge", toBridgeRules(ifs, nats)...)
 	l.base(t, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
 		rule(oifIn(ifs.bridges), jump("to_bridge")),
 		rule(iifIn(ifs.internal), drop()))
@@ -119,20 +123,29 @@ func loopbackRules(ifs interfaces, v4 nat) [][]expr.Any {
 		rule(iifIn(ifs.bridges), v4.loopback(v4.dst), drop()),
 		rule(iifIn(ifs.bridges), v4.loopback(v4.src), drop()),
 		rule(notLoopbackInterface(), v4.loopback(v4.dst), v4.keyAddr(), []expr.Any{in(v4.byAddr)}, drop()),
+		rule(notLoopbackInterface(), v4.loopback(v4.dst), v4.keyAddr(), []expr.Any{in(v4.rangesByAddr)}, drop()),
 	}
 }
 
 // toBridgeRules judge what is forwarded to a bridge. Published ports are known by their rewritten destination, so no
-// rule per port is needed and a container's own address leads nowhere from outside.
-func toBridgeRules(ifs interfaces) [][]expr.Any {
-	return [][]expr.Any{
+// rule per port is needed and a container's own address leads nowhere from outside, unless the bridge's mode or the
+// interface it comes by says otherwise.
+func toBridgeRules(ifs interfaces, nats []nat) [][]expr.Any {
+	rules := [][]expr.Any{
 		rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
 		rule(pairIn(ifs.icc), accept()),
 		rule(iifIn(ifs.internal), drop()),
 		rule(oifIn(ifs.internal), drop()),
 		rule(ctDNAT(), accept()),
-		drop(),
 	}
+	for _, n := range nats {
+		rules = append(rules,
+			rule(n.only(), oifIn(n.open), accept()),
+			rule(oifIn(n.routed), n.icmp(), accept()),
+			rule(n.only(), oifIn(n.routed), n.keyAddr(), []expr.Any{in(n.direct)}, accept()),
+			rule(n.only(), pairIn(ifs.trusted), n.keyAddr(), []expr.Any{in(n.direct)}, accept()))
+	}
+	return append(rules, drop())
 }
 
 // leaveRules rewrite sources. A container that reaches a published port of its own bridge must see the answer come from
@@ -150,7 +163,9 @@ func leaveRules(ifs interfaces, nats []nat) [][]expr.Any {
 		rule(oifIn(ifs.bridges), v4.loopback(v4.src), masquerade()),
 		rule(oifIn(ifs.bridges), accept()))
 	for _, n := range nats {
-		rules = append(rules, rule(n.only(), []expr.Any{n.load(n.src, reg1), in(n.masquerade)}, masquerade()))
+		rules = append(rules,
+			rule(n.only(), n.snat(n.sources)),
+			rule(n.only(), []expr.Any{n.load(n.src, reg1), in(n.masquerade)}, masquerade()))
 	}
 	return rules
 }
@@ -199,7 +214,19 @@ func (l *layout) interfaceSets(t *nftables.Table, bridges []Bridge) interfaces {
 		bridges:  one("bridges", all),
 		internal: one("internal", func(b Bridge) bool { return b.Internal }),
 		icc:      two("icc", func(b Bridge) bool { return b.ICC }),
+		trusted:  l.set(&nftables.Set{Table: t, Name: "trusted", KeyType: pair, Concatenation: true}, trustedElements(bridges)),
 	}
+}
+
+// trustedElements give each trusted interface with the bridge that trusts it.
+func trustedElements(bridges []Bridge) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, b := range bridges {
+		for _, from := range slices.Compact(slices.Sorted(slices.Values(b.Trusted))) {
+			els = append(els, nftables.SetElement{Key: slices.Concat(ifname(from), ifname(b.Interface))})
+		}
+	}
+	return els
 }
 
 // namesOf gives elements of the interface names, each repeated as often as the key has fields.
@@ -215,8 +242,17 @@ func namesOf(bridges []Bridge, keep func(Bridge) bool, times int) []nftables.Set
 
 func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
 	target := nftables.MustConcatSetType(f.typ, nftables.TypeInetService)
-	byAddr, byPort := portElements(f, w.activePorts())
 	bridges := w.sortedBridges()
+	translated, direct := w.portsOf(f)
+	els := portElements(translated)
+	names := func(name string, mode Mode) *nftables.Set {
+		s := &nftables.Set{Table: t, Name: name + f.suffix, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+		return l.set(s, namesOf(bridges, func(b Bridge) bool { return b.mode(f) == mode && !b.Internal }, 1))
+	}
+	ranges := func(name string, els []nftables.SetElement, key ...nftables.SetDatatype) *nftables.Set {
+		return l.set(&nftables.Set{Table: t, Name: name + f.suffix, IsMap: true, Concatenation: true, Interval: true,
+			KeyType: nftables.MustConcatSetType(key...), DataType: f.typ}, els)
+	}
 	concat := func(name string, els []nftables.SetElement, key ...nftables.SetDatatype) *nftables.Set {
 		return l.set(&nftables.Set{Table: t, Name: name + f.suffix, IsMap: true, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(key...), DataType: target}, els)
@@ -224,34 +260,60 @@ func (l *layout) natSets(t *nftables.Table, f fam, w wish) nat {
 	return nat{
 		fam: f,
 		masquerade: l.set(&nftables.Set{Table: t, Name: "masquerade" + f.suffix, KeyType: f.typ, Interval: true},
-			rangeElements(disjoint(f, masqueraded(bridges)))),
+			rangeElements(disjoint(f, masqueraded(f, bridges)))),
+		sources: l.set(&nftables.Set{Table: t, Name: "sources" + f.suffix, KeyType: f.typ, Interval: true, IsMap: true, DataType: f.typ},
+			sourceElements(f, bridges)),
 		neighbours: l.set(&nftables.Set{Table: t, Name: "neighbours" + f.suffix, Interval: true, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, f.typ)}, neighbourElements(f, bridges)),
 		gateways: l.set(&nftables.Set{Table: t, Name: "gateways" + f.suffix, KeyType: f.typ}, gatewayElements(f, bridges)),
 		reach: l.set(&nftables.Set{Table: t, Name: "reach" + f.suffix, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, f.typ)}, reachElements(f, bridges)),
-		byAddr: concat("address_ports", byAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
-		byPort: concat("ports", byPort, nftables.TypeInetProto, nftables.TypeInetService),
+		byAddr:       concat("address_ports", els.byAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
+		rangesByAddr: ranges("address_port_ranges", els.rangesByAddr, nftables.TypeInetProto, f.typ, nftables.TypeInetService),
+		byPort:       concat("ports", els.byPort, nftables.TypeInetProto, nftables.TypeInetService),
+		rangesByPort: ranges("port_ranges", els.rangesByPort, nftables.TypeInetProto, nftables.TypeInetService),
+		open:         names("open", Unprotected),
+		routed:       names("routed", Routed),
+		direct: l.set(&nftables.Set{Table: t, Name: "direct" + f.suffix, Interval: true, Concatenation: true,
+			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, f.typ, nftables.TypeInetService)}, directElements(direct)),
 	}
 }
 
-func portElements(f fam, ports []Port) (byAddr, byPort []nftables.SetElement) {
-	for _, p := range ports {
-		k, err := p.key()
-		to := p.Target.Addr().Unmap()
-		if err != nil || !f.holds(to) {
+// portsOf gives the ports of a family that are translated, and those that are reached at the containers' own addresses.
+func (w wish) portsOf(f fam) (translated, direct []Port) {
+	for _, p := range w.activePorts() {
+		p.Target = netip.AddrPortFrom(p.Target.Addr().Unmap(), p.Target.Port())
+		if _, err := p.key(); err != nil || !f.holds(p.Target.Addr()) {
 			continue
 		}
-		e := nftables.SetElement{Val: slices.Concat(to.AsSlice(), padded(bePort(p.Target.Port())))}
-		if k.ip.IsValid() {
-			e.Key = slices.Concat(padded([]byte{k.proto}), k.ip.AsSlice(), padded(bePort(k.port)))
-			byAddr = append(byAddr, e)
-		} else {
-			e.Key = slices.Concat(padded([]byte{k.proto}), padded(bePort(k.port)))
-			byPort = append(byPort, e)
+		b := w.bridges[p.Bridge]
+		if b.mode(f) != Routed && p.HostPort != 0 {
+			translated = append(translated, p)
+		}
+		if b.mode(f) == Routed || len(b.Trusted) > 0 {
+			direct = append(direct, p)
 		}
 	}
-	return byAddr, byPort
+	return translated, direct
+}
+
+// sourceElements give the address that packets of a bridge's subnets leave with.
+func sourceElements(f fam, bridges []Bridge) []nftables.SetElement {
+	var els []nftables.SetElement
+	for _, b := range bridges {
+		for _, a := range b.Sources {
+			if !f.holds(a) {
+				continue
+			}
+			for _, e := range rangeElements(disjoint(f, masqueraded(f, []Bridge{b}))) {
+				if !e.IntervalEnd {
+					e.Val = a.AsSlice()
+				}
+				els = append(els, e)
+			}
+		}
+	}
+	return els
 }
 
 // neighbourElements give each bridge's interface with each of its subnets: where a packet from there, going there, is
@@ -303,10 +365,10 @@ func reachElements(f fam, bridges []Bridge) []nftables.SetElement {
 	return els
 }
 
-func masqueraded(bridges []Bridge) []netip.Prefix {
+func masqueraded(f fam, bridges []Bridge) []netip.Prefix {
 	var all []netip.Prefix
 	for _, b := range bridges {
-		if b.Masquerade && !b.Internal {
+		if b.Masquerade && !b.Internal && b.mode(f) != Routed {
 			all = append(all, b.Subnets...)
 		}
 	}

@@ -107,6 +107,57 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+// Each mode opens what it says, to whom it says, and nothing else.
+func TestModes(t *testing.T) {
+	l := newLab(t)
+	for _, s := range []struct{ name, network, addr string }{
+		{"c1", "tcp", ":80"}, {"c1", "tcp", ":81"}, {"c1", "udp", "172.18.0.2:5000"}, {"c1", "udp", "172.18.0.2:5001"}, {"client", "tcp", ":80"},
+	} {
+		l.serve(s.name, s.network, s.addr)
+	}
+	l.run("ip addr add 192.0.2.77/24 dev pclient")
+	type ask struct{ from, network, to, want string }
+	for _, step := range []struct {
+		what  string
+		wish  Bridge
+		ports []Port
+		asks  []ask
+	}{
+		{"nat, a range that keeps its numbers", Bridge{}, []Port{port("udp", "", 5000, "172.18.0.2:5000", "br-a"), port("udp", "", 5001, "172.18.0.2:5001", "br-a")}, []ask{
+			{"client", "udp", "192.0.2.1:5000", "c1 saw 192.0.2.9"}, {"client", "udp", "192.0.2.1:5001", "c1 saw 192.0.2.9"},
+			{"client", "udp", "192.0.2.1:5002", "refused"}, {"client", "udp", "172.18.0.2:5000", "timeout"}, {"c1", "tcp", "192.0.2.9:80", "client saw 192.0.2.1"},
+		}},
+		{"the same on one address", Bridge{}, []Port{port("udp", "192.0.2.77", 5000, "172.18.0.2:5000", "br-a"), port("udp", "192.0.2.77", 5001, "172.18.0.2:5001", "br-a")}, []ask{
+			{"client", "udp", "192.0.2.77:5001", "c1 saw 192.0.2.9"}, {"client", "udp", "192.0.2.1:5001", "refused"},
+		}},
+		{"nat-unprotected", Bridge{Mode4: Unprotected}, []Port{port("tcp", "", 8080, "172.18.0.2:80", "br-a")}, []ask{
+			{"client", "tcp", "192.0.2.1:8080", "c1 saw 192.0.2.9"}, {"client", "tcp", "172.18.0.2:80", "c1 saw 192.0.2.9"},
+			{"client", "tcp", "172.18.0.2:81", "c1 saw 192.0.2.9"}, {"c1", "tcp", "192.0.2.9:80", "client saw 192.0.2.1"},
+		}},
+		{"routed", Bridge{Mode4: Routed}, []Port{port("tcp", "", 0, "172.18.0.2:80", "br-a")}, []ask{
+			{"client", "tcp", "172.18.0.2:80", "c1 saw 192.0.2.9"}, {"client", "tcp", "172.18.0.2:81", "timeout"}, {"client", "tcp", "192.0.2.1:80", "refused"},
+			{"g1", "tcp", "172.18.0.2:80", "c1 saw 172.19.0.2"}, {"c1", "tcp", "192.0.2.9:80", "client saw 172.18.0.2"},
+		}},
+		{"the wire is trusted", Bridge{Trusted: []string{"pclient"}}, []Port{port("tcp", "127.0.0.1", 8080, "172.18.0.2:80", "br-a")}, []ask{
+			{"client", "tcp", "172.18.0.2:80", "c1 saw 192.0.2.9"}, {"client", "tcp", "172.18.0.2:81", "timeout"}, {"g1", "tcp", "172.18.0.2:80", "timeout"},
+			{"client", "tcp", "192.0.2.1:8080", "refused"},
+		}},
+		{"another source", Bridge{Sources: addrs("192.0.2.77")}, nil, []ask{{"c1", "tcp", "192.0.2.9:80", "client saw 192.0.2.77"}}},
+		{"nat again", Bridge{}, nil, []ask{{"client", "tcp", "172.18.0.2:80", "timeout"}, {"c1", "tcp", "192.0.2.9:80", "client saw 192.0.2.1"}}},
+	} {
+		b := bridgeA
+		b.Mode4, b.Trusted, b.Sources = step.wish.Mode4, step.wish.Trusted, step.wish.Sources
+		l.ok(l.fw.SetPorts(context.Background(), "c1", nil))
+		l.ok(l.fw.SetBridge(context.Background(), b))
+		l.ok(l.fw.SetPorts(context.Background(), "c1", step.ports))
+		for _, a := range step.asks {
+			t.Run(step.what+": "+a.from+" to "+a.to, func(t *testing.T) {
+				l.expect(t, a.want, func() string { return l.ask(a.from, a.network, a.to) })
+			})
+		}
+	}
+}
+
 // The gateway that stands for the host is reached from every bridge that is not internal.
 func TestSharedGateway(t *testing.T) {
 	l := newLab(t)

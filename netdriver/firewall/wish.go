@@ -21,9 +21,36 @@ type Bridge struct {
 	// says that they stand for the host as such.
 	Gateways []netip.Addr
 	Shared   bool
+	// Mode4 and Mode6 are the ways to the containers, per family; empty is NAT.
+	Mode4, Mode6 Mode
+	// Trusted are interfaces by which published ports are reached at the containers' own addresses, too.
+	Trusted []string
+	// Sources are addresses, one of a family at most, that leaving packets take instead of the interface's.
+	Sources []netip.Addr
 }
 
-// Port is one published port. HostIP invalid or unspecified means every address of the host, of Target's family.
+// Mode is docker's gateway mode: how a bridge's containers and the world reach each other.
+type Mode string
+
+// The modes.
+const (
+	NAT         Mode = "nat"             // masqueraded, ports translated, containers' own addresses closed
+	Unprotected Mode = "nat-unprotected" // the same with the containers' own addresses open
+	Routed      Mode = "routed"          // nothing translated; published ports are open at the containers' own addresses
+	Isolated    Mode = "isolated"        // the host itself has no address on the bridge
+)
+
+// mode is the mode of a family.
+func (b Bridge) mode(f fam) Mode {
+	m := b.Mode6
+	if f.size == 4 {
+		m = b.Mode4
+	}
+	return cmp.Or(m, NAT)
+}
+
+// Port is one published port. HostIP invalid or unspecified means every address of the host, of Target's family. Behind
+// a routed bridge the host has no part in it, and HostPort may be 0.
 type Port struct {
 	Proto    string // tcp, udp or sctp
 	HostIP   netip.Addr
@@ -67,7 +94,8 @@ func (w wish) equal(o wish) bool {
 func (b Bridge) equal(o Bridge) bool {
 	return b.Interface == o.Interface && slices.Equal(b.Subnets, o.Subnets) &&
 		b.Masquerade == o.Masquerade && b.ICC == o.ICC && b.Internal == o.Internal &&
-		slices.Equal(b.Gateways, o.Gateways) && b.Shared == o.Shared
+		slices.Equal(b.Gateways, o.Gateways) && b.Shared == o.Shared && b.Mode4 == o.Mode4 && b.Mode6 == o.Mode6 &&
+		slices.Equal(b.Trusted, o.Trusted) && slices.Equal(b.Sources, o.Sources)
 }
 
 // portKey is what a packet is looked up by. An invalid ip stands for every address of the family.
@@ -83,7 +111,7 @@ var protocols = map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132}
 
 func (p Port) key() (portKey, error) {
 	proto, ok := protocols[p.Proto]
-	if !ok || p.HostPort == 0 || !p.Target.IsValid() || p.Target.Port() == 0 {
+	if !ok || !p.Target.IsValid() || p.Target.Port() == 0 {
 		return portKey{}, fmt.Errorf("publish %s port %d to %s: %w", p.Proto, p.HostPort, p.Target,
 			errdefs.ErrInvalidArgument)
 	}
@@ -108,7 +136,7 @@ func (w wish) checkPorts(owner string, ports []Port) error {
 			continue
 		}
 		for _, p := range ps {
-			if k, err := p.key(); err == nil {
+			if k, err := p.key(); err == nil && k.port != 0 {
 				held[k] = o
 			}
 		}
@@ -117,6 +145,9 @@ func (w wish) checkPorts(owner string, ports []Port) error {
 		k, err := p.key()
 		if err != nil {
 			return err
+		}
+		if k.port == 0 {
+			continue
 		}
 		if o, taken := held[k]; taken {
 			return fmt.Errorf("publish %s port %d: held by %s: %w", p.Proto, p.HostPort, o, errdefs.ErrAlreadyExists)

@@ -18,6 +18,9 @@ import (
 // can: a packet that vanishes is worse than a smaller one.
 const OptionMTU = "com.docker.network.driver.mtu"
 
+// optionEncrypted is docker's; a network that only looks encrypted would be worse than none.
+const optionEncrypted = "encrypted"
+
 // The outer headers of RFC 7348: Ethernet 14, IP 20 or 40, UDP 8, VXLAN 8.
 const (
 	overheadIPv4 = 50 // bytes
@@ -48,6 +51,10 @@ func parse(n netdriver.Network) (o options, err error) {
 			return o, fmt.Errorf("option %s: %q is not an MTU in %d … %d: %w", OptionMTU, text, minMTU, maxMTU, errdefs.ErrInvalidArgument)
 		}
 		o.mtu = mtu
+	}
+	if text, ok := n.Options[optionEncrypted]; ok && text != "false" {
+		return o, fmt.Errorf("option %s: minictl does not encrypt what goes between hosts; leave it out, and let the hosts reach each other by a VPN if their network is not to be trusted: %w",
+			optionEncrypted, errdefs.ErrNotImplemented)
 	}
 	o.open, err = guard.Off(n.Options)
 	return o, err

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/guard"
 	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/sandbox"
 )
@@ -77,6 +78,9 @@ func New(c Config) *Driver {
 
 // Type is overlay.
 func (d *Driver) Type() string { return netdriver.TypeOverlay }
+
+// Options are the names of all options the driver knows.
+func (d *Driver) Options() []string { return []string{OptionMTU, guard.Option} }
 
 // Check refuses a network without VNI or subnet and options with bad values.
 func (d *Driver) Check(n netdriver.Network) error {

@@ -5,10 +5,10 @@
 package portmap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -34,6 +34,7 @@ type Request struct {
 type Allocator struct {
 	mu   sync.Mutex
 	held map[slot][]claim
+	bind binder
 	last map[string]uint16 // the port given last out of the local range, by protocol
 }
 
@@ -46,7 +47,7 @@ type slot struct {
 type claim struct {
 	owner string
 	ip    netip.Addr
-	socks []io.Closer
+	socks []socket
 }
 
 // New gives an Allocator that holds nothing.
@@ -81,10 +82,10 @@ func (a *Allocator) Restore(owner string, ports []netdriver.PortMapping) error {
 	var errs []error
 	for _, m := range ports {
 		s := slot{m.Proto, m.HostPort}
-		if a.has(s, owner, m.HostIP) {
+		if m.HostPort == 0 || a.has(s, owner, m.HostIP) { // 0: open at the container's own address
 			continue
 		}
-		socks, err := hold(m.Proto, m.HostIP, m.HostPort)
+		socks, err := a.bind.hold(m.Proto, m.HostIP, m.HostPort)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("hold port %s again: %w", show(m.HostIP, m.HostPort), err))
 		}
@@ -155,11 +156,12 @@ func (a *Allocator) take(owner string, r Request, port uint16) error {
 				"Bind for %s failed: port is already allocated: %s holds it", show(r.HostIP, port), c.owner))
 		}
 	}
-	socks, err := hold(r.Proto, r.HostIP, port)
+	socks, err := a.bind.hold(r.Proto, r.HostIP, port)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
+		who := cmp.Or(holder(r.Proto, r.HostIP, port), "a process of this host")
 		return errdefs.ErrAlreadyExists.WithMessage(fmt.Sprintf("Bind for %s failed: port is already allocated: "+
-			"a process of this host holds it, see ss -anp 'sport = :%d'", show(r.HostIP, port), port))
+			"%s holds it, see ss -anp 'sport = :%d'", show(r.HostIP, port), who, port))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf(
 			"Bind for %s failed: this host does not have that address", show(r.HostIP, port)))
@@ -220,7 +222,7 @@ func describe(r Request) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-func closeAll(socks []io.Closer) {
+func closeAll(socks []socket) {
 	for _, s := range socks {
 		_ = s.Close() // nothing was ever written to it
 	}

@@ -144,8 +144,24 @@ func TestForeignProcesses(t *testing.T) {
 	}
 	defer ln.Close()
 	_, err = a.Reserve(context.Background(), "web1", []Request{request("tcp", "", 8080, 8080)})
-	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "a process of this host holds it") {
+	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), fmt.Sprintf("portmap.test (pid %d) holds it", os.Getpid())) {
 		t.Errorf("against a foreign process: %v", err)
+	}
+}
+
+// parseSocket reads what the kernel writes, and survives what it does not.
+func FuzzSocket(f *testing.F) {
+	f.Add("   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0 100 0 0 10 0")
+	f.Add("   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 99 1 0")
+	f.Add("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode")
+	f.Fuzz(func(t *testing.T, line string) {
+		if s, ok := parseSocket(line); ok && s.inode == "" {
+			t.Errorf("%q gives %+v", line, s)
+		}
+	})
+	s, ok := parseSocket("0: 0100007F:1F90 00000000:0000 0A 0:0 0:0 0 0 0 12345 1")
+	if !ok || s.ip.String() != "127.0.0.1" || s.port != 8080 || !s.listens || s.inode != "12345" {
+		f.Errorf("parsed %+v, %v", s, ok)
 	}
 }
 

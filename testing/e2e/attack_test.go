@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,7 +24,7 @@ import (
 const attack = "attack"
 
 // attackMain is the program inside: "send IFACE FRAME…" writes frames given in hexadecimal digits; "watch IFACE" prints
-// the marks it finds in the frames that arrive; "listen PORT" does so for a UDP socket's datagrams.
+// the marks it finds in the frames that arrive; "listen PORT" does so for a UDP socket's datagrams; "accept ADDRESS" tells who connects.
 func attackMain(args []string) error {
 	switch {
 	case len(args) > 2 && args[0] == "send":
@@ -66,7 +67,29 @@ func attackMain(args []string) error {
 		}
 		return err
 	}
+	if len(args) == 2 && args[0] == "accept" {
+		return acceptAll(args[1])
+	}
 	return fmt.Errorf("%s: unknown arguments %q", attack, args)
+}
+
+func acceptAll(addr string) error {
+	ln, err := net.Listen("tcp4", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("watching")
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+		fmt.Println("from", host)
+		if err := errors.Join(err, c.Close()); err != nil {
+			return err
+		}
+	}
 }
 
 func rawSocket(iface string) (int, *unix.SockaddrLinklayer, error) {

@@ -69,9 +69,6 @@ func endpointNames(s *container.Spec, set *network.EndpointSettings) []string {
 func portRequests(s *container.Spec) ([]portmap.Request, error) {
 	var out []portmap.Request
 	for p, bindings := range s.HostConfig.PortBindings {
-		if p.Proto() != network.TCP && p.Proto() != network.UDP {
-			return nil, unsupported("minictl does not support publishing %s ports yet: %s", p.Proto(), p)
-		}
 		for _, b := range bindings {
 			r := portmap.Request{Proto: string(p.Proto()), HostIP: b.HostIP, ContainerPort: p.Num()}
 			if b.HostPort != "" && b.HostPort != "0" {
@@ -92,7 +89,7 @@ func portRequests(s *container.Spec) ([]portmap.Request, error) {
 	}
 	if s.HostConfig.PublishAllPorts {
 		for p := range s.Config.ExposedPorts {
-			if _, given := s.HostConfig.PortBindings[p]; !given && (p.Proto() == network.TCP || p.Proto() == network.UDP) {
+			if _, given := s.HostConfig.PortBindings[p]; !given {
 				out = append(out, portmap.Request{Proto: string(p.Proto()), ContainerPort: p.Num()})
 			}
 		}
@@ -225,15 +222,15 @@ func (e *Engine) allotAddress(ctx context.Context, b *box, spec *container.Spec,
 
 // reservePorts takes the host's ports for an endpoint.
 func (e *Engine) reservePorts(ctx context.Context, spec *container.Spec, ep container.Endpoint, reqs []portmap.Request, u *undo) ([]container.PortMapping, error) {
+	reqs, out := e.publishedOn(ep, reqs)
 	if len(reqs) == 0 {
-		return nil, nil
+		return out, nil
 	}
 	mappings, err := e.cfg.Ports.Reserve(ctx, spec.Name, reqs)
 	if err != nil {
 		return nil, fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", spec.Name, ep.ID, err)
 	}
 	u.add(func(context.Context) { e.cfg.Ports.Release(spec.Name) })
-	var out []container.PortMapping
 	for _, m := range mappings {
 		out = append(out, container.PortMapping(m))
 	}

@@ -110,6 +110,10 @@ func portMap(s *container.Spec, st *container.Status) network.PortMap {
 	for _, ep := range st.Endpoints {
 		for _, m := range ep.Ports {
 			p, _ := network.PortFrom(m.ContainerPort, network.IPProtocol(m.Proto))
+			if m.HostPort == 0 { // open at the container's own address: the host has no part in it
+				out[p] = append(out[p], network.PortBinding{})
+				continue
+			}
 			for _, ip := range bindings(&ep, m.HostIP) {
 				out[p] = append(out[p], network.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(m.HostPort))})
 			}

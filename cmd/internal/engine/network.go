@@ -159,7 +159,7 @@ func (e *Engine) NetworkCreate(ctx context.Context, req network.CreateRequest) (
 		return network.CreateResponse{}, err
 	}
 	e.networkEvent(n, events.ActionCreate)
-	return network.CreateResponse{ID: n.ID}, nil
+	return network.CreateResponse{ID: n.ID, Warning: e.unknownOptions(n)}, nil
 }
 
 // newNetwork checks the request and gives the record without what has still to be chosen.

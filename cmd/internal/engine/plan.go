@@ -148,10 +148,11 @@ func nameInterfaces(joints []joint, have []container.Endpoint) error {
 		}
 		used[j.iface] = j.network.Name
 	}
-	next := 0
 	for i := range joints {
-		for j := &joints[i]; j.iface == ""; next++ {
-			if name := fmt.Sprintf("eth%d", next); used[name] == "" {
+		j := &joints[i]
+		prefix := cmp.Or(j.network.Options[optionPrefix], "eth")
+		for next := 0; j.iface == ""; next++ {
+			if name := fmt.Sprintf("%s%d", prefix, next); used[name] == "" {
 				j.iface = name
 				used[name] = j.network.Name
 			}
