@@ -26,7 +26,7 @@ func main() {
 	flag.IntVar(&b.n, "n", 20, "repeat each `run --rm` so often")
 	flag.BoolVar(&b.docker, "docker", true, "measure Docker Engine beside it, when make bench-deps has brought it here")
 	flag.Parse()
-	err := errors.Join(b.choose(*only), shipped())
+	err := b.choose(*only)
 	if err == nil {
 		err = b.Run(b.measure)
 	}
@@ -38,15 +38,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-}
-
-// shipped makes every host start the daemon as a user does, from the one program that is installed.
-func shipped() error {
-	bin, err := lab.Binary()
-	if err != nil {
-		return err
-	}
-	return os.Setenv("MINICTL_BIN", bin)
 }
 
 // bench is the lab and what was measured in it. The lab is built when the first part needs it.
