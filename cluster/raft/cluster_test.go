@@ -239,6 +239,15 @@ func TestPromote(t *testing.T) {
 	if n3.node != "n3" || n1.IsLeader() {
 		t.Fatalf("%s leads after the hand-over to n3", n3.node)
 	}
+	// What a host expects as a follower again must not stay a leader's.
+	eventually(t, "the leader's pace is n3's alone", func() bool {
+		for _, id := range f.ids() {
+			if conf := f.host(id).raft.ReloadableConfig(); (conf.HeartbeatTimeout == leadingTimeout) != (id == "n3") {
+				return false
+			}
+		}
+		return true
+	})
 	// The old leader leaves by the new one's hand.
 	if err := errors.Join(n3.Demote(t.Context(), "n2"), n3.RemoveNode(t.Context(), "n1")); err != nil {
 		t.Fatal(err)
