@@ -71,7 +71,13 @@ func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error)
 			return admitReply{Copy: true}, nil
 		}
 	}
+	if err := c.cfg.Step("admit"); err != nil {
+		return admitReply{}, err
+	}
 	if err := c.register(ctx, n); err != nil {
+		return admitReply{}, err
+	}
+	if err := c.cfg.Step("admit-registered"); err != nil {
 		return admitReply{}, err
 	}
 	c.log.Info("admitted node", "node", n.ID, "name", n.Name, "addr", n.Addr.String())

@@ -36,6 +36,9 @@ type Config struct {
 	Addresses Addresses
 	// Now is the clock that certificates and join tokens go by; nil: time.Now.
 	Now func() time.Time
+	// Step is called at each step of Init, Join and Leave, and of admitting a host; its error makes the step fail. Tests
+	// set it. Nil: no.
+	Step func(name string) error
 	// External is the store that decides instead of the hosts; nil: there is none.
 	External *External
 	// Wire is the network that members meet on; nil: the kernel's.
@@ -97,6 +100,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
+	}
+	if cfg.Step == nil {
+		cfg.Step = func(string) error { return nil }
 	}
 	c := &Cluster{cfg: cfg, log: cfg.Log.With("component", "cluster"), files: files{cfg.Dir}, news: make(chan struct{}), nodes: map[NodeID]Node{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -206,6 +212,10 @@ func (c *Cluster) resume() {
 		c.wg.Go(func() { c.listenLater(c.ctx) })
 	}
 	c.wg.Go(func() {
+		if c.snapshotState().Leaving {
+			c.finishLeave(c.ctx)
+			return
+		}
 		c.ensureMember(c.ctx)
 		c.refreshSelf(c.ctx)
 	})

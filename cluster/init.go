@@ -16,6 +16,9 @@ const gossipKeyBytes = 32 // AES-256
 
 // errClustered is what Init and Join say on a host that is a member.
 func (c *Cluster) errClustered(verb string) error {
+	if c.snapshotState().Leaving {
+		return fmt.Errorf("%s cluster: this host is still leaving cluster %s, since its daemon ended in the middle of that: try again in a moment, or run `minictl cluster leave --force`: %w", verb, c.ID(), errdefs.ErrUnavailable)
+	}
 	return fmt.Errorf("%s cluster: this host is a node of cluster %s already: run `minictl cluster leave` first: %w", verb, c.ID(), errdefs.ErrFailedPrecondition)
 }
 
@@ -58,6 +61,9 @@ func (c *Cluster) found(ctx context.Context, self Node) error {
 	if err := cred.Save(c.files.identity()); err != nil {
 		return err
 	}
+	if err := c.cfg.Step("init-credentials"); err != nil {
+		return err
+	}
 	key := make([]byte, gossipKeyBytes)
 	rand.Read(key)
 	c.mu.Lock()
@@ -67,11 +73,17 @@ func (c *Cluster) found(ctx context.Context, self Node) error {
 	if err := c.startSession(cred); err != nil { // before the Store is written: the address may be wrong
 		return err
 	}
+	if err := c.cfg.Step("init-listening"); err != nil {
+		return err
+	}
 	tok, err := identity.NewToken(ca.Cert, now.Add(identity.TokenLifetime))
 	if err != nil {
 		return err
 	}
 	if err := c.writeFoundation(ctx, self, ca, key, tok); err != nil {
+		return err
+	}
+	if err := c.cfg.Step("init-founded"); err != nil {
 		return err
 	}
 	return c.saveState()

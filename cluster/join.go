@@ -162,25 +162,36 @@ func (c *Cluster) askAdmission(ctx context.Context, addr string, tok identity.To
 
 // enter replaces the cluster of one by the one that has admitted this host.
 func (c *Cluster) enter(ctx context.Context, r admitReply, cred *identity.Credentials) error {
-	if err := cred.Save(c.files.identity()); err != nil {
+	if err := c.step("join-credentials", func() error { return cred.Save(c.files.identity()) }); err != nil {
 		return err
 	}
-	if err := c.closeBackend(); err != nil {
+	if err := c.step("join-close", c.closeBackend); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(c.files.raft()); err != nil {
+	if err := c.step("join-drop", func() error { return os.RemoveAll(c.files.raft()) }); err != nil {
 		return err
 	}
-	if err := c.adoptState(r); err != nil {
+	if err := c.step("join-adopt", func() error { return c.adoptState(r) }); err != nil {
 		return err
 	}
-	if err := c.startSession(cred); err != nil {
+	if err := c.step("join-listen", func() error { return c.startSession(cred) }); err != nil {
 		return err
 	}
-	if err := c.reopenBackend(ctx, false); err != nil {
+	if err := c.step("join-replica", func() error { return c.reopenBackend(ctx, false) }); err != nil {
 		return err
 	}
-	return c.settle(ctx, r)
+	if err := c.step("join-settle", func() error { return c.settle(ctx, r) }); err != nil {
+		return err
+	}
+	return c.cfg.Step("join-done")
+}
+
+// step does one step of a longer work.
+func (c *Cluster) step(name string, do func() error) error {
+	if err := c.cfg.Step(name); err != nil {
+		return err
+	}
+	return do()
 }
 
 func (c *Cluster) adoptState(r admitReply) error {

@@ -36,23 +36,91 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	if !c.Clustered() {
 		return fmt.Errorf("leave cluster: this host is not in a cluster with others: %w", errdefs.ErrFailedPrecondition)
 	}
+	if err := c.cfg.Step("leave-cluster"); err != nil {
+		return fmt.Errorf("leave cluster: %w", err)
+	}
 	c.leaving.Store(true)
 	defer c.leaving.Store(false)
 	goodbye := c.sayGoodbye
 	if c.ExternalStore() != "" {
 		goodbye = c.leaveExternal
 	}
-	if err := goodbye(ctx); err != nil {
+	if err := errors.Join(c.setLeaving(true), goodbye(ctx)); err != nil {
 		if !force {
-			return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
+			return errors.Join(fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err), c.setLeaving(false))
 		}
 		c.log.Warn("left the cluster without the others' knowledge", "err", err)
 	}
+	_ = c.cfg.Step("leave-said") // nothing goes back from here
+	return c.depart(ctx)
+}
+
+// depart is what is left of a Leave once the others know.
+func (c *Cluster) depart(ctx context.Context) error {
 	c.stopSession()
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
+	_ = c.cfg.Step("leave-closed")
 	return c.startAfresh(ctx)
+}
+
+// setLeaving notes that the others may have been told: a daemon that dies before it is alone goes on with it.
+func (c *Cluster) setLeaving(on bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.st.Leaving = on
+	return c.files.save(c.st)
+}
+
+// finishLeave ends a Leave that an earlier daemon did not live to finish, as soon as one of the others has heard of it:
+// it forgets this host, or does not know it any more.
+func (c *Cluster) finishLeave(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !c.op.TryLock() { // Close waits for this goroutine
+			continue
+		}
+		done := ctx.Err() != nil || !c.snapshotState().Leaving
+		if !done && c.forgotten(ctx) {
+			if err := c.depart(ctx); err != nil {
+				c.log.Error("finish leaving the cluster", "err", err)
+			}
+			c.log.Info("left the cluster, as an earlier daemon had begun to")
+			done = true
+		}
+		c.op.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+// forgotten asks the others one by one to drop this host. One that refuses it has.
+func (c *Cluster) forgotten(ctx context.Context) bool {
+	s, self := c.session(), c.Self().ID
+	if s == nil {
+		return false
+	}
+	for id := range c.known() {
+		if id == self {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		_, err := rpc.Call[memberRequest, appliedBody](call, s.client, string(id), callForget, memberRequest{ID: self}, true)
+		cancel()
+		if err == nil || errdefs.IsPermissionDenied(err) {
+			return true
+		}
+		c.log.Debug("cannot finish leaving the cluster yet", "node", id, "err", err)
+	}
+	return false
 }
 
 // sayGoodbye removes every trace of this host from what the others know.
@@ -191,6 +259,7 @@ func (c *Cluster) startAfresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
+	_ = c.cfg.Step("leave-afresh")
 	node, err := identity.Load(c.files.identity())
 	if err != nil {
 		return fmt.Errorf("leave cluster: %w", err)

@@ -29,6 +29,7 @@ type state struct {
 	Clustered   bool     `json:"clustered"`
 	Store       string   `json:"store,omitempty"`      // address of the external store that decides; empty: the hosts do
 	Reset       bool     `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
+	Leaving     bool     `json:"leaving,omitempty"`    // a Leave may have told the others: it goes on until this host is alone
 	Recovering  bool     `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
 	Rejoining   bool     `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
 	Authority   uint64   `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/containerd/containerd/v2/pkg/shim"
 )
 
 // orphanTimeout bounds the wait for the end of what was killed.
@@ -74,7 +77,7 @@ func (r *Runtime) purge(ctx context.Context, id string) error {
 		}
 		err := removeCgroup(path)
 		if len(pids) == 0 && err == nil {
-			return nil
+			return r.removeSockets(ctx, id)
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("processes %v of container %s do not end: %w", pids, id, errors.Join(err, context.DeadlineExceeded))
@@ -85,6 +88,26 @@ func (r *Runtime) purge(ctx context.Context, id string) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// removeSockets removes what a killed shim listened on: our socket, and containerd's where that is in our folder.
+func (r *Runtime) removeSockets(ctx context.Context, id string) error {
+	err := removeFile(r.socket(id))
+	if r.cfg.External != "" {
+		return err
+	}
+	address, aerr := shim.CreateSocketAddress(r.ctx(ctx), filepath.Clean(r.cfg.SocketDir), apiSocket(r.cfg), id, false)
+	if aerr != nil {
+		return errors.Join(err, aerr)
+	}
+	return errors.Join(err, removeFile(strings.TrimPrefix(address, "unix://")))
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // shimsOf finds a container's shims.

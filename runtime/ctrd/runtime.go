@@ -74,6 +74,8 @@ type Runtime struct {
 	life  context.Context
 	die   context.CancelFunc
 	waits sync.WaitGroup
+	// removed tells nudge that a layer has been removed.
+	removed chan struct{}
 }
 
 // Start brings containerd up (or connects to Config.External) and returns when
@@ -95,12 +97,13 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err := cfg.Registries.Check(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Log, disk: room.At(cfg.Root), tasks: map[string]*Task{}}
+	r := &Runtime{cfg: cfg, log: cfg.Log, disk: room.At(cfg.Root), tasks: map[string]*Task{}, removed: make(chan struct{}, 1)}
 	r.life, r.die = context.WithCancel(context.WithoutCancel(ctx))
 	if err := r.open(ctx); err != nil {
 		_ = r.Close()
 		return nil, err
 	}
+	r.waits.Go(r.nudge)
 	return r, nil
 }
 

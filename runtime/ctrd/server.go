@@ -139,10 +139,13 @@ func registerCapture() {
 	})
 }
 
+// apiSocket is where the embedded server would serve its API; shims' sockets are named after it.
+func apiSocket(cfg Config) string { return filepath.Join(cfg.State, "containerd.sock") }
+
 // serverConfig names every path explicitly: each default is one that a system's
 // own containerd uses too.
 func serverConfig(cfg Config) *srvconfig.Config {
-	sock := filepath.Join(cfg.State, "containerd.sock")
+	sock := apiSocket(cfg)
 	return &srvconfig.Config{
 		Version: version.ConfigVersion,
 		Root:    cfg.Root,

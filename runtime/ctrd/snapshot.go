@@ -127,6 +127,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	if err := r.client.SnapshotService(r.snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container's layer: %w", err)
 	}
+	r.removedLayer()
 	return nil
 }
 
@@ -196,7 +197,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 	}
 	// Likewise what execs of a killed daemon left.
 	_ = os.RemoveAll(r.execDir())
-	return errors.Join(err, r.sweepLeases(ctx))
+	return errors.Join(err, r.sweepLeases(ctx), collect(ctx, sn))
 }
 
 func (r *Runtime) execDir() string { return filepath.Join(r.cfg.State, "exec") }

@@ -38,6 +38,8 @@ type Volume struct {
 	Created time.Time         `json:"created"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Options map[string]string `json:"options,omitempty"` // docker's type, device and o; none: a plain folder
+	// For is the container that is being created with it: should it never be, the volume goes, too.
+	For string `json:"for,omitempty"`
 	// Removing says that its content is being removed: whoever finds it so finishes that.
 	Removing bool `json:"removing,omitempty"`
 }

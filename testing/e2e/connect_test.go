@@ -3,8 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -303,17 +301,8 @@ func TestConnectStopped(t *testing.T) {
 
 // TestFailedConnect makes the steps of a live connect fail in turn: the container is as it was.
 func TestFailedConnect(t *testing.T) {
-	bin, err := filepath.Abs("../../bin/minictl-failpoint")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Fatalf("no binary with failpoints: run make test: %v", err)
-	}
-	armed := filepath.Join(t.TempDir(), "armed")
-	t.Setenv("MINICTL_BIN", bin)
-	t.Setenv("MINICTL_FAILPOINT", armed)
-	l := lab.New(t)
+	t.Parallel()
+	l := breakable(t)
 	h := start(t, l, "host1")
 	h.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	h.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "br_net")
@@ -322,13 +311,9 @@ func TestFailedConnect(t *testing.T) {
 	before := h.Snapshot()
 	for _, step := range []string{"address", "join", "lead", "tell"} {
 		t.Run(step, func(t *testing.T) {
-			if err := os.WriteFile(armed, []byte(step), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			arm(t, h, step)
 			fails(t, h, 1, `failpoint `+step, "network", "connect", "--ip", "172.30.7.7", "br_net", "web1")
-			if err := os.Remove(armed); err != nil {
-				t.Fatal(err)
-			}
+			disarm(t, h)
 			settle(l, h)
 			if diff := lab.Diff(before, h.Snapshot()); diff != "" {
 				t.Errorf("left behind:\n%s", diff)

@@ -102,30 +102,17 @@ func TestJoinRefused(t *testing.T) {
 
 // TestFailedSteps makes each step of run fail in turn: an error, docker's code for it, and nothing left.
 func TestFailedSteps(t *testing.T) {
-	bin, err := filepath.Abs("../../bin/minictl-failpoint")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Fatalf("no binary with failpoints: run make test: %v", err)
-	}
-	armed := filepath.Join(t.TempDir(), "armed")
-	t.Setenv("MINICTL_BIN", bin)
-	t.Setenv("MINICTL_FAILPOINT", armed)
-	l := lab.New(t)
+	t.Parallel()
+	l := breakable(t)
 	h1, h2 := pair(t, l)
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	h1.MustMinictl("run", "--rm", "--network", "ov_net1", "busybox", "true") // the gateway bridge's record stays
 	before := []lab.Snapshot{h1.Snapshot(), h2.Snapshot()}
 	for _, step := range []string{"create-snapshot", "create-volumes", "create-state", "sandbox", "task", "address", "join", "resolver", "publish", "start"} {
 		t.Run(step, func(t *testing.T) {
-			if err := os.WriteFile(armed, []byte(step), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			arm(t, h1, step)
 			fails(t, h1, 125, `failpoint `+step, "run", "-d", "--name", "victim", "-v", "/v", "-p", "8080:80", "--network", "ov_net1", "busybox", "sleep", "60")
-			if err := os.Remove(armed); err != nil {
-				t.Fatal(err)
-			}
+			disarm(t, h1)
 			if got := h1.MustMinictl("ps", "-aq"); got != "" {
 				t.Errorf("containers left: %s", got)
 			}

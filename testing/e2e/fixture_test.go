@@ -136,6 +136,39 @@ func inspect[T any](t *testing.T, out string) T {
 	return v[0]
 }
 
+// breakable makes a lab whose daemons have failpoints.
+func breakable(t *testing.T) *lab.Lab {
+	t.Helper()
+	bin, err := filepath.Abs("../../bin/minictl-failpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(bin); err != nil {
+		t.Fatalf("no binary with failpoints: run make test: %v", err)
+	}
+	l := lab.New(t)
+	l.Use(bin)
+	return l
+}
+
+// failpoint is the file that says which step of a host's daemon is armed; see the package of that name.
+const failpoint = "/run/minictl-failpoint"
+
+// arm makes a step of a host's daemon fail, or with " kill" behind its name end the daemon.
+func arm(t *testing.T, h *lab.Host, step string) {
+	t.Helper()
+	if err := os.WriteFile(h.Path(failpoint), []byte(step), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func disarm(t *testing.T, h *lab.Host) {
+	t.Helper()
+	if err := os.Remove(h.Path(failpoint)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func wantMatch(t *testing.T, what, got, pattern string) {
 	t.Helper()
 	if !regexp.MustCompile(pattern).MatchString(got) {

@@ -32,6 +32,9 @@ func Binary() (string, error) {
 	return b, nil
 }
 
+// Use makes the lab's hosts run another binary than [Binary]. It is for a lab without hosts yet.
+func (l *Lab) Use(bin string) { l.bin = bin }
+
 func (l *Lab) binary() string {
 	l.tb.Helper()
 	if l.bin == "" {

@@ -23,6 +23,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/cmd/internal/config"
 	"github.com/minictl/minictl/cmd/internal/engine"
+	"github.com/minictl/minictl/cmd/internal/failpoint"
 	"github.com/minictl/minictl/dnsd"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/bridge"
@@ -100,8 +101,8 @@ func (d *daemon) build(ctx context.Context) error {
 	// the engine is there is caught up with by its Restore.
 	var eng atomic.Pointer[engine.Engine]
 	cl, err := cluster.Open(ctx, cluster.Config{
-		External: clusterStore(cfg),
-		Dir:      filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
+		External: clusterStore(cfg), Step: failpoint.Hit,
+		Dir: filepath.Join(cfg.DataRoot, "cluster"), Name: cfg.NodeName, Version: cfg.Version, Log: d.log,
 		Addresses: engine.HostAddresses{},
 		Applied: func(ctx context.Context, networks []string) error {
 			if e := eng.Load(); e != nil {

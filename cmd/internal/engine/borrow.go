@@ -75,7 +75,7 @@ func (e *Engine) donor(what, ref string) (container.Status, container.Spec, erro
 
 // shmDir is where the /dev/shm of a container stands that shares it (--ipc shareable): outside, so that others can have
 // it too. A mount inside a container can't be taken from there.
-func (e *Engine) shmDir(id string) string { return filepath.Join(e.cfg.ExecRoot, "shm", id[:12]) }
+func (e *Engine) shmDir(id string) string { return filepath.Join(e.cfg.ExecRoot, "shm", short(id)) }
 
 func (e *Engine) makeShm(s *container.Spec) (string, error) {
 	dir := e.shmDir(s.ID)

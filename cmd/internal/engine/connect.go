@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -117,7 +118,7 @@ func (e *Engine) rewish(ctx context.Context, b *box, old, next *container.Spec, 
 		return err
 	}
 	u.add(func(context.Context) { _ = e.setWish(b, old) })
-	if err := e.setWish(b, next); err != nil {
+	if err := errors.Join(e.setWish(b, next), step("rewish")); err != nil {
 		return err
 	}
 	if running {

@@ -51,6 +51,9 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 			return resp, err
 		}
 	}
+	if err := step("create-claim"); err != nil {
+		return resp, err
+	}
 	u.add(func(context.Context) { _ = os.RemoveAll(e.dir(b.id)) })
 	if err := os.MkdirAll(e.dir(b.id), 0o710); err != nil {
 		return resp, fmt.Errorf("make container's folder: %w", err)

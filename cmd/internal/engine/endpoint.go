@@ -156,6 +156,7 @@ func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netd
 	if err := e.plug(ctx, j.network, ep, sb, u); err != nil {
 		return ep, err
 	}
+	reach("joined")
 	e.networkEvent(j.network, events.ActionConnect, "container", b.id)
 	return ep, nil
 }
@@ -192,6 +193,7 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 	if all := ep.Addresses(); len(all) > 0 {
 		ep.MAC = ipam.MAC(all[0].Addr()).String()
 	}
+	reach("address-taken")
 	if j.set != nil && len(j.set.MacAddress) > 0 {
 		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
 	}

@@ -73,6 +73,7 @@ func (e *Engine) takeVolumes(s *container.Spec, u *undo) error {
 		if m.Anonymous {
 			want.Labels = anonymousLabels(m.Labels)
 		}
+		want.For = s.ID
 		v, made, err := e.obtain(want, s.ID)
 		if err != nil {
 			return err
@@ -81,6 +82,7 @@ func (e *Engine) takeVolumes(s *container.Spec, u *undo) error {
 			e.release(v, s.ID)
 			if made {
 				e.discard(v)
+				e.settleVolume(v, s.ID) // somebody else uses it by now
 			}
 		})
 	}
@@ -212,8 +214,25 @@ func (e *Engine) dropVolumes(s *container.Spec, anonymous bool) {
 		e.release(v, s.ID)
 		if anonymous && m.Anonymous {
 			e.discard(v)
+			continue
 		}
+		e.settleVolume(v, s.ID)
 	}
+}
+
+// settleVolume makes a volume outlive the container that it was made for.
+func (e *Engine) settleVolume(v *held, user string) {
+	v.op.Lock()
+	defer v.op.Unlock()
+	if v.For != user || v.settled || v.gone {
+		return
+	}
+	record := v.Volume
+	record.For = ""
+	if err := e.state.put("volumes", v.Name, record); err != nil {
+		e.log.Error("keep a volume without its first container", "volume", v.Name, "err", err)
+	}
+	v.settled = true
 }
 
 // userMounts are the binds, volumes, tmpfs and the three files of a container, outer ones first.
@@ -298,8 +317,14 @@ func (e *Engine) sweepVolumes() {
 
 // sweepVolume removes, tidies, unmounts or makes again. v.op must be held.
 func (e *Engine) sweepVolume(v *held) error {
-	if v.Removing {
-		return e.removeVolume(v)
+	// The volume of a container that was removed is settled: this one's has never been, if there is none.
+	e.mu.RLock()
+	_, created := e.boxes[v.For]
+	e.mu.RUnlock()
+	if v.Removing || v.For != "" && !created {
+		if err := e.removeVolume(v); !errdefs.IsConflict(err) {
+			return err
+		}
 	}
 	made, err := e.volumes.local.Ensure(v.Name)
 	if made {

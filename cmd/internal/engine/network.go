@@ -212,7 +212,7 @@ func (e *Engine) createLocal(ctx context.Context, n *Network) error {
 	if err := errors.Join(step("network-ensure"), d.Ensure(ctx, n.wish())); err != nil {
 		return errors.Join(fmt.Errorf("create network %s: %w", n.Name, err), d.Remove(context.WithoutCancel(ctx), n.wish()))
 	}
-	if err := e.keepNetwork(n); err != nil {
+	if err := errors.Join(step("network-keep"), e.keepNetwork(n)); err != nil {
 		return errors.Join(err, d.Remove(context.WithoutCancel(ctx), n.wish()))
 	}
 	return nil
@@ -259,7 +259,11 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return err
 		}
+		if err := step("network-decide"); err != nil {
+			return err
+		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{cond}, Then: ops})
+		reach("network-decided")
 		if errdefs.IsConflict(err) {
 			continue // somebody else made or removed one meanwhile: choose again
 		}
@@ -398,9 +402,10 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	if len(holders) > 0 {
 		return activeEndpoints(n, holders)
 	}
-	if err := e.drivers[n.Driver].Remove(ctx, n.wish()); err != nil {
+	if err := errors.Join(step("network-unmake"), e.drivers[n.Driver].Remove(ctx, n.wish())); err != nil {
 		return fmt.Errorf("remove network %s: %w", n.Name, err)
 	}
+	reach("network-unmade")
 	if err := e.state.delete("networks", n.ID); err != nil {
 		return fmt.Errorf("remove network %s: %w", n.Name, err)
 	}
@@ -440,7 +445,11 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 			slices.Sort(holders)
 			return activeEndpoints(n, holders)
 		}
+		if err := step("network-remove"); err != nil {
+			return err
+		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{use}, Then: ops})
+		reach("network-removed")
 		if errdefs.IsConflict(err) {
 			continue // a container has taken an address meanwhile: look again
 		}

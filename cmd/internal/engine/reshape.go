@@ -95,6 +95,7 @@ func (r *reshaping) make(ctx context.Context, joints []joint) error {
 		r.now = append(r.now, ep)
 		r.fresh = append(r.fresh, ep)
 		r.keep()
+		reach("endpoint-kept")
 		if err := r.e.plug(ctx, j.network, ep, r.sb, &r.undo); err != nil {
 			return err
 		}
@@ -252,6 +253,7 @@ func (r *reshaping) finish(ctx context.Context) {
 	e, b := r.e, r.b
 	after := slices.DeleteFunc(slices.Clone(r.now), r.isGone)
 	e.publish(ctx, e.records(&r.spec, after), recordIDs(e.records(&r.spec, r.gone)))
+	reach("reshape-told")
 	for _, ep := range r.fresh {
 		e.networkEvent(e.networkOf(ctx, ep), events.ActionConnect, "container", b.id)
 	}
@@ -261,8 +263,10 @@ func (r *reshaping) finish(ctx context.Context) {
 	for _, ep := range r.gone {
 		e.driverLeave(ctx, e.networkOf(ctx, ep), ep)
 	}
+	reach("reshape-left")
 	r.now = after
 	r.keep()
+	reach("reshape-kept")
 	e.zones.drop(r.gone)
 	if !slices.ContainsFunc(after, func(ep container.Endpoint) bool { return ep.LeadsOutside() }) {
 		e.cfg.Ports.Release(r.spec.Name)

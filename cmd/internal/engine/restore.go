@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -282,6 +283,7 @@ func (e *Engine) sweep(ctx context.Context) {
 			}
 		}
 	}
+	e.sweepFolders()
 	used := map[string]bool{}
 	for _, b := range e.all() {
 		used[b.statusCopy().SandboxPath] = true
@@ -299,6 +301,42 @@ func (e *Engine) sweep(ctx context.Context) {
 		}
 	}
 	e.sweepNetworks(ctx)
+}
+
+// sweepFolders removes the folders of containers that were never kept, and the shared memory of what does not run.
+func (e *Engine) sweepFolders() {
+	for _, id := range e.foldersIn(filepath.Join(e.cfg.Root, "containers")) {
+		if _, ok := e.boxes[id]; ok {
+			continue
+		}
+		if err := os.RemoveAll(e.dir(id)); err != nil {
+			e.log.Error("remove the folder of a container that nobody knows", "container", id, "err", err)
+		}
+	}
+	running := map[string]bool{}
+	for _, b := range e.boxes {
+		running[e.shmDir(b.id)] = b.statusCopy().Running()
+	}
+	shm := filepath.Join(e.cfg.ExecRoot, "shm")
+	for _, id := range e.foldersIn(shm) {
+		if !running[filepath.Join(shm, id)] {
+			e.removeShm(id)
+		}
+	}
+}
+
+func (e *Engine) foldersIn(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.log.Error("look for what nobody uses", "folder", dir, "err", err)
+	}
+	var names []string
+	for _, f := range entries {
+		if f.IsDir() {
+			names = append(names, f.Name())
+		}
+	}
+	return names
 }
 
 // pruner is a driver that can tell its own kernel objects from others'.

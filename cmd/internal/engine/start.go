@@ -133,7 +133,7 @@ func (e *Engine) start(ctx context.Context, b *box) (_ []string, err error) {
 		return nil, err
 	}
 	r.undo.add(func(context.Context) { e.unmountVolumes(&r.spec) })
-	if err := e.mountVolumes(&r.spec); err != nil {
+	if err := errors.Join(e.mountVolumes(&r.spec), step("mount")); err != nil {
 		return nil, err
 	}
 	// runc's preparations and the network's take about as long as each other: side by side.
@@ -189,6 +189,7 @@ func (r *run) makeSandbox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make network namespace: %w", err)
 	}
+	reach("sandbox-made")
 	r.sandbox, r.owned = sb, true
 	return nil
 }
@@ -219,6 +220,7 @@ func (r *run) makeTask(ctx context.Context) error {
 	if err != nil {
 		return startError(err)
 	}
+	reach("task-made")
 	r.task = task
 	r.undo.add(func(ctx context.Context) {
 		// A process that has not begun keeps its output open: deleting it would wait for the end of that.
@@ -278,6 +280,7 @@ func (r *run) serveNames(ctx context.Context) error {
 	if err := r.task.StoreFDs(ctx, resolverFDs, files); err != nil {
 		return fmt.Errorf("give the shim the resolver's sockets: %w", err)
 	}
+	reach("resolver-kept")
 	b := r.b
 	r.undo.add(func(context.Context) { r.e.cfg.Resolver.Remove(b.id) })
 	r.e.cfg.Resolver.Add(b.id, r.resolver.UDP, r.resolver.TCP, r.e.viewer(b))
@@ -292,7 +295,7 @@ func (r *run) begin(ctx context.Context) error {
 	})
 	e.zones.drop(r.endpoints)
 	r.undo.add(func(context.Context) { e.zones.drop(r.endpoints) })
-	if err := r.connectLate(ctx); err != nil {
+	if err := errors.Join(r.connectLate(ctx), step("begin")); err != nil {
 		return err
 	}
 	records := e.records(&r.spec, r.endpoints)
@@ -320,6 +323,7 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	r.warnings = append(r.warnings, late...)
+	reach("began")
 	e.started(b, r.task, exit)
 	return nil
 }

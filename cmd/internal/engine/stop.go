@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -50,6 +51,7 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 		st = d
 	}
 	<-left
+	reach("left")
 	e.finished(b, st)
 	close(gone)
 	if b.specCopy().HostConfig.AutoRemove {
@@ -95,6 +97,7 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 			e.events.publish(m)
 		}
 	})
+	reach("finished")
 	b.mu.Lock()
 	b.task, b.gone = nil, nil
 	b.answerWaits(false)
@@ -109,7 +112,9 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	spec, status := b.specCopy(), b.statusCopy()
 	e.cfg.Resolver.Remove(b.id)
+	reach("leave")
 	e.publish(ctx, nil, recordIDs(e.records(&spec, status.Endpoints)))
+	reach("leave-told")
 	if len(status.Endpoints) > 1 {
 		if err := e.cfg.Sandboxes.Unplug(status.SandboxPath); err != nil {
 			e.log.Error("unplug container", "container", b.id, "err", err)
@@ -118,7 +123,9 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	for _, ep := range status.Endpoints {
 		n := e.networkOf(ctx, ep)
 		e.driverLeave(ctx, n, ep)
+		reach("leave-unplugged")
 		e.releaseAddresses(ctx, n.global(), &ep)
+		reach("leave-freed")
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
 	e.cfg.Ports.Release(spec.Name)
@@ -187,7 +194,7 @@ func (e *Engine) halt(ctx context.Context, b *box, sig string, timeout *int) err
 	b.stopping = b.task != nil
 	b.mu.Unlock()
 	e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
-	if err := e.signal(ctx, b, s); err != nil {
+	if err := errors.Join(step("stop"), e.signal(ctx, b, s)); err != nil {
 		return err
 	}
 	// It may have ended by itself just before, and be about to start again.
@@ -205,7 +212,7 @@ func (e *Engine) halt(ctx context.Context, b *box, sig string, timeout *int) err
 // kill ends the process and waits until that is cleaned up.
 func (e *Engine) kill(ctx context.Context, b *box) error {
 	e.update(b, func(s *container.Status) { s.ManuallyStopped = true })
-	if err := e.signal(ctx, b, syscall.SIGKILL); err != nil {
+	if err := errors.Join(step("kill"), e.signal(ctx, b, syscall.SIGKILL)); err != nil {
 		return err
 	}
 	defer e.callOff(b) // see halt
@@ -350,18 +357,23 @@ func (e *Engine) remove(ctx context.Context, b *box) error {
 	if spec, st := b.specCopy(), b.statusCopy(); !spent(&spec, &st) {
 		e.update(b, func(s *container.Status) { s.State = mobycontainer.StateRemoving })
 	}
+	reach("remove-marked")
 	if err := e.rt.Remove(ctx, b.id); err != nil {
 		e.update(b, func(s *container.Status) { s.State = mobycontainer.StateDead })
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	reach("remove-snapshot")
 	if err := os.RemoveAll(e.dir(b.id)); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	reach("remove-folder")
 	spec := b.specCopy()
 	e.dropVolumes(&spec, spec.HostConfig.AutoRemove || b.statusCopy().RemoveVolumes)
+	reach("remove-volumes")
 	if err := e.state.delete("containers", b.id); err != nil {
 		return fmt.Errorf("remove container %s: %w", b.id[:12], err)
 	}
+	reach("remove-state")
 	e.freeAddresses(ctx, &spec)
 	e.forget(b)
 	e.event(b, events.ActionDestroy)

@@ -32,6 +32,7 @@ type held struct {
 	op      sync.Mutex      // one step (make, fill, mount, unmount, remove) at a time
 	users   map[string]bool // containers that name it, running or not
 	mounted map[string]bool // those of them that run
+	settled bool            // outlives the container that it was made for; guarded by op
 	gone    bool            // removed, being removed, or never made; written with both locks held
 }
 

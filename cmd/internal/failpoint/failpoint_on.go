@@ -1,7 +1,7 @@
 //go:build failpoint
 
-// Package failpoint lets tests make a named step fail. This build reads the step's name from the file that
-// MINICTL_FAILPOINT names, so that a test can arm one step after another without a new daemon.
+// Package failpoint lets tests make a named step fail. This build reads the step's name from [File], so that a test can
+// arm one step after another without a new daemon.
 package failpoint
 
 import (
@@ -11,19 +11,35 @@ import (
 	"syscall"
 )
 
-// Hit fails when the file says "NAME", and ends the process at once when it says "NAME kill".
+// File says which step is armed: "NAME" makes it fail, "NAME kill" ends the process at once. With "list" every step
+// succeeds and adds its name as a line to File with ".seen" behind it.
+const File = "/run/minictl-failpoint"
+
+// Hit is a step a test may break.
 func Hit(name string) error {
-	b, err := os.ReadFile(os.Getenv("MINICTL_FAILPOINT"))
+	b, err := os.ReadFile(File)
 	if err != nil {
 		return nil
 	}
 	armed, how, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
-	if armed != name {
+	switch {
+	case armed == "list":
+		return note(name)
+	case armed != name:
 		return nil
-	}
-	if how == "kill" {
+	case how == "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
 	return fmt.Errorf("failpoint %s", name)
+}
+
+func note(name string) error {
+	f, err := os.OpenFile(File+".seen", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(name + "\n")
+	return err
 }
