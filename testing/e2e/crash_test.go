@@ -297,7 +297,12 @@ func TestKilledInCluster(t *testing.T) {
 		})
 		again(t, h2, "network", "create", "-d", "overlay", "fresh")
 		h1.MustMinictl("run", "-d", "--name", "web", "--network", "fresh", "busybox", "sleep", "600")
-		h2.MustMinictl("run", "--rm", "--network", "fresh", "busybox", "ping", "-c", "1", "-w", "30", "web")
+		l.Eventually(patient, func() error { // a busy machine's members may lose sight of each other for a moment
+			if _, errOut, code := h2.Minictl("run", "--rm", "--network", "fresh", "busybox", "ping", "-c", "1", "-w", "30", "web"); code != 0 {
+				return errf("web: %s", errOut)
+			}
+			return nil
+		})
 		h1.MustMinictl("rm", "-f", "web")
 		h1.MustMinictl("network", "rm", "fresh")
 	}

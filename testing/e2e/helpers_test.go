@@ -157,8 +157,7 @@ exit $code
 				} else if !begins && code != 0 {
 					t.Errorf("run: %s", errOut)
 				}
-				_, errOut, code = h.Minictl("rm", "-f", "victim")
-				t.Logf("rm: code %d: %s", code, errOut)
+				_, _, code = h.Minictl("rm", "-f", "victim")
 				if err := os.Remove(dies); err != nil {
 					t.Fatal(err)
 				}
