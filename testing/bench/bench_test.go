@@ -110,3 +110,17 @@ func TestWeigh(t *testing.T) {
 		t.Error("a process that is not there has a weight")
 	}
 }
+
+func TestCardBytes(t *testing.T) {
+	const text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n" +
+		"    lo:     5       1    0    0    0     0          0         0        5       1    0    0    0     0       0          0\n" +
+		"  eth0: 1000       7    0    0    0     0          0         0      234       2    0    0    0     0       0          0\n"
+	if n, err := cardBytes(text, "eth0"); err != nil || n != 1234 {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, bad := range []string{"", "eth0: 1 2\n", "eth0: x 0 0 0 0 0 0 0 1\n"} {
+		if n, err := cardBytes(bad, "eth0"); err == nil {
+			t.Errorf("%q: %d", bad, n)
+		}
+	}
+}
