@@ -104,7 +104,7 @@ func (g *growing) grow(n int, atOnce bool) error {
 		return err
 	}
 	g.hosts = append(g.hosts, more...)
-	g.table.add(figure{what: fmt.Sprintf("joins per second, %d hosts at once to %d", len(more), n-len(more)), values: sample{float64(len(more)) / took}, format: "%.1f"})
+	g.table.add(figure{what: fmt.Sprintf("joins per second, %d hosts at once into a cluster of %d", len(more), n-len(more)), values: sample{float64(len(more)) / took}, format: "%.1f"})
 	return g.settled()
 }
 
@@ -201,14 +201,24 @@ func (g *growing) leaderDies() error {
 	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
 	defer cancel()
 	err = await(ctx, func() error {
+		c, err := cli(other, "cluster", "status", "-f", "{{range .Nodes}}{{if .Leader}}{{.Name}}{{end}}{{end}}")
+		if now := strings.TrimSpace(c.out); err == nil && (now == "" || now == dead.Name()) {
+			err = errors.New("no new leader")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.table.add(figure{what: "a leader's power cut, 3 voters: until the others have one", values: sample{time.Since(began).Seconds()}, format: "%.1f s", target: targetLeaderS})
+	err = await(ctx, func() error {
 		_, err := cli(other, "network", "create", "-d", "overlay", overlay)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	g.table.add(figure{what: "a leader's power cut, 3 voters: until `network create` succeeds on another host", values: sample{time.Since(began).Seconds()},
-		format: "%.1f s", target: targetLeaderS})
+	g.table.add(figure{what: "… until `network create` has succeeded there", values: sample{time.Since(began).Seconds()}, format: "%.1f s"})
 	dead.Boot()
 	dead.RestartDaemon()
 	return g.settled()

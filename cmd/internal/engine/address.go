@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -167,13 +168,14 @@ func noSpare(n *Network, asked netip.Addr) string {
 }
 
 // takeDecided claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
-// loses the race looks again, so addresses are given in order in the whole cluster and none is given twice.
+// loses the race looks again, so none is given twice, and they are given in order in the whole cluster, nearly so to those who
+// want one at the same moment.
 func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
 	value, err := json.Marshal(l)
 	if err != nil {
 		return asked, err
 	}
-	for range casAttempts {
+	for lost := range casAttempts {
 		held, err := e.addresses(ctx, n.ID)
 		if err != nil {
 			return asked, fmt.Errorf("take an address of network %s: %w", n.Name, err)
@@ -187,7 +189,7 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 				}
 				present = h.rev // kept for this container, or for this host
 			}
-		} else if a, err = e.nextAddress(pool, held); err != nil {
+		} else if a, err = e.nextAddress(pool, held, skipAfter(lost)); err != nil {
 			return a, exhausted(n, pool, e.holders(pool, held))
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
@@ -229,14 +231,35 @@ func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
 }
 
 // nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are
-// back or removed: such a host may have given out more of the lowest than anybody here knows.
-func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease) (netip.Addr, error) {
-	used := func(a netip.Addr) bool { _, ok := held[a]; return ok }
+// back or removed: such a host may have given out more of the lowest than anybody here knows. So many are passed over as
+// skip says, as long as there are others.
+func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease, skip int) (a netip.Addr, err error) {
+	next := pool.Lowest
 	if e.cl.Cautious() {
-		return pool.Highest(used)
+		next = pool.Highest
 	}
-	return pool.Lowest(used)
+	passed := map[netip.Addr]bool{}
+	used := func(a netip.Addr) bool { _, ok := held[a]; return ok || passed[a] }
+	if a, err = next(used); err != nil {
+		return a, err
+	}
+	for range skip {
+		passed[a] = true
+		further, err := next(used)
+		if err != nil {
+			break // a is the last one
+		}
+		a = further
+	}
+	return a, nil
 }
+
+// maxSkip bounds by how many free addresses those come apart who all want the lowest one.
+const maxSkip = 8
+
+// skipAfter is how many free addresses to pass over after losing a race so often. Many hosts that start containers at once
+// would otherwise try for the same address again and again, and only one of them have it each time.
+func skipAfter(lost int) int { return rand.N(min(2*lost, maxSkip) + 1) }
 
 func addressKey(networkID string, a netip.Addr) string {
 	return keyAddress + networkID + "/" + a.String()
