@@ -23,6 +23,7 @@ const (
 	TypeBridge  = "bridge"
 	TypeHost    = "host"
 	TypeNull    = "null"
+	TypeMacvlan = "macvlan"
 	TypeOverlay = "overlay"
 )
 

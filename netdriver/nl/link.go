@@ -132,6 +132,36 @@ func (c *Conn) AddVeth(v Veth) error {
 	return c.add(pair)
 }
 
+// MacvlanMode says what the macvlan devices of one parent see of each other.
+type MacvlanMode int
+
+// The modes (linux/if_link.h).
+const (
+	MacvlanBridge   = MacvlanMode(netlink.MACVLAN_MODE_BRIDGE)   // they reach each other
+	MacvlanPrivate  = MacvlanMode(netlink.MACVLAN_MODE_PRIVATE)  // they never do
+	MacvlanVEPA     = MacvlanMode(netlink.MACVLAN_MODE_VEPA)     // they do if the switch sends it back
+	MacvlanPassthru = MacvlanMode(netlink.MACVLAN_MODE_PASSTHRU) // there is only one, which has the parent's MAC
+)
+
+// AddMacvlan makes a macvlan device on a parent in the Conn's namespace, straight in the namespace at ns.
+func (c *Conn) AddMacvlan(name string, parent int, mode MacvlanMode, mac net.HardwareAddr, ns string) error {
+	target, err := openNS(ns)
+	if err != nil {
+		return fmt.Errorf("add link %s: %w", name, err)
+	}
+	defer target.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr, attrs.Namespace = name, parent, mac, netlink.NsFd(target.Fd())
+	return c.add(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MacvlanMode(mode)})
+}
+
+// AddVLAN makes a VLAN of a device (IEEE 802.1Q).
+func (c *Conn) AddVLAN(name string, parent int, id uint16) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex = name, parent
+	return c.add(&netlink.Vlan{LinkAttrs: attrs, VlanId: int(id), VlanProtocol: netlink.VLAN_PROTOCOL_8021Q})
+}
+
 // AddVXLAN makes a tunnel device called name in the namespace at ns. Its outer socket stays in the Conn's namespace,
 // because that is where the request is made.
 func (c *Conn) AddVXLAN(name string, v VXLAN, mtu int, ns string) error {

@@ -141,6 +141,30 @@ func alias(e netdriver.Endpoint) string {
 	return text
 }
 
+// Alias is the remark by which a device inside a sandbox is known as an endpoint's, where there is no port outside.
+func Alias(e netdriver.Endpoint) string { return alias(e) }
+
+// IsPlug tells whether a device bears an endpoint's alias.
+func IsPlug(l nl.Link, id netdriver.EndpointID) bool {
+	owner, _, ok := parseAlias(l.Alias)
+	return ok && owner == id
+}
+
+// Furnish brings an interface that is in the sandbox already into the wished state: MTU, MAC, addresses and routes.
+func Furnish(ctx context.Context, p Plug) error {
+	return Do(p.Sandbox.Path, func() error {
+		in, err := nl.Here()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		if err := setInterface(in, p); err != nil {
+			return err
+		}
+		return nl.AwaitSolicited(ctx, p.Endpoint.Interface, heard(p.Endpoint)...)
+	})
+}
+
 // parseAlias reads alias back; ok is false for a link that is not ours.
 func parseAlias(s string) (id netdriver.EndpointID, addrs []netip.Addr, ok bool) {
 	rest, ok := strings.CutPrefix(s, aliasPrefix)

@@ -23,7 +23,7 @@ func Unplug(path string) error {
 	}
 	var plugs []int
 	for _, l := range links {
-		if l.Kind == "veth" {
+		if l.Kind == "veth" || l.Kind == "macvlan" {
 			plugs = append(plugs, l.Index)
 		}
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/minictl/minictl/netdriver/bridge"
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/host"
+	"github.com/minictl/minictl/netdriver/macvlan"
 	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/none"
 	"github.com/minictl/minictl/netdriver/overlay"
@@ -132,7 +133,8 @@ func (d *daemon) build(ctx context.Context) error {
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
-		Drivers:  []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New()},
+		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New(),
+			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")})},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, Sandboxes: sandboxes{},

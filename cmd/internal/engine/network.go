@@ -179,8 +179,10 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 		return nil, forbidden("operation is not permitted on predefined %s network", n.Name)
 	case n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull:
 		return nil, forbidden("only one instance of \"%s\" network is allowed", n.Driver)
+	case n.Driver == "ipvlan":
+		return nil, unsupported("minictl has no ipvlan driver: use macvlan, or a bridge network with -o %s=routed", optionMode4)
 	case e.drivers[n.Driver] == nil:
-		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge and overlay: plugin %q not found", n.Driver, n.Driver)
+		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge, macvlan and overlay: plugin %q not found", n.Driver, n.Driver)
 	case req.ConfigOnly || req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return nil, unsupported("minictl does not support --config-only and --config-from; give the network its options itself")
 	case req.Ingress:

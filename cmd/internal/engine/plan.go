@@ -78,7 +78,11 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 
 // leadsOutside tells whether a network's endpoints can give a default route.
 func (j *joint) leadsOutside() bool {
-	return j.network.Driver == netdriver.TypeBridge && !j.network.Internal
+	switch j.network.Driver {
+	case netdriver.TypeBridge, netdriver.TypeMacvlan:
+		return !j.network.Internal
+	}
+	return false
 }
 
 // needsGatewayBridge tells whether the container may reach the outside and none of its networks leads there. One on

@@ -48,10 +48,11 @@ func (e *Engine) publishedOn(ep container.Endpoint, reqs []portmap.Request) (hel
 	e.mu.RLock()
 	n := e.networks[ep.NetworkID]
 	e.mu.RUnlock()
-	if n == nil || n.Driver != netdriver.TypeBridge {
+	if n == nil {
 		return reqs, nil
 	}
-	routed := !slices.ContainsFunc(n.Subnets, func(s netdriver.Subnet) bool {
+	// On the wire a container has ports of its own.
+	routed := n.Driver == netdriver.TypeMacvlan || !slices.ContainsFunc(n.Subnets, func(s netdriver.Subnet) bool {
 		mode := n.Options[optionMode4]
 		if s.Prefix.Addr().Is6() {
 			mode = n.Options[optionMode6]
