@@ -50,16 +50,17 @@ install: bin/minictl bin/man bin/completion ## program, man pages, completion an
 	install -D -m 644 bin/completion/bash $(DESTDIR)$(BASHDIR)/minictl
 	install -D -m 644 bin/completion/zsh $(DESTDIR)$(ZSHDIR)/_minictl
 	install -D -m 644 bin/completion/fish $(DESTDIR)$(FISHDIR)/minictl.fish
-	for u in service socket; do \
-	  sed 's,@BINDIR@,$(BINDIR),' cmd/packaging/minictl.$$u > $(DESTDIR)$(UNITDIR)/minictl.$$u && \
-	  chmod 644 $(DESTDIR)$(UNITDIR)/minictl.$$u || exit 1; done
+	for u in minictl.service minictl.socket minictl-witness.service; do \
+	  sed 's,@BINDIR@,$(BINDIR),' cmd/packaging/$$u > $(DESTDIR)$(UNITDIR)/$$u && \
+	  chmod 644 $(DESTDIR)$(UNITDIR)/$$u || exit 1; done
 
 # The first step refuses while a daemon or containers run, and says what to do.
 uninstall: ## what install installed, and all that the daemon left in the kernel; /var/lib/minictl stays
 	[ -n "$(DESTDIR)" ] || [ ! -x $(BINDIR)/minictl ] || $(BINDIR)/minictl daemon --cleanup
 	rm -f $(DESTDIR)$(BINDIR)/minictl $(DESTDIR)$(MANDIR)/minictl.1 $(DESTDIR)$(MANDIR)/minictl-*.1 \
 	  $(DESTDIR)$(BASHDIR)/minictl $(DESTDIR)$(ZSHDIR)/_minictl $(DESTDIR)$(FISHDIR)/minictl.fish \
-	  $(DESTDIR)$(UNITDIR)/minictl.service $(DESTDIR)$(UNITDIR)/minictl.socket
+	  $(DESTDIR)$(UNITDIR)/minictl.service $(DESTDIR)$(UNITDIR)/minictl.socket \
+	  $(DESTDIR)$(UNITDIR)/minictl-witness.service
 
 deb: bin/minictl bin/man bin/completion ## a Debian package in bin
 	@cmd/packaging/deb.sh

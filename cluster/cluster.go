@@ -39,6 +39,8 @@ type Config struct {
 	// Step is called at each step of Init, Join and Leave, and of admitting a host; its error makes the step fail. Tests
 	// set it. Nil: no.
 	Step func(name string) error
+	// Witness makes this host one that votes and runs no containers.
+	Witness bool
 	// External is the store that decides instead of the hosts; nil: there is none.
 	External *External
 	// Wire is the network that members meet on; nil: the kernel's.
@@ -129,7 +131,7 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 	}
 	c.st.Incarnation = nextIncarnation(c.st.Incarnation, time.Now())
 	if !c.st.Clustered {
-		c.st.Self = describe(Node{ID: NodeID(c.node.ID), Name: c.cfg.Name, Version: c.cfg.Version})
+		c.st.Self = describe(Node{ID: NodeID(c.node.ID), Name: c.cfg.Name, Version: c.cfg.Version, Witness: c.cfg.Witness})
 	}
 	if c.st.Self.ID != NodeID(c.node.ID) {
 		return fmt.Errorf("%s is of node %s, the key in %s of node %s: %w", c.files.state(), c.st.Self.ID, c.files.identity(), c.node.ID, errdefs.ErrDataLoss)

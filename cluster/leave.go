@@ -265,7 +265,7 @@ func (c *Cluster) startAfresh(ctx context.Context) error {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
 	st.Incarnation = nextIncarnation(0, time.Now())
-	st.Self = describe(Node{ID: NodeID(node.ID), Name: c.cfg.Name, Version: c.cfg.Version})
+	st.Self = describe(Node{ID: NodeID(node.ID), Name: c.cfg.Name, Version: c.cfg.Version, Witness: c.cfg.Witness})
 	c.mu.Lock()
 	c.st, c.node = st, node
 	c.nodes = map[NodeID]Node{}

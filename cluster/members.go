@@ -191,7 +191,7 @@ func (c *Cluster) ensureMember(ctx context.Context) {
 func (c *Cluster) refreshSelf(ctx context.Context) {
 	c.mu.Lock()
 	now := describe(c.st.Self)
-	now.Version = c.cfg.Version
+	now.Version, now.Witness = c.cfg.Version, c.cfg.Witness
 	same := now.equal(c.st.Self)
 	c.st.Self = now
 	c.mu.Unlock()

@@ -34,6 +34,7 @@ type Node struct {
 	DataPathPort uint16         `json:"dataPathPort,omitzero"` // UDP
 	MTU          int            `json:"mtu,omitempty"`         // of the data path, bytes
 	Version      string         `json:"version,omitempty"`
+	Witness      bool           `json:"witness,omitempty"` // it votes, and runs no containers
 	Joined       time.Time      `json:"joined,omitzero"`
 	OS           string         `json:"os,omitempty"`
 	Arch         string         `json:"arch,omitempty"`

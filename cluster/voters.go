@@ -72,11 +72,20 @@ func (c *Cluster) keepVoters(ctx context.Context) {
 			continue
 		}
 		self := string(c.Self().ID)
-		promote, demote := planVoters(self, b.Configuration(), s.gossip.Alive)
+		promote, demote := planVoters(self, c.witnessesFirst(b.Configuration()), s.gossip.Alive)
 		if err := c.changeVoter(ctx, b, promote, demote); err != nil {
 			c.log.Warn("cannot change who votes", "promote", promote, "demote", demote, "err", err)
 		}
 	}
+}
+
+// witnessesFirst puts the learners first that are there for nothing but their vote.
+func (c *Cluster) witnessesFirst(peers []raft.Peer) []raft.Peer {
+	nodes := c.known()
+	waits := func(p raft.Peer) bool { return !p.Voter && nodes[NodeID(p.ID)].Witness }
+	return slices.Concat(
+		slices.DeleteFunc(slices.Clone(peers), func(p raft.Peer) bool { return !waits(p) }),
+		slices.DeleteFunc(slices.Clone(peers), waits))
 }
 
 func (c *Cluster) changeVoter(ctx context.Context, b backend, promote, demote string) error {

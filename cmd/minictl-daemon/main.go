@@ -13,5 +13,5 @@ import (
 
 func main() {
 	streams := cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: config.Version}
-	os.Exit(cli.Main(context.Background(), os.Args[1:], streams, daemon.Command(config.Version)))
+	os.Exit(cli.Main(context.Background(), os.Args[1:], streams, daemon.Command(config.Version), daemon.WitnessCommand(config.Version)))
 }

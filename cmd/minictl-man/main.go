@@ -42,7 +42,7 @@ func write(dir string) error {
 
 func tree() *cobra.Command {
 	config.SetDir("~/.docker")
-	root := cli.New(cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: minictl.Version}, daemon.Command(minictl.Version))
+	root := cli.New(cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: minictl.Version}, daemon.Command(minictl.Version), daemon.WitnessCommand(minictl.Version))
 	root.DisableAutoGenTag = true
 	return root
 }

@@ -13,5 +13,5 @@ import (
 
 func main() {
 	streams := cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: version.Version}
-	os.Exit(cli.Main(context.Background(), os.Args[1:], streams, inside.Command(os.Args)))
+	os.Exit(cli.Main(context.Background(), os.Args[1:], streams, inside.Commands(os.Args)...))
 }

@@ -64,13 +64,24 @@ func (l *Lab) daemonBinary() string {
 // the host's folder and survives restarts.
 func (h *Host) Daemon(flags ...string) *Process {
 	h.lab.tb.Helper()
+	return h.serve("daemon", flags)
+}
+
+// Witness starts "minictl witness" in the same way; what is said of a host's daemon is true of it, too.
+func (h *Host) Witness(flags ...string) *Process {
+	h.lab.tb.Helper()
+	return h.serve("witness", flags)
+}
+
+func (h *Host) serve(verb string, flags []string) *Process {
+	h.lab.tb.Helper()
 	bin := h.lab.daemonBinary()
-	p, err := h.start("daemon", append([]string{bin, "daemon"}, flags...))
+	p, err := h.start("daemon", append([]string{bin, verb}, flags...))
 	if err != nil {
 		h.lab.tb.Fatalf("lab: %s: start daemon: %v", h.name, err)
 	}
 	h.mu.Lock()
-	h.daemon, h.flags = p, flags
+	h.daemon, h.verb, h.flags = p, verb, flags
 	h.mu.Unlock()
 	ping := h.HTTP()
 	defer ping.CloseIdleConnections()
@@ -124,7 +135,7 @@ func (h *Host) KillDaemon() {
 // RestartDaemon starts the daemon again with the flags it had last.
 func (h *Host) RestartDaemon() *Process {
 	h.lab.tb.Helper()
-	return h.Daemon(h.flags...)
+	return h.serve(h.verb, h.flags)
 }
 
 func (h *Host) endDaemon(s syscall.Signal) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -155,6 +156,23 @@ func TestMatch(t *testing.T) {
 		_, segs := splitPath(tt.path)
 		if name, ok := match(tt.pattern, segs); ok != tt.ok || ok && name != tt.name {
 			t.Errorf("match(%s, %s) = %q, %v", tt.pattern, tt.path, name, ok)
+		}
+	}
+}
+
+// TestWitnessRefusesContainers asks a host that only votes for everything.
+func TestWitnessRefusesContainers(t *testing.T) {
+	cfg := (&fakes{}).config(t)
+	cfg.Witness = func() string { return "this host is a witness: ask host1" }
+	h := New(cfg)
+	for _, r := range engineRoutes {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(r.method, r.path, nil))
+		noun := strings.Split(r.path, "/")[1]
+		serves := slices.Contains([]string{"_ping", "version", "info", "events", "swarm", "nodes"}, noun)
+		refused := w.Code == 501 && (strings.Contains(w.Body.String(), "ask host1") || r.method == "HEAD")
+		if serves == refused {
+			t.Errorf("%s %s: %d %s", r.method, r.path, w.Code, w.Body)
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // Config is what the API serves. All back ends are needed.
@@ -28,6 +30,8 @@ type Config struct {
 	Build     BuildBackend
 	System    SystemBackend
 	Cluster   ClusterBackend
+	// Witness says, on a host that only votes, why everything about containers is refused. Nil: nothing is.
+	Witness func() string
 }
 
 // server holds the back ends for the handlers; it has no state of its own.
@@ -70,6 +74,9 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if row == nil {
 		writeError(w, http.StatusNotFound, "page not found")
 		return nil
+	}
+	if s.Witness != nil && !slices.Contains([]string{"_ping", "version", "info", "events", "cluster", "swarm", "nodes"}, segs[0]) {
+		return fmt.Errorf("%s: %w", s.Witness(), errdefs.ErrNotImplemented)
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

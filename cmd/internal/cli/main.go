@@ -19,17 +19,13 @@ type signalled struct{ syscall.Signal }
 func (s signalled) Error() string { return "stopped by signal " + s.Signal.String() }
 
 // Main runs the command line args (without the program's name) and gives the exit code: 0, 1 for an error, a code of
-// docker's for run, exec and start, 128 plus its number for a signal. daemon is added as New does.
+// docker's for run, exec and start, 128 plus its number for a signal. daemon are added as New does.
 //
 // A signal ends the context, so that commands put the terminal back and remove what they began; a second one ends the
 // process as if nobody listened.
 func Main(ctx context.Context, args []string, s Streams, daemon ...*cobra.Command) int {
 	c := newConsole(s)
-	var extra *cobra.Command
-	if len(daemon) > 0 {
-		extra = daemon[0]
-	}
-	root := newRoot(c, extra)
+	root := newRoot(c, daemon...)
 	root.SetArgs(args)
 	ctx, stop := withSignals(ctx)
 	defer stop()

@@ -36,10 +36,10 @@ const (
 	groupRest  = "rest"
 )
 
-// New builds the whole tree of commands. daemon, which belongs to the server's side, is added as it is; nil leaves it
-// out. Building reads no file and dials nothing.
-func New(s Streams, daemon *cobra.Command) *cobra.Command {
-	return newRoot(newConsole(s), daemon)
+// New builds the whole tree of commands. daemon are those that belong to the server's side, added as they are. Building
+// reads no file and dials nothing.
+func New(s Streams, daemon ...*cobra.Command) *cobra.Command {
+	return newRoot(newConsole(s), daemon...)
 }
 
 func newConsole(s Streams) *console.Console {
@@ -51,7 +51,7 @@ func newConsole(s Streams) *console.Console {
 }
 
 // newRoot silences cobra's own error printing: Main prints one line, with the exit code that belongs to it.
-func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
+func newRoot(c *console.Console, daemon ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "minictl [OPTIONS] COMMAND",
 		Short: "Containers on several hosts that reach each other by name",
@@ -86,9 +86,7 @@ func newRoot(c *console.Console, daemon *cobra.Command) *cobra.Command {
 	}
 	addGroup(root, groupRest, newCompletionCommand(c))
 	anywhere(root)
-	if daemon != nil {
-		addGroup(root, groupMain, daemon)
-	}
+	addGroup(root, groupMain, daemon...)
 	refuseUnknown(root)
 	return root
 }

@@ -222,6 +222,6 @@ func TestDebugPrintsRequests(t *testing.T) {
 
 func BenchmarkStartUp(b *testing.B) {
 	for b.Loop() {
-		cli.New(cli.Streams{In: io.NopCloser(strings.NewReader("")), Out: io.Discard, Err: io.Discard}, nil)
+		cli.New(cli.Streams{In: io.NopCloser(strings.NewReader("")), Out: io.Discard, Err: io.Discard})
 	}
 }

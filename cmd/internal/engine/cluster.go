@@ -19,6 +19,9 @@ import (
 
 // ClusterInit opens this host to others.
 func (e *Engine) ClusterInit(ctx context.Context, req api.ClusterInitRequest) (r api.ClusterInitResponse, err error) {
+	if e.cfg.Witness {
+		return r, &classed{"a witness joins a cluster and cannot be the first of one: run minictl cluster init on a host that runs containers", errdefs.ErrFailedPrecondition}
+	}
 	o, err := initOptions(req.AdvertiseAddr, req.DataPathAddr, req.DataPathPort)
 	if err != nil {
 		return r, err
@@ -73,6 +76,9 @@ func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r
 
 // adoptDataPath makes the overlays use the tunnel end that this host has now, and lets members' packets in.
 func (e *Engine) adoptDataPath(ctx context.Context) error {
+	if e.cfg.Witness {
+		return nil
+	}
 	self := e.cl.Self()
 	var d netdriver.DataPath
 	if e.cl.Clustered() {
@@ -92,7 +98,7 @@ func (e *Engine) applyMembers(ctx context.Context) error {
 	if e.cl.Clustered() {
 		port = e.cl.Self().DataPathPort
 		for _, m := range e.cl.Members() {
-			if m.DataPath.IsValid() {
+			if m.DataPath.IsValid() && !m.Witness {
 				members = append(members, m.DataPath)
 			}
 		}

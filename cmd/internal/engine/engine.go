@@ -142,6 +142,9 @@ type Config struct {
 	Host     oci.Host
 	// DefaultLog is how the output of containers is kept that do not say.
 	DefaultLog mobycontainer.LogConfig
+	// Witness makes an engine that has a part in the cluster and nothing else: of the parts above it needs Cluster alone, and
+	// it is not restored.
+	Witness bool
 	// Registries are shown in docker info.
 	Registries image.Registries
 	// Init unpacks the init of --init below a folder, and gives its path.
@@ -221,7 +224,9 @@ func New(cfg Config) (*Engine, error) {
 	for _, d := range cfg.Drivers {
 		e.drivers[d.Type()] = d
 	}
-	e.drivers[cfg.Overlay.Type()] = cfg.Overlay
+	if !cfg.Witness {
+		e.drivers[cfg.Overlay.Type()] = cfg.Overlay
+	}
 	if e.id, err = st.identity(); err == nil {
 		e.spares, err = openSpares(st)
 	}

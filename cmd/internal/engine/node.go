@@ -127,6 +127,9 @@ func swarmNode(m cluster.Member, spec cluster.NodeSpec) swarm.Node {
 		Status: swarm.NodeStatus{State: swarm.NodeStateDown},
 	}
 	maps.Copy(n.Spec.Labels, spec.Labels)
+	if m.Witness {
+		n.Spec.Availability = swarm.NodeAvailabilityDrain // docker's word for one that takes no containers
+	}
 	if m.Addr.IsValid() {
 		n.Status.Addr = m.Addr.Addr().String()
 	}

@@ -115,7 +115,7 @@ func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses ma
 	list, _ := e.spares.list(node, n.ID)
 	f := leaseFacts{
 		self: node, held: held, uses: uses, spares: list, busy: busy,
-		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int { return p.ReserveSize(len(e.cl.Members())) },
+		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int { return p.ReserveSize(len(e.hosts())) },
 	}
 	steps, found := planLeases(f)
 	for _, s := range steps {

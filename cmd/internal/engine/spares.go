@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/netdriver/ipam"
 )
 
@@ -230,7 +231,7 @@ func (e *Engine) returnSpare(ctx context.Context, networkID string, a netip.Addr
 // setAside are the transaction's additions that give every host its reserve on a new network.
 func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
 	out := map[netip.Addr]lease{}
-	members := e.cl.Members()
+	members := e.hosts()
 	for _, pool := range ipam.Pools(n.Subnets) {
 		k := pool.ReserveSize(len(members))
 		for _, m := range members {
@@ -244,6 +245,11 @@ func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
 		}
 	}
 	return out, nil
+}
+
+// hosts are the members that run containers.
+func (e *Engine) hosts() []cluster.Member {
+	return slices.DeleteFunc(e.cl.Members(), func(m cluster.Member) bool { return m.Witness })
 }
 
 // reserveWords says what is set aside on a network: for people, and for network inspect.

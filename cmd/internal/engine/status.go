@@ -49,6 +49,12 @@ func nodeStatus(m cluster.Member, lags map[cluster.NodeID]uint64) api.ClusterNod
 	if m.Voter {
 		n.Role = "voter"
 	}
+	if m.Witness {
+		n.Role = "witness"
+		if !m.Voter {
+			n.Role = "witness, no vote"
+		}
+	}
 	if m.Alive {
 		n.Status = "Ready"
 	}
@@ -86,9 +92,17 @@ func (v *statusView) summarize() []string {
 		out = append(out, v.ifOneDies(voters)...)
 	}
 	out = append(out, v.lagWords()...)
-	down := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return m.Alive })
+	down := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return m.Alive || m.Witness })
 	if len(down) > 0 {
 		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(memberNames(down), ", ")))
+	}
+	for _, m := range v.members {
+		if m.Witness && !m.Alive {
+			out = append(out, fmt.Sprintf("The witness %s is down.", m.Name))
+		}
+	}
+	if len(v.members) == 2 && len(voters) == 1 && v.standing.Decides {
+		out = append(out, "minictl witness, on any third machine, lets either host die and the other go on deciding.")
 	}
 	if away := v.standing.Missing; len(away) > 0 {
 		var who []string
@@ -108,15 +122,34 @@ func (v *statusView) summarize() []string {
 
 func (v *statusView) whoDecides(voters []cluster.Member) string {
 	switch who := strings.Join(memberNames(voters), ", "); {
-	case len(v.members) == 1:
+	case len(v.members) == 1 && !v.self.Witness:
 		return fmt.Sprintf("One host, %s. minictl cluster token prints what the next one has to type.", v.self.Name)
 	case len(voters) == 1:
-		return fmt.Sprintf("%d hosts; %s decides on networks and addresses.", len(v.members), who)
+		return fmt.Sprintf("%s; %s decides on networks and addresses.", v.howMany(), who)
 	case len(voters) == 0:
-		return fmt.Sprintf("%d hosts; who decides is not known here yet.", len(v.members))
+		return fmt.Sprintf("%s; who decides is not known here yet.", v.howMany())
 	default:
-		return fmt.Sprintf("%d hosts; %s decide together on networks and addresses: %d of them must be up.", len(v.members), who, len(voters)/2+1)
+		return fmt.Sprintf("%s; %s decide together on networks and addresses: %d of them must be up.", v.howMany(), who, len(voters)/2+1)
 	}
+}
+
+// howMany counts those that run containers, and names those that only vote.
+func (v *statusView) howMany() string {
+	var witnesses []cluster.Member
+	for _, m := range v.members {
+		if m.Witness {
+			witnesses = append(witnesses, m)
+		}
+	}
+	hosts := len(v.members) - len(witnesses)
+	s := fmt.Sprintf("%d hosts", hosts)
+	if hosts == 1 {
+		s = "1 host"
+	}
+	if len(witnesses) > 0 {
+		s += fmt.Sprintf(" and the %s %s", plural(witnesses, "witness", "witnesses"), strings.Join(memberNames(witnesses), ", "))
+	}
+	return s
 }
 
 // afterDeath is what works while nobody decides.

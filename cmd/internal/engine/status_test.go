@@ -13,14 +13,14 @@ import (
 	"github.com/minictl/minictl/cluster/transport"
 )
 
-// hostsOf reads a cluster out of words: upper case votes, a trailing - is down.
+// hostsOf reads a cluster out of words: upper case votes, a trailing - is down, a + before it only votes.
 func hostsOf(words string) []cluster.Member {
 	var out []cluster.Member
 	for i, w := range strings.Fields(words) {
-		name := strings.TrimSuffix(w, "-")
+		name, witness := strings.CutPrefix(strings.TrimSuffix(w, "-"), "+")
 		out = append(out, cluster.Member{
 			Node: cluster.Node{
-				ID: cluster.NodeID(strings.ToLower(name)), Name: strings.ToLower(name),
+				ID: cluster.NodeID(strings.ToLower(name)), Name: strings.ToLower(name), Witness: witness,
 				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), cluster.ControlPort),
 			},
 			Voter: name == strings.ToUpper(name), Alive: !strings.HasSuffix(w, "-"),
@@ -53,6 +53,12 @@ func TestSummarize(t *testing.T) {
 			[]string{"a (10.0.0.1), which decides for this cluster, has not been heard since this daemon started"}, ""},
 		{"A B C", "b", cluster.Standing{Decides: true}, nil,
 			[]string{"a, b, c decide together", "2 of them must be up", "Any 1 of them may die", "If this host dies now, the others choose a leader"}, ""},
+		{"A b", "a", cluster.Standing{Decides: true}, nil, []string{"minictl witness, on any third machine, lets either host die"}, ""},
+		{"A B +W", "b", cluster.Standing{Decides: true}, nil,
+			[]string{"2 hosts and the witness w; a, b, w decide together on networks and addresses: 2 of them must be up.", "Any 1 of them may die"}, "third machine"},
+		{"A B +W-", "b", cluster.Standing{Decides: true}, nil, []string{"The witness w is down.", "none of these may die now"}, "Down:"},
+		{"A- B +W", "b", cluster.Standing{Decides: true}, nil, []string{"Down: a."}, "The witness w is down"},
+		{"A +w", "a", cluster.Standing{Decides: true}, nil, []string{"1 host and the witness w; a decides"}, ""},
 		{"A B- C d", "d", cluster.Standing{Decides: true}, nil, []string{"Only 2 of them are up: none of these may die now."}, "go on as they are"},
 		{"A B C d", "d", cluster.Standing{Decides: true}, nil, []string{"If this host dies now, the others go on as they are."}, "choose"},
 		{"A- B- C", "c", cluster.Standing{Heard: now.Add(-time.Minute)}, nil,

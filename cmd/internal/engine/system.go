@@ -38,9 +38,12 @@ func (e *Engine) Version(ctx context.Context) (system.VersionResponse, error) {
 				"GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
 				"GitCommit": commit, "BuildTime": built,
 			}},
-			{Name: "containerd", Version: e.rt.Version()},
 		},
 	}
+	if e.cfg.Witness {
+		return v, nil
+	}
+	v.Components = append(v.Components, system.ComponentVersion{Name: "containerd", Version: e.rt.Version()})
 	if r := e.rt.RuncVersion(ctx); r != "" {
 		v.Components = append(v.Components, system.ComponentVersion{Name: "runc", Version: r})
 	}
@@ -75,6 +78,9 @@ func kernelVersion() string {
 
 // Info is docker info.
 func (e *Engine) Info(ctx context.Context) (system.Info, error) {
+	if e.cfg.Witness {
+		return e.witnessInfo(ctx), nil
+	}
 	images, err := e.rt.Images(ctx)
 	if err != nil {
 		return system.Info{}, err

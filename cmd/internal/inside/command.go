@@ -10,13 +10,20 @@ import (
 // programs is where the daemon's program is kept.
 const programs = "/var/lib/minictl/programs"
 
-// Command stands for the daemon's command among the others: all that one can ask of it goes to the program with the daemon,
-// by the same arguments. They are the process's, its own name included.
-func Command(args []string) *cobra.Command {
+// Commands stand for the daemon's commands among the others: all that one can ask of them goes to the program with the
+// daemon, by the same arguments. They are the process's, its own name included.
+func Commands(args []string) []*cobra.Command {
+	return []*cobra.Command{
+		command(args, "daemon [OPTIONS]", "Run the daemon on this host"),
+		command(args, "witness [OPTIONS]", "Vote in a cluster of other hosts, and run no containers"),
+	}
+}
+
+func command(args []string, use, short string) *cobra.Command {
 	become := func() error { return Exec(place(args), args, os.Environ()) }
 	cmd := &cobra.Command{
-		Use:                "daemon [OPTIONS]",
-		Short:              "Run the daemon on this host",
+		Use:                use,
+		Short:              short,
 		DisableFlagParsing: true,
 		RunE:               func(*cobra.Command, []string) error { return become() },
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {

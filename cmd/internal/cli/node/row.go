@@ -1,6 +1,8 @@
 package node
 
 import (
+	"strings"
+
 	"github.com/docker/cli/cli/command/formatter"
 
 	"github.com/minictl/minictl/cmd/internal/api"
@@ -49,8 +51,13 @@ func (r *row) Hostname() string { return r.n.Name }
 // Status is Ready or Down.
 func (r *row) Status() string { return r.n.Status }
 
-// Availability is docker's column; every node here takes containers.
-func (r *row) Availability() string { return "Active" }
+// Availability is docker's column; every node here takes containers, but witnesses.
+func (r *row) Availability() string {
+	if strings.HasPrefix(r.n.Role, "witness") {
+		return "Drain"
+	}
+	return "Active"
+}
 
 // Role is voter or learner; the leader is marked.
 func (r *row) Role() string {
