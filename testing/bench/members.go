@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -171,28 +170,18 @@ func (m *inProcess) addresses(hosts int) error {
 	return nil
 }
 
-// takeLowest claims the first key that does not exist. Whoever loses the race looks again, and a little further.
+// takeLowest claims the first key that does not exist. Whoever loses the race takes the next one.
 func takeLowest(s store.Store, prefix string) error {
 	value, err := json.Marshal(map[string]string{"node": strings.Repeat("n", 25), "container": strings.Repeat("c", 64)})
 	if err != nil {
 		return err
 	}
-	for lost := 0; ; lost++ {
-		pairs, _, err := s.Range(context.Background(), prefix, true)
-		if err != nil {
-			return err
-		}
-		taken := map[string]bool{}
-		for _, p := range pairs {
-			taken[p.Key] = true
-		}
-		key, skip := "", rand.N(min(2*lost, 8)+1)
-		for i := 0; key == "" || skip >= 0; i++ {
-			if next := fmt.Sprintf("%s%05d", prefix, i); !taken[next] {
-				key = next
-				skip--
-			}
-		}
+	pairs, _, err := s.Range(context.Background(), prefix, true)
+	if err != nil {
+		return err
+	}
+	for i := len(pairs); ; i++ { // nothing is freed here, so the count is the lowest
+		key := fmt.Sprintf("%s%05d", prefix, i)
 		_, err = s.Txn(context.Background(), store.Txn{If: []store.Cond{{Key: key}}, Then: []store.Op{{Key: key, Value: value}}})
 		if !errdefs.IsConflict(err) {
 			return err

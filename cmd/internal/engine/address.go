@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -168,17 +168,19 @@ func noSpare(n *Network, asked netip.Addr) string {
 }
 
 // takeDecided claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
-// loses the race looks again, so none is given twice, and they are given in order in the whole cluster, nearly so to those who
-// want one at the same moment.
+// loses the race takes the next one, so addresses are given in order in the whole cluster and none is given twice.
 func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
 	value, err := json.Marshal(l)
 	if err != nil {
 		return asked, err
 	}
-	for lost := range casAttempts {
-		held, err := e.addresses(ctx, n.ID)
-		if err != nil {
-			return asked, fmt.Errorf("take an address of network %s: %w", n.Name, err)
+	var held map[netip.Addr]lease // nil: to be read
+	lost := false                 // some of held were seen to be others' when they were tried for
+	for range casAttempts {
+		if held == nil {
+			if held, err = e.addresses(ctx, n.ID); err != nil {
+				return asked, fmt.Errorf("take an address of network %s: %w", n.Name, err)
+			}
 		}
 		a := asked
 		var present store.Revision // 0: the key must not exist
@@ -189,7 +191,10 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 				}
 				present = h.rev // kept for this container, or for this host
 			}
-		} else if a, err = e.nextAddress(pool, held, skipAfter(lost)); err != nil {
+		} else if a, err = e.nextAddress(pool, held); err != nil && lost {
+			held, lost = nil, false // one may have come free meanwhile
+			continue
+		} else if err != nil {
 			return a, exhausted(n, pool, e.holders(pool, held))
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
@@ -198,7 +203,13 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 				{Key: addressKey(n.ID, a), Value: value}, {Key: keyUse + n.ID, Value: []byte(l.Endpoint)},
 			},
 		})
+		var race *store.ConflictError
+		if errors.As(err, &race) && race.Key == addressKey(n.ID, a) && !asked.IsValid() {
+			held[a], lost = lease{}, true // somebody was faster: the next one
+			continue
+		}
 		if errdefs.IsConflict(err) {
+			held = nil
 			if fresh, _, ferr := e.globalNetworks(ctx, true); ferr == nil {
 				if _, perr := pickNetwork(fresh, n.ID); perr != nil {
 					return a, perr // removed meanwhile
@@ -231,35 +242,14 @@ func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
 }
 
 // nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are
-// back or removed: such a host may have given out more of the lowest than anybody here knows. So many are passed over as
-// skip says, as long as there are others.
-func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease, skip int) (a netip.Addr, err error) {
-	next := pool.Lowest
+// back or removed: such a host may have given out more of the lowest than anybody here knows.
+func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease) (netip.Addr, error) {
+	used := func(a netip.Addr) bool { _, ok := held[a]; return ok }
 	if e.cl.Cautious() {
-		next = pool.Highest
+		return pool.Highest(used)
 	}
-	passed := map[netip.Addr]bool{}
-	used := func(a netip.Addr) bool { _, ok := held[a]; return ok || passed[a] }
-	if a, err = next(used); err != nil {
-		return a, err
-	}
-	for range skip {
-		passed[a] = true
-		further, err := next(used)
-		if err != nil {
-			break // a is the last one
-		}
-		a = further
-	}
-	return a, nil
+	return pool.Lowest(used)
 }
-
-// maxSkip bounds by how many free addresses those come apart who all want the lowest one.
-const maxSkip = 8
-
-// skipAfter is how many free addresses to pass over after losing a race so often. Many hosts that start containers at once
-// would otherwise try for the same address again and again, and only one of them have it each time.
-func skipAfter(lost int) int { return rand.N(min(2*lost, maxSkip) + 1) }
 
 func addressKey(networkID string, a netip.Addr) string {
 	return keyAddress + networkID + "/" + a.String()
