@@ -72,9 +72,10 @@ type Gossip struct {
 	wg      sync.WaitGroup
 	meta    []byte
 
-	mu    sync.Mutex
-	alive map[string]netip.AddrPort
-	came  chan struct{} // closed when somebody has come
+	mu      sync.Mutex
+	stopped bool // the Layer hears nothing any more
+	alive   map[string]netip.AddrPort
+	came    chan struct{} // closed when somebody has come
 }
 
 // Start begins to listen and to look for the peers. Stop ends it.
@@ -269,8 +270,12 @@ func (g *Gossip) Leave(timeout time.Duration) error {
 	return nil
 }
 
-// Stop falls silent, closes the network's streams and packets and waits for what Start began.
+// Stop falls silent, closes the network's streams and packets and waits for what Start began. The Layer hears nothing after
+// it: memberlist's timers run on, and would tell whoever gossips next for this host that a member is down.
 func (g *Gossip) Stop() error {
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
 	g.cancel()
 	err := g.list.Shutdown()
 	g.wg.Wait()
@@ -304,10 +309,13 @@ func (d delegate) NotifyJoin(n *memberlist.Node) {
 	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	if d.g.stopped {
+		return
+	}
 	d.g.alive[n.Name] = netip.AddrPortFrom(addr.Unmap(), n.Port)
 	close(d.g.came)
 	d.g.came = make(chan struct{})
-	d.g.mu.Unlock()
 	d.g.cfg.Layer.MemberUp(n.Name)
 }
 
@@ -316,8 +324,11 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 		return
 	}
 	d.g.mu.Lock()
+	defer d.g.mu.Unlock()
+	if d.g.stopped {
+		return
+	}
 	delete(d.g.alive, n.Name)
-	d.g.mu.Unlock()
 	d.g.cfg.Layer.MemberDown(n.Name)
 }
 

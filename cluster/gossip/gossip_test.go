@@ -422,3 +422,25 @@ func FuzzDecodeMeta(f *testing.F) {
 		}
 	})
 }
+
+// TestStoppedIsSilent stops a member while it suspects another, at every moment of a suspicion. What it finds out then is
+// no news for whoever gossips for this host next.
+func TestStoppedIsSilent(t *testing.T) {
+	for wait := time.Duration(0); wait < 5*time.Second; wait += 250 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWire()
+			ms := []*member{start(t, w, 1, 3, metaOf("c", "1.a")), start(t, w, 2, 3, metaOf("c", "1.a")), start(t, w, 3, 3, metaOf("c", "1.a"))}
+			time.Sleep(10 * time.Second)
+			w.setCut(func(a, b netip.AddrPort) bool { return a == addrOf(3) || b == addrOf(3) })
+			time.Sleep(wait)
+			began := time.Now()
+			stopAll(t, ms[:1])
+			time.Sleep(time.Minute)
+			if down := ms[0].downAt(idOf(3)); down.After(began) {
+				t.Errorf("stopped %v after the cut, it says %v later that a member is down", wait, down.Sub(began))
+			}
+			stopAll(t, ms[1:])
+			time.Sleep(time.Minute)
+		})
+	}
+}

@@ -250,7 +250,7 @@ func (p *planner) fault() *step {
 func (p *planner) membership() *step {
 	s := &step{host: p.rng.IntN(p.hosts)}
 	s.arg = (s.host + 1 + p.rng.IntN(p.hosts-1)) % p.hosts
-	switch p.rng.IntN(6) {
+	switch p.rng.IntN(4) {
 	case 0:
 		s.op = opLeave
 	case 1:
