@@ -17,7 +17,10 @@ type View struct {
 	Zones     []*Zone
 	Upstreams []netip.AddrPort
 	Internal  bool // only on internal networks: nothing is forwarded
-	Ndots     int  // resolv.conf's ndots as the user or the host gave it; -1: neither did
+	// Suffix is a domain that may follow every name; the view is then that of somebody who asks others for what is not
+	// ours, and is told at once that it is not.
+	Suffix string
+	Ndots  int // resolv.conf's ndots as the user or the host gave it; -1: neither did
 }
 
 // local answers a question from the zones. ok is false when the name is none of ours and has to be asked elsewhere.
@@ -33,13 +36,35 @@ func (v View) local(q dns.Question) (rrs []dns.RR, ok bool) {
 		}
 		return []dns.RR{&dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: dns.Fqdn(target)}}, true
 	}
-	e, known := lookup(v.Zones, q.Name)
+	name, below := v.strip(q.Name)
+	e, known := lookup(v.Zones, name)
+	if !known && below {
+		return nil, false // see missing
+	}
 	if !known {
 		// _service._proto.NAME of a name of ours is ours too; nobody publishes services here.
 		return nil, q.Qtype == dns.TypeSRV && v.knowsServiceHost(q.Name)
 	}
 	// A name we know is never asked elsewhere: a wildcard outside would answer for the missing family.
 	return e.records(q), true
+}
+
+// strip takes the view's suffix off a name; below tells whether it was there.
+func (v View) strip(name string) (bare string, below bool) {
+	if v.Suffix == "" {
+		return name, false
+	}
+	bare, below = strings.CutSuffix(trimDot(lower(name)), "."+v.Suffix)
+	return bare, below
+}
+
+// missing answers, in a view with a suffix, for a name that is not there: below the suffix there is none, elsewhere
+// somebody else may know.
+func (v View) missing(name string) int {
+	if _, below := v.strip(name); below || trimDot(lower(name)) == v.Suffix {
+		return dns.RcodeNameError
+	}
+	return dns.RcodeRefused
 }
 
 func (v View) knowsServiceHost(name string) bool {

@@ -148,6 +148,9 @@ func (s *Server) resolve(ctx context.Context, req *dns.Msg, v View, overTCP bool
 	if rrs, ok := v.local(q); ok || v.heldBack(q) {
 		return fit(reply(req, dns.RcodeSuccess, rrs), req, overTCP)
 	}
+	if v.Suffix != "" {
+		return fit(reply(req, v.missing(q.Name), nil), req, overTCP)
+	}
 	if v.Internal || len(v.Upstreams) == 0 {
 		return fit(reply(req, dns.RcodeServerFailure, nil), req, overTCP)
 	}

@@ -207,6 +207,32 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestSuffix is the view of the host itself: every name, bare and below the suffix; nothing is forwarded.
+func TestSuffix(t *testing.T) {
+	view := View{Zones: zones(), Suffix: "minictl", Ndots: -1, Upstreams: []netip.AddrPort{upstream(t, says("198.51.100.1"))}}
+	udp, tcp := serve(t, func() View { return view })
+	for _, c := range []struct {
+		name  string
+		rcode int
+		want  string
+	}{
+		{"bbox1.", dns.RcodeSuccess, "10.0.0.2"}, {"bbox1.minictl.", dns.RcodeSuccess, "10.0.0.2"}, {"Only2.MY.net.Minictl.", dns.RcodeSuccess, "172.19.0.3"},
+		{"six.minictl.", dns.RcodeSuccess, ""}, {"nosuch.minictl.", dns.RcodeNameError, ""}, {"minictl.", dns.RcodeNameError, ""},
+		{"example.com.", dns.RcodeRefused, ""}, {"nosuch.", dns.RcodeRefused, ""},
+	} {
+		for network, addr := range map[string]string{"udp": udp, "tcp": tcp} {
+			r := query(t, network, addr, question(c.name, dns.TypeA))
+			got := ""
+			if len(r.Answer) > 0 {
+				got = r.Answer[0].(*dns.A).A.String()
+			}
+			if r.Rcode != c.rcode || got != c.want {
+				t.Errorf("%s by %s: %s %q", c.name, network, dns.RcodeToString[r.Rcode], got)
+			}
+		}
+	}
+}
+
 func TestOrderIsRotated(t *testing.T) {
 	udp, _ := serve(t, func() View { return View{Zones: zones(), Ndots: -1} })
 	first := map[string]int{}

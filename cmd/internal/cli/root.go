@@ -84,7 +84,7 @@ func newRoot(c *console.Console, daemon ...*cobra.Command) *cobra.Command {
 	for _, cmd := range append(top, system.Commands(c, c.Version)...) {
 		addGroup(root, groupOf(cmd.Name()), cmd)
 	}
-	addGroup(root, groupRest, newCompletionCommand(c))
+	addGroup(root, groupRest, newCompletionCommand(c), newDNSCommand(c))
 	anywhere(root)
 	addGroup(root, groupMain, daemon...)
 	refuseUnknown(root)

@@ -49,6 +49,8 @@ type Config struct {
 	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
 	BuildKit      string                  // address of the BuildKit that builds; empty: the usual socket, if it is there
 
+	HostDNS string // address and port of the resolver for the host itself; empty: none
+
 	ClusterStore     string // address of the external store that decides; empty: the cluster's hosts do
 	ClusterStoreOpts map[string]string
 	ClusterAdvertise string        // this host's address or interface for a cluster with an external store
@@ -79,6 +81,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	c.ClusterStoreOpts = map[string]string{}
 	f.Var(opts.NewMapOpts(c.ClusterStoreOpts, nil), "cluster-store-opt", "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
+	f.StringVar(&c.HostDNS, "host-dns", "", "address, such as 127.0.0.153, where programs of this host may ask for containers' names; see minictl dns (default: nowhere)")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
 	f.StringVar(&c.BuildKit, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
 	f.StringArrayVar(&c.Registries.Insecure, "insecure-registry", nil, "registry (host[:port] or CIDR) to reach without checking its certificate, or by plain HTTP")
@@ -96,6 +99,13 @@ func (c *Config) Load(f *pflag.FlagSet) error {
 
 // complete fills in what was left open and refuses what can't work.
 func (c *Config) complete() error {
+	if c.HostDNS != "" {
+		at, err := hostDNS(c.HostDNS)
+		if err != nil {
+			return err
+		}
+		c.HostDNS = at
+	}
 	if c.NodeName == "" {
 		name, err := os.Hostname()
 		if err != nil {

@@ -146,9 +146,29 @@ func (d *daemon) build(ctx context.Context) error {
 	if err := e.Restore(ctx); err != nil {
 		return err
 	}
+	if err := serveHost(cfg.HostDNS, resolver, e.HostView); err != nil {
+		return err
+	}
 	eng.Store(e)
 	e.MembersChanged() // what came in meanwhile
 	d.engine = e
+	return nil
+}
+
+// serveHost lets the host's own programs ask for containers' names. Its identity in the resolver is no container's.
+func serveHost(at string, resolver *dnsd.Server, view func() dnsd.View) error {
+	if at == "" {
+		return nil
+	}
+	udp, err := net.ListenPacket("udp", at)
+	if err != nil {
+		return fmt.Errorf("--host-dns %s: %w", at, err)
+	}
+	tcp, err := net.Listen("tcp", at)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--host-dns %s: %w", at, err), udp.Close())
+	}
+	resolver.Add("the host", udp, tcp, view)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"os"
@@ -67,8 +68,36 @@ func (e *Engine) writeEtc(spec *container.Spec, endpoints []container.Endpoint) 
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"hostname": []byte(spec.Hostname() + "\n"), "hosts": hosts, "resolv.conf": resolv} {
+	for name, content := range map[string][]byte{"hostname": []byte(spec.Hostname() + "\n"), "hosts": hosts} {
 		if err := writeFile(filepath.Join(dir, name), content); err != nil {
+			return fmt.Errorf("write container's %s: %w", name, err)
+		}
+	}
+	if old, err := os.ReadFile(filepath.Join(dir, resolvName)); err == nil && edited(dir, old) {
+		return nil
+	}
+	return writeResolv(dir, resolv)
+}
+
+// The container's resolv.conf, and beside it the digest of what we last wrote: one that a user has edited is the user's
+// from then on, as the file itself says.
+const (
+	resolvName   = "resolv.conf"
+	resolvDigest = "resolv.conf.sha256"
+)
+
+// edited tells whether a resolv.conf is not what we wrote.
+func edited(dir string, content []byte) bool {
+	sum, err := os.ReadFile(filepath.Join(dir, resolvDigest))
+	return err == nil && string(sum) != digestOf(content)
+}
+
+func digestOf(content []byte) string { return fmt.Sprintf("%x", sha256.Sum256(content)) }
+
+// writeResolv writes resolv.conf and its digest.
+func writeResolv(dir string, content []byte) error {
+	for name, b := range map[string][]byte{resolvName: content, resolvDigest: []byte(digestOf(content))} {
+		if err := writeFile(filepath.Join(dir, name), b); err != nil {
 			return fmt.Errorf("write container's %s: %w", name, err)
 		}
 	}
@@ -89,12 +118,13 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 		if !ok {
 			return nil, invalid("bad format for add-host: %q", h)
 		}
-		if ip == "host-gateway" {
-			gw, err := e.gatewayAddress()
+		if ip == hostGatewayName {
+			gw, err := e.hostGateway(endpoints)
 			if err != nil {
 				return nil, err
 			}
-			ip = gw.String()
+			w.WriteString(extraHost(gw, name))
+			continue
 		} else if _, err := netip.ParseAddr(ip); err != nil {
 			return nil, invalid("invalid IP address in add-host: %q", ip)
 		}
@@ -105,6 +135,12 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 	}
 	return w.Bytes(), nil
 }
+
+// hostGatewayName stands for the host's own address in --add-host.
+const hostGatewayName = "host-gateway"
+
+// extraHost is a line of /etc/hosts.
+func extraHost(ip netip.Addr, name string) string { return fmt.Sprintf("%s\t%s\n", ip, name) }
 
 // hostsLines are what an endpoint adds to /etc/hosts; nothing for one on the gateway bridge.
 func hostsLines(spec *container.Spec, ep container.Endpoint) string {

@@ -168,7 +168,18 @@ func (r *reshaping) tellContainer(ctx context.Context) error {
 	if had == has {
 		return nil
 	}
-	if err := r.replace("resolv.conf", func([]byte) ([]byte, error) { return r.e.resolvFile(&r.spec) }); err != nil {
+	dir := r.e.dir(r.b.id)
+	err := r.replace(resolvName, func(old []byte) ([]byte, error) {
+		if edited(dir, old) {
+			return old, nil
+		}
+		content, err := r.e.resolvFile(&r.spec)
+		if err == nil {
+			err = writeFile(filepath.Join(dir, resolvDigest), []byte(digestOf(content)))
+		}
+		return content, err
+	})
+	if err != nil {
 		return err
 	}
 	if !has {
@@ -223,6 +234,22 @@ func (r *reshaping) editHosts() error {
 		}
 	}
 	var add []string
+	was, err := r.e.hostGateway(r.before)
+	if err != nil {
+		return err
+	}
+	now, err := r.e.hostGateway(slices.DeleteFunc(slices.Clone(r.now), r.isGone))
+	if err != nil {
+		return err
+	}
+	if was != now {
+		for _, h := range r.spec.HostConfig.ExtraHosts {
+			if name, ip, _ := strings.Cut(h, ":"); ip == hostGatewayName {
+				drop[extraHost(was, name)] = true
+				add = append(add, extraHost(now, name))
+			}
+		}
+	}
 	for _, ep := range r.fresh {
 		add = append(add, hostsLines(&r.spec, ep))
 	}
