@@ -71,7 +71,7 @@ func TestMistakesAreOneLine(t *testing.T) {
 		args, err string
 		code      int
 	}{
-		{"rnu busybox", `unknown command "rnu": did you mean 'minictl rm' or 'minictl rmi' or 'minictl run'?`, 1},
+		{"rnu busybox", `unknown command "rnu": did you mean 'minictl dns' or 'minictl rm' or 'minictl rmi' or 'minictl run'?`, 1},
 		{"network creat x", `unknown command "network creat": did you mean 'minictl network create'?`, 1},
 		{"xyzzy", `unknown command "xyzzy": see 'minictl --help'`, 1},
 		{"run --nmae x busybox", `run: unknown flag: --nmae: did you mean '--name'? see 'minictl run --help'`, 125},
