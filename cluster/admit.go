@@ -66,6 +66,10 @@ func (c *Cluster) admit(ctx context.Context, r admitRequest) (admitReply, error)
 	if err := n.check(); err != nil {
 		return admitReply{}, err
 	}
+	if self := c.Self(); n.DataPath.Is4() != self.DataPath.Is4() {
+		return admitReply{}, fmt.Errorf("the data path of %s, %s, and those of this cluster, such as %s, are of different IP families, and a tunnel is of one: join with --advertise-addr or --data-path-addr of the cluster's: %w",
+			n.Name, n.DataPath, self.DataPath, errdefs.ErrInvalidArgument)
+	}
 	if s := c.session(); s != nil {
 		if up, ok := s.gossip.Address(id); ok && up != n.Addr || n.ID == c.Self().ID {
 			return admitReply{Copy: true}, nil

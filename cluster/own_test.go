@@ -53,6 +53,32 @@ func TestRoutesReachEveryHost(t *testing.T) {
 	}
 }
 
+// TestMTUReachesEveryHost: what a host's data path carries is known everywhere, by the host itself at once, and outlives
+// the daemon.
+func TestMTUReachesEveryHost(t *testing.T) {
+	a, b := pair(t)
+	mtuOf := func(h *host) int {
+		for _, m := range h.Members() {
+			if m.ID == b.Self().ID {
+				return m.MTU
+			}
+		}
+		return 0
+	}
+	b.SetMTU(1400)
+	if got := mtuOf(b); got != 1400 || b.Self().MTU != 1400 {
+		t.Errorf("its own: %d, %d", got, b.Self().MTU)
+	}
+	eventually(t, "the other host knows", func() bool { return mtuOf(a) == 1400 })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.open(t)
+	if got := b.Self().MTU; got != 1400 {
+		t.Errorf("after a restart: %d", got)
+	}
+}
+
 func TestOwnRecordsOutliveTheDaemon(t *testing.T) {
 	h := newHost(t, "host")
 	if _, err := h.Publish(t.Context(), []Record{record("e1", "n1", 2), record("e2", "n1", 3)}, nil); err != nil {

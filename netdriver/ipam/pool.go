@@ -14,6 +14,21 @@ type Block struct {
 	Size int // prefix length of each subnet, in bits
 }
 
+// Check refuses a range that is none and a subnet size that does not fit it; errdefs.ErrInvalidArgument.
+func (b Block) Check() error {
+	smallest := maxSubnetBits
+	if b.Base.Addr().Is6() {
+		smallest = maxSubnetBits6
+	}
+	switch {
+	case !b.Base.IsValid() || b.Base.Addr().Is4In6():
+		return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid base pool %s: must be a range such as 10.20.0.0/16", b.Base))
+	case b.Size < b.Base.Bits() || b.Size > smallest:
+		return errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid subnet size %d for pool %s: must be from %d to %d", b.Size, b.Base, b.Base.Bits(), smallest))
+	}
+	return nil
+}
+
 // DefaultOverlay gives the pools of networks that span hosts: /24s out of 10.0.0.0/8.
 func DefaultOverlay() []Block {
 	return []Block{{netip.MustParsePrefix("10.0.0.0/8"), 24}}
@@ -24,11 +39,11 @@ func DefaultOverlay() []Block {
 func Blocks(bases []netip.Prefix, size int) ([]Block, error) {
 	out := make([]Block, 0, len(bases))
 	for i, base := range bases {
-		switch {
-		case !base.IsValid() || !base.Addr().Is4():
+		if base.Addr().Is6() {
 			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid base pool %s: must be an IPv4 range such as 10.20.0.0/16", base))
-		case size < base.Bits() || size > maxSubnetBits:
-			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid subnet size %d for pool %s: must be from %d to %d", size, base, base.Bits(), maxSubnetBits))
+		}
+		if err := (Block{base, size}).Check(); err != nil {
+			return nil, err
 		}
 		for _, other := range bases[:i] {
 			if other.Overlaps(base) {
@@ -40,8 +55,11 @@ func Blocks(bases []netip.Prefix, size int) ([]Block, error) {
 	return out, nil
 }
 
-// maxSubnetBits is the prefix length of the smallest subnet worth giving: a gateway and five containers.
-const maxSubnetBits = 29
+// maxSubnetBits is the prefix length of the smallest subnet worth giving: a gateway and five containers or more.
+const (
+	maxSubnetBits  = 29
+	maxSubnetBits6 = 125
+)
 
 // Late gives the same pools in an order in which the first ones are the last that blocks comes to: the upper half of the
 // last block.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/store/external"
 	"github.com/minictl/minictl/cmd/internal/version"
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
 )
@@ -43,8 +44,9 @@ type Config struct {
 	Labels        []string // key=value, about this host
 	NodeName      string
 	GatewayBridge string
-	Containerd    string // address of an existing containerd; empty: the embedded one
-	Web           string // address of the read-only web page; off: none
+	AddressPools  []ipam.Block // where this host's own networks get their subnets; none of a family: docker's
+	Containerd    string       // address of an existing containerd; empty: the embedded one
+	Web           string       // address of the read-only web page; off: none
 	Registries    image.Registries
 	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
 	BuildKit      string                  // address of the BuildKit that builds; empty: the usual socket, if it is there
@@ -76,6 +78,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.Labels, "label", nil, "KEY=VALUE about this host, shown by info")
 	f.StringVar(&c.NodeName, "node-name", "", "this host's name in its cluster (default: the host name)")
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
+	f.Var(pools{&c.AddressPools}, "default-address-pool", "base=PREFIX,size=BITS, where this host's own networks get their subnets (again for more, or for IPv6)")
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
 	f.StringVar(&c.ClusterStore, "cluster-store", "", "an external store that decides for the cluster: etcd://, consul:// or zk://HOST[:PORT][,...][/PATH]")
 	c.ClusterStoreOpts = map[string]string{}
@@ -164,7 +167,8 @@ func (c Config) Fixed(next Config) []string {
 		"hosts": slices.Equal(c.Hosts, next.Hosts), "group": c.Group == next.Group, "tls settings": c.TLS == next.TLS,
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
-		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "buildkit": c.BuildKit == next.BuildKit,
+		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "default-address-pools": slices.Equal(c.AddressPools, next.AddressPools),
+		"containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "buildkit": c.BuildKit == next.BuildKit,
 		"log-driver": c.Log.Type == next.Log.Type, "log-opts": maps.Equal(c.Log.Config, next.Log.Config),
 		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opts": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
 		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),

@@ -55,6 +55,24 @@ func TestFileAndFlags(t *testing.T) {
 			t.Errorf("logs: %+v, %v", c.Log, err)
 		}
 	}
+	for _, c := range []struct{ file, args string }{
+		{`{"default-address-pools": [{"base": "10.10.0.9/16", "size": 24}, {"base": "fd00:9::/48", "size": 64}]}`, ""},
+		{"{}", "--default-address-pool base=10.10.0.0/16,size=24 --default-address-pool base=fd00:9::/48,size=64"},
+	} {
+		c, err := load(t, c.file, strings.Fields(c.args)...)
+		if got := (pools{&c.AddressPools}).String(); err != nil || got != "base=10.10.0.0/16,size=24 base=fd00:9::/48,size=64" {
+			t.Errorf("pools: %s, %v", got, err)
+		}
+	}
+	for bad, want := range map[string]string{
+		`[{"base": "10.10.0.0/16", "size": 15}]`: "must be from 16 to 29", `[{"base": "10.10.0.0", "size": 24}]`: "want base=10.10.0.0/16,size=24",
+		`[{"base": "10.10.0.0/16", "size": 24}, {"base": "10.10.9.0/24", "size": 25}]`: "overlap", `"10.10.0.0/16"`: "want a list of objects",
+		`[{"base": "fd00::/8", "size": 126}]`: "must be from 8 to 125",
+	} {
+		if _, err := load(t, `{"default-address-pools": `+bad+`}`); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", bad, err, want)
+		}
+	}
 	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	if c, err := load(t, "{}"); err != nil || strings.Join(c.Hosts, " ") != "fd://" {
 		t.Errorf("started by a socket unit: %v, %v", c.Hosts, err)

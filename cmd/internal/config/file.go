@@ -74,11 +74,11 @@ func apply(text []byte, f *pflag.FlagSet) error {
 // do now, or where the file is, have none.
 func flagOf(key string, f *pflag.FlagSet) *pflag.Flag {
 	switch key {
-	case "hosts", "labels", "registry-mirrors", "log-opts", "cluster-store-opts":
+	case "hosts", "labels", "registry-mirrors", "log-opts", "cluster-store-opts", "default-address-pools":
 		return f.Lookup(strings.TrimSuffix(key, "s"))
 	case "insecure-registries":
 		return f.Lookup("insecure-registry")
-	case "host", "label", "insecure-registry", "registry-mirror", "log-opt", "cluster-store-opt", "config-file", "validate", "cleanup", "force", "purge", "help":
+	case "host", "label", "insecure-registry", "registry-mirror", "log-opt", "cluster-store-opt", "default-address-pool", "config-file", "validate", "cleanup", "force", "purge", "help":
 		return nil
 	}
 	return f.Lookup(key)
@@ -96,6 +96,8 @@ func set(flag *pflag.Flag, value json.RawMessage) error {
 		if err = strict(value, &b, "true or false"); err == nil {
 			err = flag.Value.Set(fmt.Sprint(b))
 		}
+	case "pools":
+		err = flag.Value.(pools).setPools(value)
 	case "stringArray":
 		var list []string
 		if err = strict(value, &list, "a list of strings"); err == nil {

@@ -131,7 +131,7 @@ func (d *daemon) build(ctx context.Context) error {
 		d.log.Error("containers will start with --security-opt apparmor=unconfined only", "err", err)
 	}
 	e, err := engine.New(engine.Config{
-		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, Version: cfg.Version,
+		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, AddressPools: cfg.AddressPools, Version: cfg.Version,
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New(),
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")})},

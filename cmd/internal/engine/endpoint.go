@@ -119,7 +119,7 @@ func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network, v6 bool) (*
 	if n != nil {
 		wider := *n // who reads the old one goes on with it
 		wider.Subnets, wider.EnableIPv6 = slices.Clone(n.Subnets), true
-		if err := e.choosePool(&wider, all, gatewayBlocks(), []ipam.Block{e.localULA()}); err != nil {
+		if err := e.choosePool(&wider, all, e.localBlocks(), e.localULA()); err != nil {
 			return nil, err
 		}
 		return &wider, e.keepNetwork(&wider)
@@ -129,7 +129,7 @@ func (e *Engine) gatewayNetwork(ctx context.Context, all []*Network, v6 bool) (*
 	if err := nameFree(all, n.Name); err != nil {
 		return nil, err
 	}
-	if err := e.choosePool(n, all, gatewayBlocks(), []ipam.Block{e.localULA()}); err != nil {
+	if err := e.choosePool(n, all, e.localBlocks(), e.localULA()); err != nil {
 		return nil, err
 	}
 	if err := e.keepNetwork(n); err != nil {

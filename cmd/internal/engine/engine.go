@@ -25,6 +25,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/failpoint"
 	"github.com/minictl/minictl/dnsd"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/portmap"
 	"github.com/minictl/minictl/runtime/ctrd"
@@ -127,9 +128,11 @@ type Config struct {
 	ExecRoot      string // folder that a reboot empties
 	NodeName      string
 	GatewayBridge string // name of the gateway bridge, which is also its link's
-	Version       string
-	Live          func() Live // settings that can change; nil is none
-	Log           *slog.Logger
+	// AddressPools are where this host's own networks get their subnets; none of a family: docker's.
+	AddressPools []ipam.Block
+	Version      string
+	Live         func() Live // settings that can change; nil is none
+	Log          *slog.Logger
 
 	Runtime  Runtime
 	Builder  Builder

@@ -16,10 +16,37 @@ func (e *Engine) newGateway() *Network {
 	}
 }
 
-// gatewayBlocks are where the gateway bridge's subnet comes from: 172.18.0.0/16 if that is free, else docker's next ones.
-func gatewayBlocks() []ipam.Block { return ipam.DefaultLocal() }
+// localBlocks are where this host's own networks get their IPv4 subnets, the gateway bridge included: docker's list,
+// which begins with 172.18.0.0/16, unless others were chosen.
+func (e *Engine) localBlocks() []ipam.Block {
+	if chosen := e.chosenBlocks(false); len(chosen) > 0 {
+		return chosen
+	}
+	return ipam.DefaultLocal()
+}
 
-// bridgeBlocks are where the default bridge's subnet comes from: 172.17.0.0/16 first.
-func bridgeBlocks() []ipam.Block {
+// localULA is where they get their IPv6 subnets: this host's unique local range, unless others were chosen.
+func (e *Engine) localULA() []ipam.Block {
+	if chosen := e.chosenBlocks(true); len(chosen) > 0 {
+		return chosen
+	}
+	return []ipam.Block{ipam.ULA(e.id)}
+}
+
+func (e *Engine) chosenBlocks(v6 bool) []ipam.Block {
+	var out []ipam.Block
+	for _, b := range e.cfg.AddressPools {
+		if b.Base.Addr().Is6() == v6 {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// bridgeBlocks are where the default bridge's subnet comes from: 172.17.0.0/16 first, unless others were chosen.
+func (e *Engine) bridgeBlocks() []ipam.Block {
+	if chosen := e.chosenBlocks(false); len(chosen) > 0 {
+		return chosen
+	}
 	return append([]ipam.Block{{Base: netip.MustParsePrefix("172.17.0.0/16"), Size: 16}}, ipam.DefaultLocal()...)
 }

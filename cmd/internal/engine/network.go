@@ -204,7 +204,7 @@ func (e *Engine) createLocal(ctx context.Context, n *Network) error {
 	if err := nameFree(all, n.Name); err != nil {
 		return err
 	}
-	if err := e.choosePool(n, all, ipam.DefaultLocal(), []ipam.Block{e.localULA()}); err != nil {
+	if err := e.choosePool(n, all, e.localBlocks(), e.localULA()); err != nil {
 		return err
 	}
 	d := e.drivers[n.Driver]

@@ -135,7 +135,7 @@ func (e *Engine) restoreNetworks() error {
 			for _, o := range e.networks {
 				all = append(all, o)
 			}
-			if err := e.choosePool(n, all, bridgeBlocks(), nil); err != nil {
+			if err := e.choosePool(n, all, e.bridgeBlocks(), nil); err != nil {
 				return err
 			}
 		}

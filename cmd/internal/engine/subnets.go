@@ -93,10 +93,7 @@ func (n *Network) sortSubnets() {
 	slices.SortStableFunc(n.Subnets, func(a, b netdriver.Subnet) int { return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen() })
 }
 
-// localULA is where IPv6 subnets of this host's own networks come from.
-func (e *Engine) localULA() ipam.Block { return ipam.ULA(e.id) }
-
-// clusterULA is where those of the cluster's networks come from: another range than any host's own.
+// clusterULA is where IPv6 subnets of the cluster's networks come from: another range than any host's own.
 func (e *Engine) clusterULA() ipam.Block { return ipam.ULA("cluster " + e.cl.ID()) }
 
 // choosePool gives the network its subnets: those asked for if they overlap no other network, and for each family that has
