@@ -13,7 +13,8 @@ func TestSubnets(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
-	h2.MustDocker("network", "create", "-d", "overlay", "--subnet", "10.50.0.0/29", "--subnet", "10.51.0.0/24", "--gateway", "10.50.0.1", "--gateway", "10.51.0.9",
+	// Not with docker's client, which sends subnets in no order.
+	h2.MustMinictl("network", "create", "-d", "overlay", "--subnet", "10.50.0.0/29", "--subnet", "10.51.0.0/24", "--gateway", "10.50.0.1", "--gateway", "10.51.0.9",
 		"--aux-address", "printer=10.50.0.2", "wide")
 	h1.MustMinictl("run", "-d", "--name", "c1", "--network", "wide", "busybox", "sleep", "600")
 	for _, ip := range []string{"10.50.0.4", "10.50.0.5", "10.50.0.6"} {
