@@ -45,7 +45,7 @@ func NodeSpecs(ctx context.Context, s store.Store) (map[NodeID]NodeSpec, error) 
 // PutNodeSpec writes a member's spec if the present one is the revision that spec.Rev names: otherwise ErrConflict, and the
 // caller looks again. ErrNotFound: no such member.
 func PutNodeSpec(ctx context.Context, s store.Store, id NodeID, spec NodeSpec) error {
-	old, _, err := store.Get(ctx, s, nodeSpecKey(id), false) // if it is not that revision, nothing is written
+	old, _, err := store.Get(ctx, s, nodeSpecKey(id), true) // if it is not that revision, nothing is written
 	if err != nil {
 		return fmt.Errorf("change node %s: %w", id, err)
 	}

@@ -88,6 +88,7 @@ func apiRoutes() []apiRoute {
 		{"DELETE", "/nodes/ID", false, nil, ""},
 		{"GET", "/tasks", false, nil, ""},
 		{"POST", "/cluster/join", true, nil, ""},
+		{"POST", "/cluster/restore", true, nil, ""},
 	}
 }
 
@@ -266,7 +267,7 @@ func TestBadRequestsOnEveryRoute(t *testing.T) {
 		"GET /": true, "GET /ui": true, "GET /_ping": true, "HEAD /_ping": true, "GET /version": true, "GET /info": true, // they read nothing
 		"POST /build/prune": true, "GET /swarm": true, "GET /cluster/status": true,
 		"POST /swarm/init": true, "POST /swarm/leave": true, "POST /swarm/update": true, "POST /cluster/init": true, "POST /cluster/leave": true, "POST /cluster/recover": true, "POST /cluster/rejoin": true, // no input is bad enough for them to change nothing
-		"GET /cluster/token": true, "POST /cluster/token": true,
+		"GET /cluster/backup": true, "GET /cluster/ca": true, "POST /cluster/ca": true, "GET /cluster/token": true, "POST /cluster/token": true,
 		"POST /auth": true, "GET /distribution/ID/json": true, "POST /build": true, // they ask a registry, or a builder
 	}
 	for _, r := range apiRoutes() {

@@ -29,7 +29,9 @@ func TestSubnets(t *testing.T) {
 		VNI, MTU int
 		Peers    []struct{ Name, IP string }
 		Status   struct {
-			IPAM struct{ Subnets map[string]struct{ IPsInUse, DynamicIPsAvailable int } }
+			IPAM struct {
+				Subnets map[string]struct{ IPsInUse, DynamicIPsAvailable int }
+			}
 		}
 		Reserves map[string][]string
 	}
