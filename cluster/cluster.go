@@ -77,6 +77,8 @@ type Cluster struct {
 
 	pub publisher
 
+	silent atomic.Int64 // until when the learner of two hosts is not waited for, Unix nanoseconds
+
 	events  *events
 	leaving atomic.Bool // keepVoters must not undo what Leave does
 }
@@ -115,6 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}
 	c.store = newStable(c.backend)
+	c.store.told = c.awaitLearner
 	if err := c.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open cluster: %w", err), c.Close())
 	}

@@ -20,6 +20,9 @@ type stable struct {
 	now      store.Store
 	replaced chan struct{} // closed when now is no longer the one
 	closed   bool
+
+	// told is called with the revision of each transaction before its caller hears of it; nil: nothing is.
+	told func(ctx context.Context, rev store.Revision)
 }
 
 var _ store.Store = (*stable)(nil)
@@ -60,7 +63,11 @@ func (s *stable) Range(ctx context.Context, prefix string, fresh bool) ([]store.
 // Txn implements store.Store.
 func (s *stable) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
 	now, _, _ := s.current()
-	return now.Txn(ctx, t)
+	rev, err := now.Txn(ctx, t)
+	if err == nil && s.told != nil && len(t.Then) > 0 {
+		s.told(ctx, rev)
+	}
+	return rev, err
 }
 
 // Watch implements store.Store.
