@@ -11,11 +11,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/minictl/minictl/testing/bench/probe"
 	"github.com/minictl/minictl/testing/lab"
 )
 
 func main() {
 	lab.Reexec()
+	if len(os.Args) > 1 && os.Args[1] == "probe" {
+		if err := probe.Main(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	b := &bench{}
 	b.Log = func(text string) { fmt.Fprintln(os.Stderr, text) }
 	var names []string
@@ -54,6 +62,7 @@ type bench struct {
 	docker       bool   // it is wanted
 	dockerGone   string // why it is not there, nevertheless
 	dockerEngine *engine
+	dockerSecond *engine
 }
 
 // part is one group of figures.
@@ -66,7 +75,7 @@ type part struct {
 func (b *bench) parts() []part {
 	return []part{
 		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"idle", b.idle}, {"run", b.runs}, {"trace", b.trace}, {"exec", b.execs}, {"streams", b.streams},
-		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names}, {"members", b.members}, {"cluster", b.clusters},
+		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names}, {"net", b.network}, {"members", b.members}, {"cluster", b.clusters},
 	}
 }
 

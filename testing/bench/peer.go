@@ -63,7 +63,7 @@ func (b *bench) peer() (*engine, error) {
 	if err := swarm(first, second); err != nil {
 		return nil, err
 	}
-	b.dockerEngine = first
+	b.dockerEngine, b.dockerSecond = first, second
 	return first, nil
 }
 
