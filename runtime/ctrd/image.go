@@ -104,12 +104,15 @@ func (r *Runtime) describe(ctx context.Context, target ocispec.Descriptor) (rule
 	}
 	c := d.Image
 	c.Config = d.Config.ImageConfig
-	img := rules.Image{ID: m.Config.Digest.String(), Config: c, Docker: d.Config.DockerOCIImageConfigExt, Target: target.Digest, Labels: c.Config.Labels}
+	img := rules.Image{ID: m.Config.Digest.String(), Config: c, Docker: d.Config.DockerOCIImageConfigExt, Target: target, Content: target.Size + m.Config.Size, Labels: c.Config.Labels}
 	if c.Created != nil {
 		img.Created = *c.Created
 	}
 	if img.Labels == nil {
 		img.Labels = map[string]string{}
+	}
+	for _, l := range m.Layers {
+		img.Content += l.Size
 	}
 	img.Size = r.imageSize(ctx, m, c)
 	return img, nil

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -33,8 +32,10 @@ type Image struct {
 	Config ocispec.Image
 	// Docker is what docker adds to that: the health check, the shell.
 	Docker dockerspec.DockerOCIImageConfigExt
-	// Target is the digest of its manifest.
-	Target digest.Digest
+	// Target describes its manifest.
+	Target ocispec.Descriptor
+	// Content is what its manifest, configuration and layers take as they came, most often compressed, in bytes.
+	Content int64
 	// Labels are the configuration's, never nil.
 	Labels map[string]string
 }

@@ -33,7 +33,8 @@ func TestImageRules(t *testing.T) {
 	}
 	t.Run("platform", func(t *testing.T) {
 		for _, c := range recentClients(t) {
-			for _, args := range [][]string{{"save", "-o", "/run/p.tar", "busybox"}, {"history", "busybox"}, {"load", "-i", filepath.Join(imageDir(t), "busybox.tar")}} {
+			c.must(h, "tag", "busybox", "one:1")
+			for _, args := range [][]string{{"rmi", "one:1"}, {"save", "-o", "/run/p.tar", "busybox"}, {"history", "busybox"}, {"load", "-i", filepath.Join(imageDir(t), "busybox.tar")}} {
 				c.must(h, append(args, "--platform", "linux/"+goarch(h))...)
 				if _, errs, code := c.try(h, append(args, "--platform", "linux/s390x")...); code != 1 || !strings.Contains(errs, "platform") {
 					t.Errorf("%s %v for another platform: %d %s", c.name, args, code, errs)

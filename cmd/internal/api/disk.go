@@ -71,7 +71,7 @@ func (s *server) buildPrune(w http.ResponseWriter, _ *call) error {
 }
 
 func (s *server) imageHistory(w http.ResponseWriter, c *call) error {
-	if err := s.ofPlatform(c, c.name); err != nil {
+	if err := s.ofPlatform(c, "platform", c.name); err != nil {
 		return err
 	}
 	list, err := s.Disk.ImageHistory(c.Context(), c.name)

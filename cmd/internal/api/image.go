@@ -60,7 +60,7 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 
 // imageLoad takes a tar archive of any size as the body; its type does not matter.
 func (s *server) imageLoad(w http.ResponseWriter, c *call) error {
-	platform, err := c.platform()
+	platform, err := c.platform("platform")
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,9 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 		return err
 	}
 	for i := range list {
+		if !c.since(47) || !c.flag("manifests") {
+			list[i].Manifests = nil
+		}
 		list[i].RepoTags, list[i].RepoDigests = orEmpty(list[i].RepoTags), orEmpty(list[i].RepoDigests)
 	}
 	return writeJSON(w, http.StatusOK, orEmpty(list))
@@ -86,12 +89,19 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 
 // imageInspect answers 404 for a missing image, which makes compose pull it.
 func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
-	if err := s.ofPlatform(c, c.name); err != nil {
+	all := c.since(48) && c.flag("manifests")
+	if all && c.text("platform") != "" {
+		return invalid("conflicting options: manifests and platform options cannot both be set")
+	}
+	if err := s.ofPlatform(c, "platform", c.name); err != nil {
 		return err
 	}
 	info, err := s.Image.ImageInspect(c.Context(), c.name)
 	if err != nil {
 		return err
+	}
+	if !all {
+		info.Manifests = nil
 	}
 	info.RepoTags, info.RepoDigests = orEmpty(info.RepoTags), orEmpty(info.RepoDigests)
 	return writeJSON(w, http.StatusOK, info)
@@ -114,8 +124,8 @@ func (s *server) imageTag(w http.ResponseWriter, c *call) error {
 
 // imageRemove deletes untagged parents as well, unless noprune says otherwise.
 func (s *server) imageRemove(w http.ResponseWriter, c *call) error {
-	if len(c.query["platforms"]) > 0 {
-		return notImplemented("removing one platform of several is not supported; images here have one")
+	if err := s.ofPlatform(c, "platforms", c.name); err != nil {
+		return err
 	}
 	ctx, cancel := c.detached()
 	defer cancel()
@@ -142,8 +152,8 @@ func joinTag(name, tag string) (string, error) {
 }
 
 // platform reads the parameter in which clients name one of an image's platforms, as JSON; empty without it.
-func (c *call) platform() (string, error) {
-	switch given := c.query["platform"]; len(given) {
+func (c *call) platform(key string) (string, error) {
+	switch given := c.query[key]; len(given) {
 	case 0:
 		return "", nil
 	case 1:
@@ -157,8 +167,8 @@ func (c *call) platform() (string, error) {
 }
 
 // ofPlatform refuses when a client asks for another platform of an image than the one it has here.
-func (s *server) ofPlatform(c *call, ref string) error {
-	text, err := c.platform()
+func (s *server) ofPlatform(c *call, key, ref string) error {
+	text, err := c.platform(key)
 	if err != nil || text == "" {
 		return err
 	}

@@ -15,7 +15,10 @@ import (
 func TestImagePlatform(t *testing.T) {
 	f := &fakes{}
 	f.i.inspect = func(string) (image.InspectResponse, error) {
-		return image.InspectResponse{ID: "sha256:00", Os: "linux", Architecture: "arm64", Variant: "v8"}, nil
+		return image.InspectResponse{ID: "sha256:00", Os: "linux", Architecture: "arm64", Variant: "v8", Manifests: make([]image.ManifestSummary, 1)}, nil
+	}
+	f.i.list = func(bool, Filters) ([]image.Summary, error) {
+		return []image.Summary{{Manifests: make([]image.ManifestSummary, 1)}}, nil
 	}
 	h := New(f.config(t))
 	for _, c := range []struct {
@@ -50,10 +53,30 @@ func TestImagePlatform(t *testing.T) {
 			}
 		}
 	}
+	for query, want := range map[string]int{
+		`platforms={}`: http.StatusBadRequest, `platforms={"os":"linux","architecture":"s390x"}`: http.StatusNotFound,
+		`platforms={"os":"linux","architecture":"s390x"}&platforms={"os":"linux","architecture":"arm64"}`: http.StatusNotImplemented,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodDelete, "/images/box?"+strings.ReplaceAll(query, `"`, "%22"), nil))
+		if w.Code != want {
+			t.Errorf("removing %s: %d %s", query, w.Code, w.Body)
+		}
+	}
+	for path, want := range map[string]bool{
+		"/v1.46/images/json?manifests=1": false, "/v1.47/images/json?manifests=1": true, "/images/json": false,
+		"/v1.47/images/box/json?manifests=1": false, "/v1.48/images/box/json?manifests=1": true, "/images/box/json": false,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if got := strings.Contains(w.Body.String(), `"Manifests":[{`); w.Code != http.StatusOK || got != want {
+			t.Errorf("%s: %d, manifests %v: %s", path, w.Code, got, w.Body)
+		}
+	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(http.MethodDelete, "/images/box?platforms=%7B%7D", nil))
-	if w.Code != http.StatusNotImplemented {
-		t.Errorf("removing one platform: %d %s", w.Code, w.Body)
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/images/box/json?manifests=1&platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D", nil))
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "manifests and platform options cannot both be set") {
+		t.Errorf("one platform and all: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -22,7 +22,7 @@ func (s *server) imagesSave(w http.ResponseWriter, c *call) error {
 		return invalid("missing parameter: names")
 	}
 	for _, name := range c.query["names"] {
-		if err := s.ofPlatform(c, name); err != nil {
+		if err := s.ofPlatform(c, "platform", name); err != nil {
 			return err
 		}
 	}
@@ -31,7 +31,7 @@ func (s *server) imagesSave(w http.ResponseWriter, c *call) error {
 }
 
 func (s *server) imageSave(w http.ResponseWriter, c *call) error {
-	if err := s.ofPlatform(c, c.name); err != nil {
+	if err := s.ofPlatform(c, "platform", c.name); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
@@ -41,11 +41,12 @@ func (s *server) imageSave(w http.ResponseWriter, c *call) error {
 // imagePush ignores the body: once it held the credentials, now the header does.
 func (s *server) imagePush(w http.ResponseWriter, c *call) error {
 	tag := c.text("tag")
-	if _, err := joinTag(c.name, tag); err != nil {
+	ref, err := joinTag(c.name, tag)
+	if err != nil {
 		return err
 	}
-	if c.text("platform") != "" {
-		return notImplemented("pushing one platform of several is not supported; images here have one")
+	if err := s.ofPlatform(c, "platform", ref); err != nil {
+		return err
 	}
 	p := newProgress(w)
 	return p.finish(s.Registry.ImagePush(c.Context(), c.name, tag, c.Header.Get(registry.AuthHeader), p))

@@ -14,6 +14,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/events"
 	mobyimage "github.com/moby/moby/api/types/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/image"
@@ -49,12 +50,27 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 				continue
 			}
 		}
+		users := e.imageUsers(i.ID)
 		out = append(out, mobyimage.Summary{
 			ID: i.ID, RepoTags: tags, RepoDigests: digests, Created: i.Created.Unix(), Size: i.Size,
-			Labels: i.Config.Config.Labels, Containers: int64(len(e.imageUsers(i.ID))), SharedSize: -1,
+			Labels: i.Config.Config.Labels, Containers: int64(len(users)), SharedSize: -1, Manifests: manifests(i, users),
 		})
 	}
 	return out, nil
+}
+
+// manifests is the one that an image has here: of an image for several platforms only one is taken.
+func manifests(i image.Image, users []image.User) []mobyimage.ManifestSummary {
+	m := mobyimage.ManifestSummary{
+		ID: i.Target.Digest.String(), Available: true, Kind: mobyimage.ManifestKindImage,
+		Descriptor: ocispec.Descriptor{MediaType: i.Target.MediaType, Digest: i.Target.Digest, Size: i.Target.Size},
+		ImageData:  &mobyimage.ImageProperties{Platform: i.Config.Platform, Containers: []string{}},
+	}
+	m.Size.Content, m.Size.Total, m.ImageData.Size.Unpacked = i.Content, i.Content+i.Size, i.Size
+	for _, u := range users {
+		m.ImageData.Containers = append(m.ImageData.Containers, u.ID)
+	}
+	return []mobyimage.ManifestSummary{m}
 }
 
 // isDangling tells whether an image is listed among those without a tag, or among the others. One with nothing but a
@@ -101,7 +117,7 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string) (mobyimage.Inspec
 		ID: i.ID, RepoTags: i.RepoTags, RepoDigests: i.RepoDigests, Author: i.Config.Author, Metadata: mobyimage.Metadata{LastTagTime: i.Tagged},
 		Architecture: i.Config.Architecture, Variant: i.Config.Variant, Os: i.Config.OS, OsVersion: i.Config.OSVersion, Size: i.Size,
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: i.Config.Config, DockerOCIImageConfigExt: i.Docker},
-		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type},
+		RootFS: mobyimage.RootFS{Type: i.Config.RootFS.Type}, Manifests: manifests(i, e.imageUsers(i.ID)),
 	}
 	if !i.Created.IsZero() {
 		r.Created = i.Created.Format(time.RFC3339Nano)

@@ -67,7 +67,7 @@ func localImages(here []image.Image) map[string]string {
 	for _, i := range here {
 		platform := platforms.FormatAll(platforms.Normalize(i.Config.Platform))
 		for _, name := range append(append([]string{}, i.RepoTags...), i.RepoDigests...) {
-			out["context:"+strings.TrimSuffix(name, ":latest")+"::"+platform] = "oci-layout://" + store + "@" + i.Target.String()
+			out["context:"+strings.TrimSuffix(name, ":latest")+"::"+platform] = "oci-layout://" + store + "@" + i.Target.Digest.String()
 		}
 	}
 	return out

@@ -156,7 +156,7 @@ func TestBuild(t *testing.T) {
 		}
 		return map[string]string{exptypes.ExporterImageConfigDigestKey: "sha256:abc"}, export(ctx, c, "archive")
 	})
-	im := &fakeImages{blobs: blobs, here: []image.Image{{RepoTags: []string{"base:latest"}, Target: "sha256:t", Config: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}}}}}
+	im := &fakeImages{blobs: blobs, here: []image.Image{{RepoTags: []string{"base:latest"}, Target: ocispec.Descriptor{Digest: "sha256:t"}, Config: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}}}}}
 	out := new(text)
 	id, err := New(addr, im).Build(t.Context(), image.Build{
 		Tags: []string{"docker.io/library/a:1", "docker.io/library/a:2"}, Auth: map[string]image.Auth{"reg.lab:5000": {Username: "joe", Password: "secret"}},
@@ -235,7 +235,7 @@ func TestAttrs(t *testing.T) {
 		t.Errorf("nothing asked for: %v", got)
 	}
 	local := localImages([]image.Image{{
-		RepoTags: []string{"h:5000/a:1", "b:latest"}, RepoDigests: []string{"b@sha256:d"}, Target: "sha256:t",
+		RepoTags: []string{"h:5000/a:1", "b:latest"}, RepoDigests: []string{"b@sha256:d"}, Target: ocispec.Descriptor{Digest: "sha256:t"},
 		Config: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}},
 	}})
 	if keys := slices.Sorted(maps.Keys(local)); !slices.Equal(keys, []string{"context:b::linux/arm64", "context:b@sha256:d::linux/arm64", "context:h:5000/a:1::linux/arm64"}) {

@@ -241,6 +241,7 @@ type removeClient interface {
 
 func newRemoveCommand(c *console.Console) *cobra.Command {
 	var force, noPrune bool
+	var variants []string
 	cmd := &cobra.Command{
 		Use:                   "rm [OPTIONS] IMAGE [IMAGE...]",
 		Short:                 "Remove one or more images",
@@ -253,11 +254,20 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return runRemove(cmd.Context(), cl, c, refs, client.ImageRemoveOptions{Force: force, PruneChildren: !noPrune})
+			o := client.ImageRemoveOptions{Force: force, PruneChildren: !noPrune}
+			for _, v := range variants {
+				p, err := platforms.Parse(v)
+				if err != nil {
+					return err
+				}
+				o.Platforms = append(o.Platforms, p)
+			}
+			return runRemove(cmd.Context(), cl, c, refs, o)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force removal of the image")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
+	cmd.Flags().StringSliceVar(&variants, "platform", nil, "Remove only the given platform variant (os[/arch[/variant]])")
 	return cmd
 }
 
