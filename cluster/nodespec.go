@@ -42,6 +42,14 @@ func NodeSpecs(ctx context.Context, s store.Store) (map[NodeID]NodeSpec, error) 
 	return out, nil
 }
 
+// prefixNodes is where all begins that the Store has about nodes.
+const prefixNodes = "node"
+
+// WatchNodes tells of every change of a node's record or spec, and once at the beginning; see store.Store.
+func WatchNodes(ctx context.Context, s store.Store) (<-chan []store.Event, error) {
+	return s.Watch(ctx, prefixNodes)
+}
+
 // PutNodeSpec writes a member's spec if the present one is the revision that spec.Rev names: otherwise ErrConflict, and the
 // caller looks again. ErrNotFound: no such member.
 func PutNodeSpec(ctx context.Context, s store.Store, id NodeID, spec NodeSpec) error {

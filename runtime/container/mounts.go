@@ -123,6 +123,15 @@ func fromMount(w mount.Mount) Mount {
 	return m
 }
 
+// FlattenReadOnly leaves writable what is mounted below the sources of read-only binds that do not say.
+func FlattenReadOnly(mounts []Mount) {
+	for i := range mounts {
+		if m := &mounts[i]; m.Type == mount.TypeBind && m.ReadOnly && m.ReadOnlyBelow == "" {
+			m.ReadOnlyBelow = ReadOnlyNever
+		}
+	}
+}
+
 // volumeMode is what docker shows as the mode of a volume for which none was given.
 const volumeMode = "z"
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,14 +154,49 @@ func TestEventsOfOtherObjects(t *testing.T) {
 	h.MustDocker("network", "connect", "front", "one")
 	h.MustDocker("network", "disconnect", "front", "one")
 	h.MustDocker("rm", "-f", "one")
+	// What a run's end takes with it has gone when its end is told: die, then stop or destroy. Of the beginning docker's
+	// own order has changed between versions.
+	h.MustDocker("run", "-d", "--name", "two", "--network", "back", "-v", "data:/data", "busybox", "sleep", "600")
+	h.MustDocker("stop", "-t", "0", "two")
+	h.MustDocker("rm", "two")
+	h.MustDocker("run", "--rm", "--name", "three", "--network", "back", "-v", "data:/data", "busybox", "true")
+	for name, want := range map[string]string{
+		"two": "disconnect unmount die stop destroy", "three": "disconnect unmount die destroy",
+	} {
+		id := firstField(h.MustDocker("events", "--since", "0", "--until", "0s", "--filter", "container="+name, "--format", "{{.Actor.ID}}"))
+		var got []string
+		for _, line := range lines(h.MustDocker("events", "--since", "0", "--until", "0s", "--format", "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.container}}")) {
+			f := strings.Fields(line)
+			if slices.Contains(f[1:], id) && slices.Contains([]string{"disconnect", "unmount", "die", "stop", "destroy"}, f[0]) {
+				got = append(got, f[0])
+			}
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("the end of %s: %s, want %s", name, got, want)
+		}
+	}
+	// Times may have fractions: of two events the first alone is from before the second.
+	stamps := lines(h.MustDocker("events", "--since", "0", "--until", "0s", "--filter", "container=two", "--format", "{{.TimeNano}}"))
+	second := func(nano string) string { return nano[:len(nano)-9] + "." + nano[len(nano)-9:] }
+	first, last := second(stamps[0]), second(stamps[len(stamps)-1])
+	if n := len(lines(h.MustDocker("events", "--since", first, "--until", last, "--filter", "container=two", "--format", "{{.Action}}"))); n != len(stamps) {
+		t.Errorf("from %s to %s: %d of %d events", first, last, n, len(stamps))
+	}
+	if got := lines(h.MustDocker("events", "--since", first, "--until", first, "--filter", "container=two", "--format", "{{.Action}}")); len(got) != 1 || got[0] != "create" {
+		t.Errorf("at %s: %v", first, got)
+	}
 	h.MustDocker("network", "rm", "front", "back")
 	h.MustDocker("volume", "rm", "data")
 	for _, name := range []string{"front", "back"} {
-		if got, want := actions(h, "network", name, "{{.Action}}"), "create connect disconnect destroy"; got != want {
+		want := "create connect disconnect destroy"
+		if name == "back" { // used three times
+			want = "create" + strings.Repeat(" connect disconnect", 3) + " destroy"
+		}
+		if got := actions(h, "network", name, "{{.Action}}"); got != want {
 			t.Errorf("network %s: %s, want %s", name, got, want)
 		}
 	}
-	if got, want := actions(h, "volume", "data", "{{.Action}}"), "create mount unmount destroy"; got != want {
+	if got, want := actions(h, "volume", "data", "{{.Action}}"), "create"+strings.Repeat(" mount unmount", 3)+" destroy"; got != want {
 		t.Errorf("volume: %s, want %s", got, want)
 	}
 }

@@ -33,8 +33,17 @@ func TestImageRules(t *testing.T) {
 	}
 	t.Run("platform", func(t *testing.T) {
 		for _, c := range recentClients(t) {
-			c.must(h, "tag", "busybox", "one:1")
-			for _, args := range [][]string{{"rmi", "one:1"}, {"save", "-o", "/run/p.tar", "busybox"}, {"history", "busybox"}, {"load", "-i", filepath.Join(imageDir(t), "busybox.tar")}} {
+			for _, name := range []string{"one:1", "one:2"} {
+				c.must(h, "tag", "busybox", name)
+			}
+			if _, errs, code := c.try(h, "rmi", "--platform", "linux/s390x", "one:2"); code != 1 || !strings.Contains(errs, "does not provide the specified platform") {
+				t.Errorf("%s rmi for another platform: %d %s", c.name, code, errs)
+			}
+			c.must(h, "rmi", "--platform", "linux/"+goarch(h), "one:1")
+			_, errs, code := c.try(h, "create", "--pull", "never", "--platform", "linux/s390x", "busybox")
+			wantMatch(t, c.name+" create for another platform: "+itoa(code), errs, `its platform \(linux/`+goarch(h)+`\) does not match the specified platform \(linux/s390x\)`)
+			c.must(h, "rm", strings.TrimSpace(c.must(h, "create", "--platform", "linux/"+goarch(h), "busybox")))
+			for _, args := range [][]string{{"save", "-o", "/run/p.tar", "busybox"}, {"history", "busybox"}, {"load", "-i", filepath.Join(imageDir(t), "busybox.tar")}} {
 				c.must(h, append(args, "--platform", "linux/"+goarch(h))...)
 				if _, errs, code := c.try(h, append(args, "--platform", "linux/s390x")...); code != 1 || !strings.Contains(errs, "platform") {
 					t.Errorf("%s %v for another platform: %d %s", c.name, args, code, errs)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,15 @@ func TestSwarmCommands(t *testing.T) {
 	refused(h1, `settings is not supported`, "swarm", "update", "--task-history-limit", "3")
 	refused(h1, `locking the cluster is not supported`, "swarm", "unlock-key")
 	refused(h1, `swarm is not locked`, "swarm", "unlock")
-	refused(h1, `No CA information available`, "swarm", "ca")
+	ca := h1.MustDocker("swarm", "ca")
+	wantMatch(t, "swarm ca", ca, `^-----BEGIN CERTIFICATE-----\n`)
+	if other := h2.MustDocker("swarm", "ca"); other != ca {
+		t.Errorf("the hosts of one cluster trust two:\n%s%s", ca, other)
+	}
+	wantMatch(t, "certificates", h1.MustDocker("node", "ls", "--format", "{{.Hostname}} {{.TLSStatus}}"), `^host1 Ready\nhost2 Ready\n$`)
+	wantMatch(t, "certificates", h1.MustDocker("node", "inspect", "--pretty", "host2"), `TLS Info:\n TrustRoot:\n-----BEGIN CERTIFICATE`)
+	refused(h1, `replacing the cluster's certificate authority .* is not supported`, "swarm", "ca", "--rotate", "--detach")
+	refused(h1, `--autolock is not supported`, "swarm", "update", "--autolock")
 	refused(h1, `services are not supported`, "service", "ls")
 	refused(h1, `alive`, "node", "rm", "host2")
 
@@ -82,7 +91,30 @@ func TestSwarmCommands(t *testing.T) {
 	for _, h := range []*lab.Host{h1, h2} {
 		h.MustDocker("network", "ls")
 	}
+	h1.MustDocker("network", "create", "-d", "overlay", "later") // an event that is not the nodes'
+	l.Eventually(soon, func() error {
+		args := []string{"events", "--since", "0", "--until", "0s", "--filter", "type=node", "--format", "{{.Scope}} {{.Action}} {{.Actor.Attributes.name}}"}
+		for _, h := range []*lab.Host{h1, h2} {
+			// What came with the join: host2 knows host1 from then on. A change of role may be among the updates.
+			got := lines(h.MustDocker(args...))
+			for _, want := range []string{"swarm create host1", "swarm create host2", "swarm update host2"} {
+				if !slices.Contains(got, want) {
+					return errf("%s: %q is not in %q", h.Name(), want, got)
+				}
+			}
+		}
+		return nil
+	})
+	if got := lines(h1.MustDocker("events", "--since", "0", "--until", "0s", "--filter", "node="+id2, "--filter", "event=create", "--format", "{{.Actor.ID}}")); !slices.Equal(got, []string{id2}) {
+		t.Errorf("host2's creation: %q", got)
+	}
 	h2.MustDocker("swarm", "leave")
+	l.Eventually(soon, func() error {
+		if got := lines(h1.MustDocker("events", "--since", "0", "--until", "0s", "--filter", "node="+id2, "--filter", "event=remove", "--format", "{{.Type}}")); !slices.Equal(got, []string{"node"}) {
+			return errf("host2's leave: %q", got)
+		}
+		return nil
+	})
 	wantMatch(t, "after leave", h2.MustDocker("info", "--format", "{{.Swarm.LocalNodeState}}"), `^inactive\n$`)
 	h2.MustDocker("network", "create", "-d", "overlay", "mine")
 	wantMatch(t, "the pools were the cluster's", h2.MustDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", "mine"), `^10\.0\.0\.0/24\n$`)

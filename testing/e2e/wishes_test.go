@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -178,6 +179,12 @@ func TestMountsReach(t *testing.T) {
 			}
 			wantMatch(t, c.name+" "+w.name, strings.TrimSpace(out+errOut), w.pattern)
 		}
+	}
+	// To clients of before API 1.44, and so to Debian 12's docker, read-only has never meant more than the mount itself.
+	old := []string{"env", "DOCKER_API_VERSION=1.43", "docker", "--config", t.TempDir(), "-H", "unix://" + lab.Socket, "run", "--rm"}
+	for _, flags := range [][]string{{"-v", dir + ":/x:ro"}, {"--mount", "type=bind,src=" + dir + ",dst=/x,readonly"}} {
+		_, errOut, code := h.Run(context.Background(), slices.Concat(old, flags, []string{"busybox", "sh", "-c", "touch /x/sub/new && touch /x/new"})...)
+		wantMatch(t, "API 1.43: "+itoa(code), errOut, `/x/new: Read-only file system`)
 	}
 	script("mount --make-rshared " + dir + "/live && mkdir " + dir + "/live/a " + dir + "/live/b")
 	h.MustMinictl("run", "-d", "--privileged", "--name", "giver", "-v", dir+"/live:/x:rshared", "busybox", "sleep", "600")

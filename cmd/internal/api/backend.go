@@ -19,7 +19,7 @@ type Filters map[string]map[string]bool
 
 // ContainerBackend is what the container routes need. ref is a name, an ID or an unambiguous prefix of one.
 type ContainerBackend interface {
-	ContainerCreate(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error)
+	ContainerCreate(ctx context.Context, name string, o CreateOptions, req container.CreateRequest) (container.CreateResponse, error)
 	ContainerList(ctx context.Context, opts ListOptions) ([]container.Summary, error)
 	ContainerInspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
 	// ContainerStart returns errdefs.ErrNotModified's class (see NotModified) when it runs already.

@@ -116,9 +116,13 @@ func (s *server) containerCreate(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	o := CreateOptions{Platform: c.text("platform")}
+	if err := c.downgrade(req, &o); err != nil {
+		return err
+	}
 	ctx, cancel := c.detached()
 	defer cancel()
-	res, err := s.Container.ContainerCreate(ctx, name, c.text("platform"), req)
+	res, err := s.Container.ContainerCreate(ctx, name, o, req)
 	if err != nil {
 		return err
 	}

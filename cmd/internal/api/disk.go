@@ -32,7 +32,14 @@ func (s *server) diskUsage(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, du)
+	out := struct {
+		DiskUsage
+		Images []legacySummary
+	}{DiskUsage: du}
+	if du.Images != nil {
+		out.Images = summaries(c, du.Images)
+	}
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (s *server) containersPrune(w http.ResponseWriter, c *call) error {

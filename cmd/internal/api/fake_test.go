@@ -31,6 +31,7 @@ import (
 type fakeContainer struct {
 	ContainerBackend
 	create  func(name string, req container.CreateRequest) (container.CreateResponse, error)
+	options CreateOptions // of the last create
 	list    func(ListOptions) ([]container.Summary, error)
 	inspect func(ref string) (container.InspectResponse, error)
 	start   func(ctx context.Context, ref string) error
@@ -43,7 +44,8 @@ type fakeContainer struct {
 	simple  func(op, ref, arg string) error // kill, rename, restart, resize
 }
 
-func (f *fakeContainer) ContainerCreate(_ context.Context, name, _ string, req container.CreateRequest) (container.CreateResponse, error) {
+func (f *fakeContainer) ContainerCreate(_ context.Context, name string, o CreateOptions, req container.CreateRequest) (container.CreateResponse, error) {
+	f.options = o
 	return f.create(name, req)
 }
 func (f *fakeContainer) ContainerList(_ context.Context, o ListOptions) ([]container.Summary, error) {

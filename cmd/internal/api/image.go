@@ -78,13 +78,7 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	for i := range list {
-		if !c.since(47) || !c.flag("manifests") {
-			list[i].Manifests = nil
-		}
-		list[i].RepoTags, list[i].RepoDigests = orEmpty(list[i].RepoTags), orEmpty(list[i].RepoDigests)
-	}
-	return writeJSON(w, http.StatusOK, orEmpty(list))
+	return writeJSON(w, http.StatusOK, summaries(c, list))
 }
 
 // imageInspect answers 404 for a missing image, which makes compose pull it.
@@ -104,7 +98,7 @@ func (s *server) imageInspect(w http.ResponseWriter, c *call) error {
 		info.Manifests = nil
 	}
 	info.RepoTags, info.RepoDigests = orEmpty(info.RepoTags), orEmpty(info.RepoDigests)
-	return writeJSON(w, http.StatusOK, info)
+	return writeJSON(w, http.StatusOK, withLegacyFields(c, info))
 }
 
 // imageTag answers 201 without a body.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -77,6 +78,46 @@ func TestImagePlatform(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/images/box/json?manifests=1&platform=%7B%22os%22:%22linux%22,%22architecture%22:%22arm64%22%7D", nil))
 	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "manifests and platform options cannot both be set") {
 		t.Errorf("one platform and all: %d %s", w.Code, w.Body)
+	}
+}
+
+type fakeDisk struct {
+	DiskBackend
+	images func(bool, Filters) ([]image.Summary, error)
+}
+
+func (f fakeDisk) DiskUsage(context.Context, map[string]bool) (DiskUsage, error) {
+	list, err := f.images(false, nil)
+	return DiskUsage{Images: list}, err
+}
+
+// Clients reckon with fields that are gone from today's types, each at its own version.
+func TestImagesOfOlderVersions(t *testing.T) {
+	f := &fakes{}
+	f.i.inspect = func(string) (image.InspectResponse, error) {
+		return image.InspectResponse{ID: "sha256:00", Size: 7}, nil
+	}
+	f.i.list = func(bool, Filters) ([]image.Summary, error) {
+		return []image.Summary{{ID: "sha256:00", Size: 7, Manifests: make([]image.ManifestSummary, 1)}}, nil
+	}
+	cfg := f.config(t)
+	cfg.Disk = fakeDisk{images: f.i.list}
+	h := New(cfg)
+	for _, path := range []string{"/images/json", "/images/box/json", "/system/df"} {
+		for version, old := range map[string]bool{"/v1.41": true, "/v1.43": true, "/v1.44": false, "": false} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, version+path, nil))
+			if got := strings.Contains(w.Body.String(), `"VirtualSize":7`); w.Code != http.StatusOK || got != old || strings.Contains(w.Body.String(), "Manifests") {
+				t.Errorf("%s%s: %d %s", version, path, w.Code, w.Body)
+			}
+		}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/images/box/json", nil))
+	for _, field := range []string{`"Parent":""`, `"Comment":""`, `"DockerVersion":""`, `"Author":""`, `"GraphDriver":{"Data":null,"Name":"overlayfs"}`} {
+		if !strings.Contains(w.Body.String(), field) {
+			t.Errorf("no %s in %s", field, w.Body)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 )
 
@@ -14,12 +15,24 @@ import (
 // legacyInspect is a container as API 1.51 shows it. The outer field hides the inner one.
 type legacyInspect struct {
 	container.InspectResponse
+	GraphDriver     graphDriver
 	NetworkSettings *legacyNetworkSettings
+}
+
+// graphDriver is what the layers are kept with, as docker shows it of containerd's.
+type graphDriver struct {
+	Data map[string]string
+	Name string
 }
 
 // legacyNetworkSettings repeats the default bridge's endpoint at the top, as docker did from before networks had names.
 type legacyNetworkSettings struct {
-	Bridge string
+	Bridge                 string
+	HairpinMode            bool
+	LinkLocalIPv6Address   string
+	LinkLocalIPv6PrefixLen int
+	SecondaryIPAddresses   []string
+	SecondaryIPv6Addresses []string
 	*container.NetworkSettings
 	EndpointID          string
 	Gateway             netip.Addr
@@ -33,7 +46,7 @@ type legacyNetworkSettings struct {
 
 // withLegacyNetwork fills the old fields from the network called bridge, the only one that they ever meant.
 func withLegacyNetwork(info container.InspectResponse) legacyInspect {
-	out := legacyInspect{InspectResponse: info}
+	out := legacyInspect{InspectResponse: info, GraphDriver: graphDriver{Name: info.Driver}}
 	if info.NetworkSettings == nil {
 		return out
 	}
@@ -71,4 +84,46 @@ func withLegacyNames(m events.Message) legacyEvent {
 type legacyNetwork struct {
 	network.Summary
 	Containers map[string]network.EndpointResource
+}
+
+// legacyImage is an image as API 1.51 shows it: some fields are there although they are empty.
+type legacyImage struct {
+	image.InspectResponse
+	Parent        string
+	Comment       string
+	DockerVersion string
+	Author        string
+	GraphDriver   graphDriver
+	VirtualSize   int64 `json:",omitempty"` // until 1.43
+}
+
+func withLegacyFields(c *call, info image.InspectResponse) legacyImage {
+	out := legacyImage{InspectResponse: info, Comment: info.Comment, Author: info.Author, GraphDriver: graphDriver{Name: "overlayfs"}}
+	if !c.since(44) {
+		out.VirtualSize = info.Size
+	}
+	return out
+}
+
+// legacySummary is an image in a list. Clients of before API 1.44 reckon with the second size, the same as the first.
+type legacySummary struct {
+	image.Summary
+	VirtualSize int64 `json:",omitempty"` // until 1.43
+}
+
+// summaries gives images as the client's version of the API lists them.
+func summaries(c *call, list []image.Summary) []legacySummary {
+	out := make([]legacySummary, 0, len(list))
+	for _, i := range list {
+		if !c.since(47) || !c.flag("manifests") {
+			i.Manifests = nil
+		}
+		i.RepoTags, i.RepoDigests = orEmpty(i.RepoTags), orEmpty(i.RepoDigests)
+		one := legacySummary{Summary: i}
+		if !c.since(44) {
+			one.VirtualSize = i.Size
+		}
+		out = append(out, one)
+	}
+	return out
 }

@@ -128,7 +128,16 @@ func (s *server) swarmLeave(w http.ResponseWriter, c *call) error {
 
 // swarmUpdate rotates the token; there is no swarm-wide setting to change.
 func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
-	if !c.flag("rotateWorkerToken") && !c.flag("rotateManagerToken") {
+	var spec swarm.Spec
+	if err := c.body(w, &spec); err != nil {
+		return err
+	}
+	switch ca := spec.CAConfig; {
+	case ca.ForceRotate > 0 || ca.SigningCACert != "" || ca.SigningCAKey != "" || len(ca.ExternalCAs) > 0:
+		return notImplemented("replacing the cluster's certificate authority (--rotate, --external-ca) is not supported; a new cluster has a new one: \"minictl cluster leave\" on each host, then \"minictl cluster init\" and join")
+	case spec.EncryptionConfig.AutoLockManagers || c.flag("rotateManagerUnlockKey"):
+		return notImplemented("--autolock is not supported; keep the daemon's data folder on an encrypted disk instead")
+	case !c.flag("rotateWorkerToken") && !c.flag("rotateManagerToken"):
 		return notImplemented("updating the swarm's settings is not supported; a cluster has none")
 	}
 	ctx, cancel := c.detached()

@@ -134,6 +134,7 @@ func (e *Engine) Applied(ctx context.Context, networks []string) error {
 func (e *Engine) MembersChanged() {
 	e.zones.dropAll()
 	e.wakeReconcile()
+	wake(e.nodeWake)
 	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
 	defer cancel()
 	if err := e.adoptDataPath(ctx); err != nil && e.ctx.Err() == nil {

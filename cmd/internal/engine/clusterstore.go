@@ -73,5 +73,7 @@ func summarizeStore(s *api.ClusterStatus, away error, down []string) []string {
 // swarmNode is a member in docker's words. Where an external store decides, every host is as good as any other.
 func (e *Engine) swarmNode(m cluster.Member, spec cluster.NodeSpec) swarm.Node {
 	m.Voter = m.Voter || e.cl.ExternalStore() != ""
-	return swarmNode(m, spec)
+	n := swarmNode(m, spec)
+	n.Description.TLSInfo = tlsInfo(e.cl.Authority())
+	return n
 }

@@ -14,13 +14,14 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
+	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/image"
 	"github.com/minictl/minictl/runtime/oci"
 )
 
 // ContainerCreate makes a container that does not run yet.
-func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req mobycontainer.CreateRequest) (resp mobycontainer.CreateResponse, err error) {
+func (e *Engine) ContainerCreate(ctx context.Context, name string, o api.CreateOptions, req mobycontainer.CreateRequest) (resp mobycontainer.CreateResponse, err error) {
 	if req.Config == nil {
 		return resp, invalid("config cannot be empty in order to create a container")
 	}
@@ -28,9 +29,15 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 	if err != nil {
 		return resp, err
 	}
-	spec, err := e.newSpec(name, platform, req, img)
+	if err := image.CheckPlatform(img, req.Config.Image, o.Platform); err != nil {
+		return resp, err
+	}
+	spec, err := e.newSpec(name, req, img)
 	if err != nil {
 		return resp, err
+	}
+	if o.FlatReadOnly {
+		container.FlattenReadOnly(spec.Mounts)
 	}
 	b := &box{id: spec.ID, spec: *spec, status: container.Status{State: mobycontainer.StateCreated}}
 	if err := e.claim(b); err != nil {
@@ -70,11 +77,15 @@ func (e *Engine) ContainerCreate(ctx context.Context, name, platform string, req
 		return resp, fmt.Errorf("keep container: %w", err)
 	}
 	e.event(b, events.ActionCreate)
-	return mobycontainer.CreateResponse{ID: b.id, Warnings: oci.Warnings(b.spec.HostConfig)}, nil
+	warnings := oci.Warnings(b.spec.HostConfig)
+	if odd := image.ForeignPlatform(img); odd != "" && o.Platform == "" {
+		warnings = append(warnings, odd)
+	}
+	return mobycontainer.CreateResponse{ID: b.id, Warnings: warnings}, nil
 }
 
 // newSpec turns a request into the wish that is kept.
-func (e *Engine) newSpec(name, platform string, req mobycontainer.CreateRequest, img image.Image) (*container.Spec, error) {
+func (e *Engine) newSpec(name string, req mobycontainer.CreateRequest, img image.Image) (*container.Spec, error) {
 	c, h := req.Config, req.HostConfig
 	if h == nil {
 		h = &mobycontainer.HostConfig{}

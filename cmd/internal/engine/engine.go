@@ -8,6 +8,7 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ type Cluster interface {
 	Leave(ctx context.Context, force bool) error
 	Token(ctx context.Context, rotate bool) (string, time.Time, error)
 	Clustered() bool
+	Authority() *x509.Certificate
 	ID() string
 	Epoch() string
 	Self() cluster.Node
@@ -207,6 +209,8 @@ type Engine struct {
 	spares  *spares       // addresses of global networks that this host may give without asking
 	clashes *clashes      // addresses that others have too
 	wake    chan struct{} // reconcileLoop looks now
+
+	nodeWake chan struct{} // nodeLoop looks now
 }
 
 // New opens the engine's state. Restore must run before it serves.
@@ -221,7 +225,7 @@ func New(cfg Config) (*Engine, error) {
 		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
 		ctx: ctx, stop: stop, restored: make(chan struct{}),
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
-		clashes: &clashes{}, wake: make(chan struct{}, 1),
+		clashes: &clashes{}, wake: make(chan struct{}, 1), nodeWake: make(chan struct{}, 1),
 		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},
 	}
 	for _, d := range cfg.Drivers {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -30,6 +31,7 @@ func (c *fakeCluster) Leave(context.Context, bool) error               { return 
 func (c *fakeCluster) Token(context.Context, bool) (string, time.Time, error) {
 	return "", time.Time{}, nil
 }
+func (c *fakeCluster) Authority() *x509.Certificate   { return nil }
 func (c *fakeCluster) Clustered() bool                { return true }
 func (c *fakeCluster) ID() string                     { return "cluster" }
 func (c *fakeCluster) Epoch() string                  { return "1" }

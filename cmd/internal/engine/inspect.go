@@ -127,7 +127,9 @@ func endpointSettings(s *container.Spec, st *container.Status) map[string]*netwo
 	out := map[string]*network.EndpointSettings{}
 	for key, set := range s.Networks {
 		c := set.Copy()
-		c.DNSNames = endpointNames(s, set)
+		if key != network.NetworkBridge { // there nobody finds it by name, and docker shows none
+			c.DNSNames = endpointNames(s, set)
+		}
 		out[key] = c
 	}
 	mode := s.HostConfig.NetworkMode

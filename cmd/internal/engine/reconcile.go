@@ -25,9 +25,12 @@ const (
 	reconcileEvery = 30 * time.Second
 )
 
-func (e *Engine) wakeReconcile() {
+func (e *Engine) wakeReconcile() { wake(e.wake) }
+
+// wake makes a loop look, if it does not do so anyway.
+func wake(loop chan<- struct{}) {
 	select {
-	case e.wake <- struct{}{}:
+	case loop <- struct{}{}:
 	default: // it is awake
 	}
 }

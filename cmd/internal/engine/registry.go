@@ -108,10 +108,11 @@ func (e *Engine) DistributionInspect(ctx context.Context, ref, registryAuth stri
 
 // registryConfig is docker info's view of how registries are reached.
 func registryConfig(r image.Registries) *registry.ServiceConfig {
+	mirrors := append([]string{}, r.Mirrors...) // never null, as docker shows it
 	s := &registry.ServiceConfig{
 		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
-		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: r.Mirrors, Secure: true, Official: true}},
-		Mirrors:               r.Mirrors,
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: mirrors, Secure: true, Official: true}},
+		Mirrors:               mirrors,
 	}
 	for _, e := range r.Insecure {
 		if network, err := netip.ParsePrefix(e); err == nil {

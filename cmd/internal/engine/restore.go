@@ -104,6 +104,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	e.sweepVolumes()
 	e.withdrawRecords(ctx)
 	e.spawn(e.reconcileLoop)
+	e.spawn(e.nodeLoop)
 	e.spawn(e.followRoutes)
 	e.spawn(e.followMTU)
 	e.comeBackAll()

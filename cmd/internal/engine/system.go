@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -93,7 +95,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		ID: e.id, Name: e.cfg.NodeName, ServerVersion: e.cfg.Version, Images: len(images), Driver: "overlayfs",
 		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "macvlan", "null", "overlay"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: !slices.Contains(e.cfg.Host.Missing, oci.FlagMemorySwap), CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
-		IPv4Forwarding: true, Debug: live.Debug, Labels: live.Labels, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
+		IPv4Forwarding: true, Debug: live.Debug, Labels: append([]string{}, live.Labels...), NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: e.cfg.DefaultLog.Type, CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
 		OperatingSystem: operatingSystem(), Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memoryTotal(), DockerRootDir: e.cfg.Root,
 		IndexServerAddress: "https://index.docker.io/v1/", RegistryConfig: registryConfig(e.cfg.Registries), LiveRestoreEnabled: true,
@@ -133,7 +135,7 @@ func (e *Engine) swarmInfo(ctx context.Context) swarm.Info {
 	self := e.cl.Self()
 	s := swarm.Info{
 		NodeID: string(self.ID), NodeAddr: self.Addr.Addr().String(), LocalNodeState: swarm.LocalNodeStateActive, ControlAvailable: true,
-		Cluster: &swarm.ClusterInfo{ID: e.cl.ID()},
+		Cluster: &swarm.ClusterInfo{ID: e.cl.ID(), TLSInfo: tlsInfo(e.cl.Authority())},
 	}
 	if p, ok, err := chosenPools(ctx, e.cl.Store(), false); err == nil && ok {
 		s.Cluster.DefaultAddrPool, s.Cluster.SubnetSize = p.Bases, uint32(p.Bits)
@@ -149,6 +151,17 @@ func (e *Engine) swarmInfo(ctx context.Context) swarm.Info {
 		s.RemoteManagers = append(s.RemoteManagers, swarm.Peer{NodeID: string(m.ID), Addr: m.Addr.String()})
 	}
 	return s
+}
+
+// tlsInfo is what docker shows of the certificate that all hosts trust.
+func tlsInfo(ca *x509.Certificate) swarm.TLSInfo {
+	if ca == nil {
+		return swarm.TLSInfo{}
+	}
+	return swarm.TLSInfo{
+		TrustRoot:         string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})),
+		CertIssuerSubject: ca.RawSubject, CertIssuerPublicKey: ca.RawSubjectPublicKeyInfo,
+	}
 }
 
 // SwarmState is /_ping's word for the cluster.
