@@ -1,17 +1,13 @@
 package oci
 
 import (
-	"os"
-	"path/filepath"
-	"reflect"
-	"strings"
 	"testing"
 
-	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 
 	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/testing/fields"
 )
 
 // honoured says which test, by its text, shows that a field of the API does what it says. A field that is not here must be
@@ -122,67 +118,11 @@ func honoured() map[string]string {
 	}
 }
 
-// sources are the test files that the list above speaks of.
-func sources(t *testing.T) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	for name, dir := range map[string]string{
-		"e2e": "../../testing/e2e", "oci": ".", "container": "../container", "engine": "../../cmd/internal/engine",
-	} {
-		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			if filepath.Base(f) == "fields_test.go" {
-				continue
-			}
-			b, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out[name] += string(b)
-		}
-	}
-	return out
-}
-
 // TestEveryField goes over every field that a container can be created with.
 func TestEveryField(t *testing.T) {
-	known, texts := honoured(), sources(t)
-	visit := func(field reflect.StructField, owner string, refused func(reflect.Value) error) {
-		name := owner + "." + field.Name
-		test, ok := known[name]
-		delete(known, name)
-		if !ok {
-			v := reflect.New(field.Type).Elem()
-			fill(v)
-			if err := refused(v); !errdefs.IsNotImplemented(err) && !errdefs.IsInvalidArgument(err) {
-				t.Errorf("%s is neither honoured nor refused: %v", name, err)
-			}
-			return
-		}
-		if where, text, found := strings.Cut(test, ":"); found && texts[where] != "" && !strings.Contains(texts[where], text) {
-			t.Errorf("%s: no test in %s says %q", name, where, text)
-		}
-	}
-	each := func(of any, refused func(set any) error, skip ...string) {
-		typ := reflect.TypeOf(of)
-	fields:
-		for i := range typ.NumField() {
-			f := typ.Field(i)
-			for _, s := range skip {
-				if f.Name == s {
-					continue fields
-				}
-			}
-			visit(f, typ.Name(), func(v reflect.Value) error {
-				p := reflect.New(typ)
-				p.Elem().Field(i).Set(v)
-				return refused(p.Interface())
-			})
-		}
-	}
+	w := fields.New(t, honoured(), map[string]string{
+		"e2e": "../../testing/e2e", "oci": ".", "container": "../container", "engine": "../../cmd/internal/engine",
+	})
 	validate := func(c *mobycontainer.Config, h *mobycontainer.HostConfig) error { return container.Validate(c, h) }
 	withMount := func(m mount.Mount) error {
 		m.Target = "/x"
@@ -191,66 +131,30 @@ func TestEveryField(t *testing.T) {
 		}
 		return validate(&mobycontainer.Config{}, &mobycontainer.HostConfig{Mounts: []mount.Mount{m}})
 	}
-	each(mobycontainer.Config{}, func(c any) error {
+	w.Each(mobycontainer.Config{}, func(c any) error {
 		return validate(c.(*mobycontainer.Config), &mobycontainer.HostConfig{})
 	})
-	each(mobycontainer.HostConfig{}, func(h any) error {
+	w.Each(mobycontainer.HostConfig{}, func(h any) error {
 		return validate(&mobycontainer.Config{}, h.(*mobycontainer.HostConfig))
 	}, "Resources", "Mounts")
-	each(mobycontainer.Resources{}, func(r any) error {
+	w.Each(mobycontainer.Resources{}, func(r any) error {
 		return validate(&mobycontainer.Config{}, &mobycontainer.HostConfig{Resources: *r.(*mobycontainer.Resources)})
 	})
-	each(mount.Mount{}, func(m any) error {
+	w.Each(mount.Mount{}, func(m any) error {
 		with := *m.(*mount.Mount)
 		if with.Type == "" {
 			with.Type = mount.TypeVolume
 		}
 		return withMount(with)
 	}, "BindOptions", "VolumeOptions", "TmpfsOptions")
-	each(mount.BindOptions{}, func(o any) error {
+	w.Each(mount.BindOptions{}, func(o any) error {
 		return withMount(mount.Mount{Type: mount.TypeBind, BindOptions: o.(*mount.BindOptions)})
 	})
-	each(mount.VolumeOptions{}, func(o any) error {
+	w.Each(mount.VolumeOptions{}, func(o any) error {
 		return withMount(mount.Mount{Type: mount.TypeVolume, VolumeOptions: o.(*mount.VolumeOptions)})
 	})
-	each(mount.TmpfsOptions{}, func(o any) error {
+	w.Each(mount.TmpfsOptions{}, func(o any) error {
 		return withMount(mount.Mount{Type: mount.TypeTmpfs, TmpfsOptions: o.(*mount.TmpfsOptions)})
 	})
-	for name := range known {
-		t.Errorf("%s is in the list and not in the API", name)
-	}
-}
-
-// fill makes a value that is not the zero one.
-func fill(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.String:
-		v.SetString("x")
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
-		v.SetInt(1)
-	case reflect.Uint, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		v.SetUint(1)
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem())
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(v.Index(0))
-	case reflect.Array:
-		fill(v.Index(0))
-	case reflect.Map:
-		k, e := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-		fill(k)
-		fill(e)
-		v.Set(reflect.MakeMap(v.Type()))
-		v.SetMapIndex(k, e)
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() {
-				fill(v.Field(i))
-			}
-		}
-	}
+	w.Done()
 }

@@ -7,6 +7,7 @@ import (
 	mobycontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/minictl/minictl/runtime/container"
+	"github.com/minictl/minictl/testing/fields"
 )
 
 // TestEveryLimitUpdates: an update changes a limit or refuses to by name; it never leaves one silently alone.
@@ -15,7 +16,7 @@ func TestEveryLimitUpdates(t *testing.T) {
 	for i := range typ.NumField() {
 		var change mobycontainer.Resources
 		field := reflect.ValueOf(&change).Elem().Field(i)
-		fill(field)
+		fields.Fill(field)
 		if len(container.FixedResources(&change)) > 0 {
 			continue
 		}

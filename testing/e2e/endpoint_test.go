@@ -149,6 +149,21 @@ func TestStaticAddress(t *testing.T) {
 	h2.MustMinictl("network", "rm", "ov_net1")
 	fails(t, h1, 1, `network ov_net1 not found`, "start", "web3")
 	h1.MustMinictl("rm", "web3")
+
+	// Where the others come from: the range, without what is somebody's already. And the MAC address is for the asking.
+	for i, c := range clients() {
+		driver := []string{"bridge", "overlay"}[i]
+		c.must(h1, "network", "create", "-d", driver, "--subnet", "10.50.0.0/24", "--ip-range", "10.50.0.128/25",
+			"--aux-address", "printer=10.50.0.129", "--aux-address", "router=10.50.0.128", "--gateway", "10.50.0.130", "ranged")
+		out := c.must(h1, "run", "--rm", "--network", "name=ranged,mac-address=02:42:00:00:00:05", "busybox", "sh", "-c", "cat /sys/class/net/eth0/address; ip -o -4 addr show eth0")
+		wantMatch(t, c.name+" --ip-range, --aux-address", out, `^02:42:00:00:00:05\n.* 10\.50\.0\.131/24 `)
+		wantMatch(t, c.name+" inspect", c.must(h1, "network", "inspect", "-f", "{{json .IPAM.Config}}", "ranged"),
+			`"IPRange":"10.50.0.128/25","Gateway":"10.50.0.130","AuxiliaryAddresses":{"printer":"10.50.0.129","router":"10.50.0.128"}`)
+		c.must(h1, "network", "rm", "ranged")
+		out = c.must(h1, "run", "--rm", "--mac-address", "02:42:00:00:00:06", "busybox", "cat", "/sys/class/net/eth0/address")
+		wantMatch(t, c.name+" --mac-address", out, `^02:42:00:00:00:06\n`)
+		fails(t, h1, 1, `does not support --scope swarm for networks of the driver bridge`, "network", "create", "--scope", "swarm", "x")
+	}
 }
 
 // TestLeftovers starts a daemon on what one that died half way left: a disconnect not carried out, a record that nothing

@@ -191,7 +191,21 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 	if n.Driver == netdriver.TypeOverlay {
 		n.Scope, n.Attachable = scopeGlobal, true // any container may join; there are no services to keep it for
 	}
+	if err := n.checkScope(req.Scope); err != nil {
+		return nil, err
+	}
 	return n, n.setIPAM(req)
+}
+
+// checkScope refuses another scope than the driver's; swarm is docker's present word for global.
+func (n *Network) checkScope(asked string) error {
+	if asked == scopeSwarm {
+		asked = scopeGlobal
+	}
+	if asked == "" || asked == n.Scope {
+		return nil
+	}
+	return unsupported("minictl does not support --scope %s for networks of the driver %s: leave it out (bridge networks belong to one host, overlay networks to the cluster)", asked, n.Driver)
 }
 
 func (e *Engine) createLocal(ctx context.Context, n *Network) error {
