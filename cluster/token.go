@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -78,12 +77,4 @@ func (c *Cluster) tokens(ctx context.Context) ([]identity.Token, error) {
 		out = append(out, identity.Token{Secret: v.Secret, Expires: v.Expires})
 	}
 	return out, nil
-}
-
-// Authority is the certificate that the cluster's hosts trust; nil for a host that is alone.
-func (c *Cluster) Authority() *x509.Certificate {
-	if s := c.session(); s != nil {
-		return s.ca
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -169,6 +170,19 @@ func (c *Cluster) apply(ctx context.Context, ch change) error {
 	}
 	_, err := c.store.Txn(ctx, t)
 	return err
+}
+
+// Authority is the certificate of who signs the members', as this host's replica of the Store has it; nil for a host that is
+// alone.
+func (c *Cluster) Authority(ctx context.Context) (*x509.Certificate, error) {
+	if !c.Clustered() {
+		return nil, nil
+	}
+	s, err := c.readSecrets(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return s.ca.Cert, nil
 }
 
 // RotateAuthority begins to replace the cluster's certificate authority: whoever has the key of the old one, a host that

@@ -79,7 +79,13 @@ func TestSwarmCommands(t *testing.T) {
 	}
 	wantMatch(t, "certificates", h1.MustDocker("node", "ls", "--format", "{{.Hostname}} {{.TLSStatus}}"), `^host1 Ready\nhost2 Ready\n$`)
 	wantMatch(t, "certificates", h1.MustDocker("node", "inspect", "--pretty", "host2"), `TLS Info:\n TrustRoot:\n-----BEGIN CERTIFICATE`)
-	refused(h1, `replacing the cluster's certificate authority .* is not supported`, "swarm", "ca", "--rotate", "--detach")
+	refused(h1, `--cert-expiry is not supported`, "swarm", "ca", "--rotate", "--cert-expiry", "48h")
+	wantMatch(t, "swarm ca --rotate", h1.MustDocker("swarm", "ca", "--rotate", "--quiet"), `^-----BEGIN CERTIFICATE-----\n`)
+	for _, h := range []*lab.Host{h1, h2} {
+		if h.MustDocker("swarm", "ca") == ca {
+			t.Errorf("%s trusts the old authority after its rotation", h.Name())
+		}
+	}
 	refused(h1, `--autolock is not supported`, "swarm", "update", "--autolock")
 	refused(h1, `services are not supported`, "service", "ls")
 	refused(h1, `alive`, "node", "rm", "host2")

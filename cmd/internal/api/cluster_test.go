@@ -52,6 +52,20 @@ func TestClientSwarm(t *testing.T) {
 	if s, err := c.SwarmInspect(ctx, client.SwarmInspectOptions{}); err != nil || s.Swarm.JoinTokens.Worker != "T" || s.Swarm.JoinTokens.Manager != "T" || s.Swarm.ID != "cl" {
 		t.Error(s, err)
 	}
+	if _, err := c.SwarmUpdate(ctx, client.SwarmUpdateOptions{Spec: swarm.Spec{CAConfig: swarm.CAConfig{ForceRotate: 1}}}); err != nil {
+		t.Error(err)
+	}
+	if s, err := c.SwarmInspect(ctx, client.SwarmInspectOptions{}); err != nil || !s.Swarm.RootRotationInProgress {
+		t.Error(s, err)
+	}
+	for _, spec := range []swarm.Spec{
+		{CAConfig: swarm.CAConfig{ForceRotate: 1, SigningCACert: "x"}}, {CAConfig: swarm.CAConfig{ExternalCAs: []*swarm.ExternalCA{{}}}},
+		{CAConfig: swarm.CAConfig{NodeCertExpiry: 1}}, {EncryptionConfig: swarm.EncryptionConfig{AutoLockManagers: true}}, {},
+	} {
+		if _, err := c.SwarmUpdate(ctx, client.SwarmUpdateOptions{Spec: spec}); !errdefs.IsNotImplemented(err) {
+			t.Errorf("%+v: %v", spec, err)
+		}
+	}
 	if nodes, err := c.NodeList(ctx, client.NodeListOptions{}); err != nil || len(nodes.Items) != 1 {
 		t.Error(nodes, err)
 	}
@@ -85,7 +99,7 @@ func TestClientSwarm(t *testing.T) {
 	}
 	f.cl.recover = func(dryRun bool) (ClusterRecoverResponse, error) {
 		note("recover %v", dryRun)
-		if len(calls) > 8 {
+		if len(calls) > 9 {
 			return ClusterRecoverResponse{}, errdefs.ErrFailedPrecondition.WithMessage("recover cluster: host1 decides for the cluster and answers")
 		}
 		return ClusterRecoverResponse{NodeID: "node1"}, nil
@@ -97,7 +111,7 @@ func TestClientSwarm(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{
-		"init {AdvertiseAddr:eth0 DataPathAddr:10.1.1.1 DataPathPort:4790 AddrPools:[10.20.0.0/16] AddrPoolBits:26}", "token false",
+		"init {AdvertiseAddr:eth0 DataPathAddr:10.1.1.1 DataPathPort:4790 AddrPools:[10.20.0.0/16] AddrPoolBits:26}", "token false", "token false",
 		"join {Token:T Remote:dead AdvertiseAddr: DataPathAddr:}", "join {Token:T Remote:10.0.0.1 AdvertiseAddr: DataPathAddr:}",
 		"join {Token:T Remote:twice:1 AdvertiseAddr: DataPathAddr:}", "leave true", "token true", "recover false", "recover false",
 	}

@@ -212,6 +212,8 @@ type fakeCluster struct {
 	recover func(dryRun bool) (ClusterRecoverResponse, error)
 	rejoin  func(remote string) error
 	nodes   []swarm.Node
+
+	rotation ClusterRotation
 }
 
 func (f *fakeCluster) ClusterInit(_ context.Context, r ClusterInitRequest) (ClusterInitResponse, error) {
@@ -226,6 +228,13 @@ func (f *fakeCluster) ClusterToken(_ context.Context, rotate bool) (ClusterToken
 }
 func (f *fakeCluster) ClusterRecover(_ context.Context, dryRun bool) (ClusterRecoverResponse, error) {
 	return f.recover(dryRun)
+}
+func (f *fakeCluster) ClusterRotateCA(context.Context, bool) error {
+	f.rotation.UnderWay = true
+	return nil
+}
+func (f *fakeCluster) ClusterRotation(context.Context) (ClusterRotation, error) {
+	return f.rotation, nil
 }
 func (f *fakeCluster) ClusterRejoin(_ context.Context, remote string) error { return f.rejoin(remote) }
 func (f *fakeCluster) ClusterStatus(context.Context) (ClusterStatus, error) { return f.status, nil }

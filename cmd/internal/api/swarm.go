@@ -132,11 +132,16 @@ func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
 	if err := c.body(w, &spec); err != nil {
 		return err
 	}
-	switch ca := spec.CAConfig; {
-	case ca.ForceRotate > 0 || ca.SigningCACert != "" || ca.SigningCAKey != "" || len(ca.ExternalCAs) > 0:
-		return notImplemented("replacing the cluster's certificate authority (--rotate, --external-ca) is not supported; a new cluster has a new one: \"minictl cluster leave\" on each host, then \"minictl cluster init\" and join")
+	ca := spec.CAConfig
+	switch {
+	case ca.SigningCACert != "" || ca.SigningCAKey != "" || len(ca.ExternalCAs) > 0:
+		return notImplemented("a certificate authority of your own (--ca-cert, --ca-key, --external-ca) is not supported; leave these out and the cluster makes a new one")
+	case ca.NodeCertExpiry != 0:
+		return notImplemented("--cert-expiry is not supported; certificates are renewed in time by themselves")
 	case spec.EncryptionConfig.AutoLockManagers || c.flag("rotateManagerUnlockKey"):
 		return notImplemented("--autolock is not supported; keep the daemon's data folder on an encrypted disk instead")
+	case ca.ForceRotate > 0:
+		return s.swarmRotateCA(c)
 	case !c.flag("rotateWorkerToken") && !c.flag("rotateManagerToken"):
 		return notImplemented("updating the swarm's settings is not supported; a cluster has none")
 	}
@@ -147,6 +152,13 @@ func (s *server) swarmUpdate(w http.ResponseWriter, c *call) error {
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// swarmRotateCA is docker swarm ca --rotate, which then looks how far that is.
+func (s *server) swarmRotateCA(c *call) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	return swarmError(s.Cluster.ClusterRotateCA(ctx, false))
 }
 
 // swarmInspect is where docker swarm init and join-token read the token.
@@ -166,6 +178,11 @@ func (s *server) swarmInspect(w http.ResponseWriter, c *call) error {
 	if info.Swarm.Cluster != nil {
 		out.ClusterInfo = *info.Swarm.Cluster
 	}
+	r, err := s.Cluster.ClusterRotation(c.Context())
+	if err != nil {
+		return swarmError(err)
+	}
+	out.RootRotationInProgress = r.UnderWay
 	return writeJSON(w, http.StatusOK, out)
 }
 

@@ -71,9 +71,9 @@ func summarizeStore(s *api.ClusterStatus, away error, down []string) []string {
 }
 
 // swarmNode is a member in docker's words. Where an external store decides, every host is as good as any other.
-func (e *Engine) swarmNode(m cluster.Member, spec cluster.NodeSpec) swarm.Node {
+func (e *Engine) swarmNode(m cluster.Member, spec cluster.NodeSpec, tls swarm.TLSInfo) swarm.Node {
 	m.Voter = m.Voter || e.cl.ExternalStore() != ""
 	n := swarmNode(m, spec)
-	n.Description.TLSInfo = tlsInfo(e.cl.Authority())
+	n.Description.TLSInfo = tls
 	return n
 }

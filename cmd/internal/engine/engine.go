@@ -77,7 +77,7 @@ type Cluster interface {
 	Leave(ctx context.Context, force bool) error
 	Token(ctx context.Context, rotate bool) (string, time.Time, error)
 	Clustered() bool
-	Authority() *x509.Certificate
+	Authority(ctx context.Context) (*x509.Certificate, error)
 	ID() string
 	Epoch() string
 	Self() cluster.Node

@@ -31,16 +31,16 @@ func (c *fakeCluster) Leave(context.Context, bool) error               { return 
 func (c *fakeCluster) Token(context.Context, bool) (string, time.Time, error) {
 	return "", time.Time{}, nil
 }
-func (c *fakeCluster) Authority() *x509.Certificate   { return nil }
-func (c *fakeCluster) Clustered() bool                { return true }
-func (c *fakeCluster) ID() string                     { return "cluster" }
-func (c *fakeCluster) Epoch() string                  { return "1" }
-func (c *fakeCluster) Self() cluster.Node             { return c.self }
-func (c *fakeCluster) Members() []cluster.Member      { return c.members }
-func (c *fakeCluster) Leader() (cluster.NodeID, bool) { return c.self.ID, true }
-func (c *fakeCluster) ExternalStore() string          { return "" }
-func (c *fakeCluster) StoreError() error              { return nil }
-func (c *fakeCluster) Store() store.Store             { return c.st }
+func (c *fakeCluster) Authority(context.Context) (*x509.Certificate, error) { return nil, nil }
+func (c *fakeCluster) Clustered() bool                                      { return true }
+func (c *fakeCluster) ID() string                                           { return "cluster" }
+func (c *fakeCluster) Epoch() string                                        { return "1" }
+func (c *fakeCluster) Self() cluster.Node                                   { return c.self }
+func (c *fakeCluster) Members() []cluster.Member                            { return c.members }
+func (c *fakeCluster) Leader() (cluster.NodeID, bool)                       { return c.self.ID, true }
+func (c *fakeCluster) ExternalStore() string                                { return "" }
+func (c *fakeCluster) StoreError() error                                    { return nil }
+func (c *fakeCluster) Store() store.Store                                   { return c.st }
 func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
 	return nil, nil
 }

@@ -23,9 +23,10 @@ func (e *Engine) NodeList(ctx context.Context, f api.Filters) ([]swarm.Node, err
 	if err != nil {
 		return nil, e.undecided("list nodes", err)
 	}
+	tls := e.tlsInfo(ctx)
 	out := []swarm.Node{}
 	for _, m := range e.cl.Members() {
-		if n := e.swarmNode(m, specs[m.ID]); matchNode(f, n) {
+		if n := e.swarmNode(m, specs[m.ID], tls); matchNode(f, n) {
 			out = append(out, n)
 		}
 	}
@@ -70,7 +71,7 @@ func (e *Engine) NodeInspect(ctx context.Context, ref string) (swarm.Node, error
 	if err != nil {
 		return swarm.Node{}, e.undecided("inspect node "+m.Name, err)
 	}
-	return e.swarmNode(m, specs[m.ID]), nil
+	return e.swarmNode(m, specs[m.ID], e.tlsInfo(ctx)), nil
 }
 
 // NodeUpdate changes a node's labels, the one part of its spec that is anybody's to choose.

@@ -54,7 +54,7 @@ func (e *Engine) nodesByID() (map[string]swarm.Node, error) {
 		return nil, err
 	}
 	for _, m := range e.cl.Members() {
-		out[string(m.ID)] = e.swarmNode(m, specs[m.ID])
+		out[string(m.ID)] = e.swarmNode(m, specs[m.ID], swarm.TLSInfo{})
 	}
 	return out, nil
 }

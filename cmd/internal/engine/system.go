@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
 	"os"
 	"runtime"
@@ -135,7 +134,7 @@ func (e *Engine) swarmInfo(ctx context.Context) swarm.Info {
 	self := e.cl.Self()
 	s := swarm.Info{
 		NodeID: string(self.ID), NodeAddr: self.Addr.Addr().String(), LocalNodeState: swarm.LocalNodeStateActive, ControlAvailable: true,
-		Cluster: &swarm.ClusterInfo{ID: e.cl.ID(), TLSInfo: tlsInfo(e.cl.Authority())},
+		Cluster: &swarm.ClusterInfo{ID: e.cl.ID(), TLSInfo: e.tlsInfo(ctx)},
 	}
 	if p, ok, err := chosenPools(ctx, e.cl.Store(), false); err == nil && ok {
 		s.Cluster.DefaultAddrPool, s.Cluster.SubnetSize = p.Bases, uint32(p.Bits)
@@ -154,8 +153,9 @@ func (e *Engine) swarmInfo(ctx context.Context) swarm.Info {
 }
 
 // tlsInfo is what docker shows of the certificate that all hosts trust.
-func tlsInfo(ca *x509.Certificate) swarm.TLSInfo {
-	if ca == nil {
+func (e *Engine) tlsInfo(ctx context.Context) swarm.TLSInfo {
+	ca, err := e.cl.Authority(ctx)
+	if ca == nil || err != nil {
 		return swarm.TLSInfo{}
 	}
 	return swarm.TLSInfo{
