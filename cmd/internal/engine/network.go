@@ -199,10 +199,7 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 
 // checkScope refuses another scope than the driver's; swarm is docker's present word for global.
 func (n *Network) checkScope(asked string) error {
-	if asked == scopeSwarm {
-		asked = scopeGlobal
-	}
-	if asked == "" || asked == n.Scope {
+	if asked == "" || asked == n.Scope || asked == scopeSwarm && n.global() {
 		return nil
 	}
 	return unsupported("minictl does not support --scope %s for networks of the driver %s: leave it out (bridge networks belong to one host, overlay networks to the cluster)", asked, n.Driver)
