@@ -14,7 +14,7 @@ INSIDE      := cmd/internal/inside
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit chaos race fuzz bench bench-deps test-deps check fmt clean help
+.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit chaos race fuzz bench bench-deps test-deps test-buildkit check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
@@ -102,6 +102,14 @@ bin/cli-plugins/docker-compose: FORCE
 
 bin/minictl-failpoint: shim FORCE
 	$(GO) build -trimpath -tags $(TAGS),failpoint -ldflags '$(LDFLAGS)' -o $@ ./cmd/minictl-daemon
+
+# A BuildKit as old as the client that speaks to it. Its module is compiled once, in ten minutes or so.
+BUILDKIT := bin/buildkit/buildkitd
+$(BUILDKIT):
+	GOBIN=$(CURDIR)/$(dir $(BUILDKIT)) CGO_ENABLED=0 $(GO) install -trimpath github.com/moby/buildkit/cmd/buildkitd@$$($(GO) list -m -f '{{.Version}}' github.com/moby/buildkit)
+
+test-buildkit: test-deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose $(BUILDKIT) ## builds by a real BuildKit, which is compiled first
+	PATH=$(CURDIR)/$(dir $(BUILDKIT)):$$PATH CI=true $(GO) test -tags $(TAGS) -run 'TestBuild$$' ./testing/e2e
 
 unit: ## what needs no root
 	$(GO) vet -tags $(TAGS) ./...

@@ -7,6 +7,7 @@
 # With the word test also clients and servers that nobody here wrote, which the tests drive:
 #   docker          the stock CLI, unpacked beside the build: no daemon is installed or started
 #   python3-docker  Docker's SDK for Python
+#   sshd            OpenSSH's server, unpacked: a test starts it in a host of its own
 #   etcd, zookeeper the servers of external cluster stores, unpacked likewise: tests start and end them by themselves
 #   java            ZooKeeper runs on it (the headless one; the longest of all if it is not there, 60 MB)
 set -euo pipefail
@@ -23,6 +24,7 @@ need xz xz-utils
 if [ "${1:-}" = test ]; then
   /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
   need java default-jre-headless
+  need ssh openssh-client
 fi
 
 apt() {
@@ -69,5 +71,16 @@ if [ ! -e bin/zookeeper/zookeeper.jar ]; then
   for jar in zookeeper-jute slf4j-api slf4j-nop metrics-core snappy-java zookeeper; do
     cp -L "$tmp/usr/share/java/$jar.jar" bin/zookeeper/
   done
+  rm -rf "$tmp"
+fi
+if [ ! -x bin/sshd/sshd ]; then
+  echo "unpacking sshd"
+  unpack openssh-server $(apt-cache show libwrap0 >/dev/null 2>&1 && echo libwrap0)
+  mkdir -p bin/sshd
+  cp "$tmp"/usr/sbin/sshd bin/sshd/
+  for part in sshd-session sshd-auth; do # since OpenSSH 9.8
+    [ ! -e "$tmp/usr/lib/openssh/$part" ] || cp "$tmp/usr/lib/openssh/$part" bin/sshd/
+  done
+  find "$tmp" -name 'libwrap.so.0' -exec cp -L {} bin/sshd/ \;
   rm -rf "$tmp"
 fi

@@ -80,7 +80,7 @@ func TestSwarmCommands(t *testing.T) {
 	wantMatch(t, "certificates", h1.MustDocker("node", "ls", "--format", "{{.Hostname}} {{.TLSStatus}}"), `^host1 Ready\nhost2 Ready\n$`)
 	wantMatch(t, "certificates", h1.MustDocker("node", "inspect", "--pretty", "host2"), `TLS Info:\n TrustRoot:\n-----BEGIN CERTIFICATE`)
 	refused(h1, `--cert-expiry is not supported`, "swarm", "ca", "--rotate", "--cert-expiry", "48h")
-	wantMatch(t, "swarm ca --rotate", h1.MustDocker("swarm", "ca", "--rotate", "--quiet"), `^-----BEGIN CERTIFICATE-----\n`)
+	h1.MustDocker("swarm", "ca", "--rotate", "--quiet")
 	for _, h := range []*lab.Host{h1, h2} {
 		if h.MustDocker("swarm", "ca") == ca {
 			t.Errorf("%s trusts the old authority after its rotation", h.Name())

@@ -49,7 +49,7 @@ type Config struct {
 	Web           string       // address of the read-only web page; off: none
 	Registries    image.Registries
 	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
-	BuildKit      string                  // address of the BuildKit that builds; empty: the usual socket, if it is there
+	BuildKit      image.BuildKit          // address of the BuildKit that builds; empty: the usual socket, if it is there
 
 	HostDNS string // address and port of the resolver for the host itself; empty: none
 
@@ -86,7 +86,11 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.HostDNS, "host-dns", "", "address, such as 127.0.0.153, where programs of this host may ask for containers' names; see minictl dns (default: nowhere)")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
-	f.StringVar(&c.BuildKit, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
+	f.StringVar(&c.BuildKit.Addr, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
+	f.StringVar(&c.BuildKit.CA, "buildkit-tlscacert", "", "reach that BuildKit by TLS, with a certificate of this authority")
+	f.StringVar(&c.BuildKit.Cert, "buildkit-tlscert", "", "the daemon's own certificate for it")
+	f.StringVar(&c.BuildKit.Key, "buildkit-tlskey", "", "and its key")
+	f.StringVar(&c.BuildKit.ServerName, "buildkit-tlsservername", "", "name in that BuildKit's certificate, if not its address")
 	f.StringArrayVar(&c.Registries.Insecure, "insecure-registry", nil, "registry (host[:port] or CIDR) to reach without checking its certificate, or by plain HTTP")
 	f.StringArrayVar(&c.Registries.Mirrors, "registry-mirror", nil, "URL to ask for docker.io's images first")
 }
@@ -128,8 +132,8 @@ func (c *Config) complete() error {
 			return fmt.Errorf("%s %q is not an absolute path", dir.flag, dir.path)
 		}
 	}
-	if c.BuildKit != "" && !strings.HasPrefix(c.BuildKit, "unix:///") && !strings.HasPrefix(c.BuildKit, "tcp://") {
-		return fmt.Errorf("--buildkit %q: want unix:///path or tcp://host:port", c.BuildKit)
+	if err := c.BuildKit.Check(); err != nil {
+		return err
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)

@@ -41,12 +41,12 @@ type Images interface {
 
 // Builder builds images. It dials its BuildKit for each build, so that one may come and go.
 type Builder struct {
-	addr   string // empty: DefaultAddr if there is one
+	where  image.BuildKit // an empty address: DefaultAddr if there is one
 	images Images
 }
 
-// New makes a builder. addr is unix:///path or tcp://host:port; empty means DefaultAddr whenever its socket exists.
-func New(addr string, images Images) *Builder { return &Builder{addr: addr, images: images} }
+// New makes a builder. An empty address means DefaultAddr whenever its socket exists.
+func New(where image.BuildKit, images Images) *Builder { return &Builder{where: where, images: images} }
 
 // Build has an image built from a context, a tar, and takes it in under its names. The error when there is no BuildKit
 // is errdefs.ErrNotImplemented; when the one that was named does not answer, errdefs.ErrUnavailable.
@@ -81,14 +81,21 @@ func (b *Builder) Build(ctx context.Context, o image.Build, tar io.Reader, p ima
 
 // dial makes sure that somebody answers.
 func (b *Builder) dial(ctx context.Context) (*client.Client, error) {
-	addr := b.addr
+	addr := b.where.Addr
 	if addr == "" {
 		addr = DefaultAddr
 		if u, err := url.Parse(addr); err != nil || !exists(u.Path) {
 			return nil, None(addr)
 		}
 	}
-	c, err := client.New(ctx, addr)
+	var opts []client.ClientOpt
+	if b.where.CA != "" {
+		opts = append(opts, client.WithServerConfig(b.where.ServerName, b.where.CA))
+	}
+	if b.where.Cert != "" {
+		opts = append(opts, client.WithCredentials(b.where.Cert, b.where.Key))
+	}
+	c, err := client.New(ctx, addr, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("build: BuildKit at %s: %w: %w", addr, err, errdefs.ErrUnavailable)
 	}

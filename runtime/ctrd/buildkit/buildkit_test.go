@@ -3,11 +3,14 @@ package buildkit
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"maps"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,9 +30,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
+	grpccreds "google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/minictl/minictl/runtime/image"
+	"github.com/minictl/minictl/testing/certs"
 )
 
 // fakeBuildKit speaks the control protocol: it asks the session for what a real one would, and does what build says.
@@ -78,12 +83,66 @@ func serve(t *testing.T, build func(context.Context, *control.SolveRequest, sess
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
+	serveOn(t, l, m, build)
+	return "unix://" + sock
+}
+
+func serveOn(t *testing.T, l net.Listener, m *session.Manager, build func(context.Context, *control.SolveRequest, session.Caller) (map[string]string, error), o ...grpc.ServerOption) {
+	t.Helper()
+	s := grpc.NewServer(o...)
 	control.RegisterControlServer(s, &fakeBuildKit{sessions: m, build: build})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-done })
-	return "unix://" + sock
+}
+
+// Over TLS both sides show a certificate of the authority that the other knows.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	mine, others := t.TempDir(), t.TempDir()
+	for _, dir := range []string{mine, others} {
+		if err := certs.Write(dir, net.IPv4(127, 0, 0, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(mine, "cert.pem"), filepath.Join(mine, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(filepath.Join(mine, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	m, err := session.NewManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, l, m, func(ctx context.Context, _ *control.SolveRequest, c session.Caller) (map[string]string, error) {
+		return map[string]string{exptypes.ExporterImageConfigDigestKey: "sha256:abc"}, export(ctx, c, "archive")
+	}, grpc.Creds(grpccreds.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2"}})))
+	addr := "tcp://" + l.Addr().String()
+	file := func(dir, name string) string { return filepath.Join(dir, name+".pem") }
+	for _, c := range []struct {
+		where image.BuildKit
+		want  string
+	}{
+		{image.BuildKit{Addr: addr, CA: file(mine, "ca"), Cert: file(mine, "cert"), Key: file(mine, "key")}, ""},
+		{image.BuildKit{Addr: addr, CA: file(others, "ca"), Cert: file(mine, "cert"), Key: file(mine, "key")}, "certificate signed by unknown authority"},
+		{image.BuildKit{Addr: addr, CA: file(mine, "ca"), Cert: file(others, "cert"), Key: file(others, "key")}, "does not answer"},
+		{image.BuildKit{Addr: addr, CA: file(mine, "ca"), Cert: file(mine, "cert"), Key: file(mine, "key"), ServerName: "elsewhere"}, "elsewhere"},
+		{image.BuildKit{Addr: addr}, "does not answer"},
+	} {
+		id, err := New(c.where, &fakeImages{}).Build(t.Context(), image.Build{Pull: true}, strings.NewReader(""), new(text))
+		if c.want == "" && (err != nil || id != "sha256:abc") || c.want != "" && (!errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %q, %v", c.where, id, err)
+		}
+	}
 }
 
 // fakeImages is this host's store.
@@ -158,7 +217,7 @@ func TestBuild(t *testing.T) {
 	})
 	im := &fakeImages{blobs: blobs, here: []image.Image{{RepoTags: []string{"base:latest"}, Target: ocispec.Descriptor{Digest: "sha256:t"}, Config: ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}}}}}
 	out := new(text)
-	id, err := New(addr, im).Build(t.Context(), image.Build{
+	id, err := New(image.BuildKit{Addr: addr}, im).Build(t.Context(), image.Build{
 		Tags: []string{"docker.io/library/a:1", "docker.io/library/a:2"}, Auth: map[string]image.Auth{"reg.lab:5000": {Username: "joe", Password: "secret"}},
 	}, strings.NewReader("context"), out)
 	if err != nil || id != "sha256:abc" {
@@ -195,7 +254,7 @@ func TestBuildFails(t *testing.T) {
 		"the store":   {good, "no space left", errors.New("no space left"), func(error) bool { return true }},
 		"no BuildKit": {"unix://" + t.TempDir() + "/none.sock", "does not answer", nil, errdefs.IsUnavailable},
 	} {
-		_, err := New(c.addr, &fakeImages{refuse: c.refuse}).Build(t.Context(), image.Build{Pull: true}, strings.NewReader(""), new(text))
+		_, err := New(image.BuildKit{Addr: c.addr}, &fakeImages{refuse: c.refuse}).Build(t.Context(), image.Build{Pull: true}, strings.NewReader(""), new(text))
 		if err == nil || !strings.Contains(err.Error(), c.want) || !c.class(err) || strings.Contains(err.Error(), "rpc error") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -211,7 +270,7 @@ func TestBuildIsCalledOff(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	if _, err := New(addr, &fakeImages{}).Build(ctx, image.Build{Pull: true}, strings.NewReader(""), new(text)); err == nil {
+	if _, err := New(image.BuildKit{Addr: addr}, &fakeImages{}).Build(ctx, image.Build{Pull: true}, strings.NewReader(""), new(text)); err == nil {
 		t.Error("built")
 	}
 }
