@@ -106,7 +106,7 @@ bin/minictl-failpoint: shim FORCE
 # A BuildKit as old as the client that speaks to it. Its module is compiled once, in ten minutes or so.
 BUILDKIT := bin/buildkit/buildkitd
 $(BUILDKIT):
-	GOBIN=$(CURDIR)/$(dir $(BUILDKIT)) CGO_ENABLED=0 $(GO) install -trimpath github.com/moby/buildkit/cmd/buildkitd@$$($(GO) list -m -f '{{.Version}}' github.com/moby/buildkit)
+	CGO_ENABLED=0 $(GO) build -C $$($(GO) list -m -f '{{.Dir}}' github.com/moby/buildkit) -trimpath -o $(CURDIR)/$@ ./cmd/buildkitd
 
 test-buildkit: test-deps build images bin/minictl-failpoint bin/cli-plugins/docker-compose $(BUILDKIT) ## builds by a real BuildKit, which is compiled first
 	PATH=$(CURDIR)/$(dir $(BUILDKIT)):$$PATH CI=true $(GO) test -tags $(TAGS) -run 'TestBuild$$' ./testing/e2e
