@@ -26,7 +26,8 @@ func TestEveryField(t *testing.T) {
 		"CreateRequest.Labels":     "e2e:--label",
 		"CreateRequest.Internal":   "e2e:--internal",
 		"CreateRequest.Attachable": told,
-		"CreateRequest.EnableIPv4": "whether it is true: false is refused, below",
+		"CreateRequest.EnableIPv4": "e2e:--ipv4=false",
+		"CreateRequest.EnableIPv6": "e2e:--ipv6",
 		"CreateRequest.Options":    "e2e:com.docker.network",
 
 		"IPAM.Driver":           "its default: another is refused, below",
@@ -52,6 +53,7 @@ func TestEveryField(t *testing.T) {
 		"EndpointSettings.GlobalIPv6PrefixLen": fact,
 		"EndpointSettings.DNSNames":            fact,
 		"EndpointIPAMConfig.IPv4Address":       "e2e:TestStaticAddress",
+		"EndpointIPAMConfig.IPv6Address":       "e2e:--ip6",
 
 		"ExecCreateRequest.User":         "e2e:\"-u\"",
 		"ExecCreateRequest.Privileged":   "e2e:--privileged",
@@ -87,7 +89,7 @@ func TestEveryField(t *testing.T) {
 	w.Each(mobycontainer.ExecCreateRequest{}, func(any) error { return nil })
 	w.Done()
 	for name, req := range map[string]network.CreateRequest{
-		"IPAM driver": {IPAM: &network.IPAM{Driver: "dhcp"}}, "no IPv4": {EnableIPv4: new(bool)},
+		"IPAM driver": {IPAM: &network.IPAM{Driver: "dhcp"}}, "neither IPv4 nor IPv6": {EnableIPv4: new(bool)},
 	} {
 		if err := wanted(req); err == nil {
 			t.Errorf("%s is not refused", name)
