@@ -118,6 +118,8 @@ type VolumeBackend interface {
 // ImageBackend is what the image routes need.
 type ImageBackend interface {
 	ImageList(ctx context.Context, all bool, f Filters) ([]image.Summary, error)
+	// ImageShares are the bytes of each image, by ID, that others have as well.
+	ImageShares(ctx context.Context) (map[string]int64, error)
 	ImageInspect(ctx context.Context, ref string) (image.InspectResponse, error)
 	// ImagePull, ImageLoad and ImageImport write progress as they go; the API turns it into NDJSON.
 	ImagePull(ctx context.Context, ref, platform, registryAuth string, p Progress) error

@@ -155,6 +155,9 @@ type fakeImage struct {
 func (f *fakeImage) ImageList(_ context.Context, all bool, fl Filters) ([]image.Summary, error) {
 	return f.list(all, fl)
 }
+func (f *fakeImage) ImageShares(context.Context) (map[string]int64, error) {
+	return map[string]int64{"sha256:00": 5}, nil
+}
 func (f *fakeImage) ImageInspect(_ context.Context, ref string) (image.InspectResponse, error) {
 	return f.inspect(ref)
 }

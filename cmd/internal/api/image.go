@@ -78,6 +78,15 @@ func (s *server) imageList(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.since(42) && c.flag("shared-size") {
+		shares, err := s.Image.ImageShares(c.Context())
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			list[i].SharedSize = shares[list[i].ID]
+		}
+	}
 	return writeJSON(w, http.StatusOK, summaries(c, list))
 }
 

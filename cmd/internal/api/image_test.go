@@ -98,7 +98,7 @@ func TestImagesOfOlderVersions(t *testing.T) {
 		return image.InspectResponse{ID: "sha256:00", Size: 7}, nil
 	}
 	f.i.list = func(bool, Filters) ([]image.Summary, error) {
-		return []image.Summary{{ID: "sha256:00", Size: 7, Manifests: make([]image.ManifestSummary, 1)}}, nil
+		return []image.Summary{{ID: "sha256:00", Size: 7, SharedSize: -1, Manifests: make([]image.ManifestSummary, 1)}}, nil
 	}
 	cfg := f.config(t)
 	cfg.Disk = fakeDisk{images: f.i.list}
@@ -110,6 +110,15 @@ func TestImagesOfOlderVersions(t *testing.T) {
 			if got := strings.Contains(w.Body.String(), `"VirtualSize":7`); w.Code != http.StatusOK || got != old || strings.Contains(w.Body.String(), "Manifests") {
 				t.Errorf("%s%s: %d %s", version, path, w.Code, w.Body)
 			}
+		}
+	}
+	for path, want := range map[string]string{
+		"/images/json?shared-size=1": `"SharedSize":5`, "/images/json": `"SharedSize":-1`, "/v1.41/images/json?shared-size=1": `"SharedSize":-1`,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: no %s in %s", path, want, w.Body)
 		}
 	}
 	w := httptest.NewRecorder()

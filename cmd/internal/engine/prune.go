@@ -172,6 +172,18 @@ func (e *Engine) imagesWithShares(ctx context.Context) ([]mobyimage.Summary, err
 	if err != nil {
 		return nil, err
 	}
+	shared, err := e.ImageShares(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].SharedSize = shared[list[i].ID]
+	}
+	return list, nil
+}
+
+// ImageShares are the bytes of each image, by ID, that others have as well.
+func (e *Engine) ImageShares(ctx context.Context) (map[string]int64, error) {
 	images, err := e.rt.Images(ctx)
 	if err != nil {
 		return nil, err
@@ -195,10 +207,7 @@ func (e *Engine) imagesWithShares(ctx context.Context) ([]mobyimage.Summary, err
 			}
 		}
 	}
-	for i := range list {
-		list[i].SharedSize = shared[list[i].ID]
-	}
-	return list, nil
+	return shared, nil
 }
 
 // containerSizes are what a container's own layer takes, and that together with its image's; -1 where it is not known.
