@@ -121,4 +121,21 @@ func TestBuild(t *testing.T) {
 			}
 		})
 	}
+	t.Run("compose", func(t *testing.T) {
+		c := project(t, h)
+		for name, text := range map[string]string{
+			"compose.yaml": "services:\n  app:\n    image: composed:1\n    build: {context: ., args: {V: composed}}\n",
+			"Dockerfile":   "FROM busybox\nARG V=none\nRUN echo v$V >/v\nCMD [\"cat\", \"/v\"]\n",
+		} {
+			if err := os.WriteFile(filepath.Join(c.dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.must("build")
+		if got := h.MustMinictl("run", "--rm", "composed:1"); got != "vcomposed\n" {
+			t.Errorf("the image says %q", got)
+		}
+		wantMatch(t, "up --build", c.must("up", "--build"), `app-1 +\| vcomposed`)
+		c.must("down")
+	})
 }

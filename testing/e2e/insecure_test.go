@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -174,74 +172,4 @@ func TestInsecureRegistry(t *testing.T) {
 			t.Errorf("the finished layer was fetched %d times", n)
 		}
 	})
-	t.Run("mirrors", func(t *testing.T) { mirrorsFail(t, l, h, gate) })
-}
-
-// mirrorsFail: mirrors that are not there, have nothing or are broken are asked in their order, and then docker.io itself.
-func mirrorsFail(t *testing.T, l *lab.Lab, h *lab.Host, dockerIO http.Handler) {
-	hub := l.Client("hub")
-	l.Name("docker.io", hub.Addr())
-	l.Name("registry-1.docker.io", hub.Addr())
-	var asked roll
-	serve := func(port string, handler http.Handler) (mirror string) {
-		t.Helper()
-		var ln net.Listener
-		addr := hub.Addr().String() + ":" + port
-		if err := hub.Do(func() (err error) { ln, err = net.Listen("tcp", addr); return err }); err != nil {
-			t.Fatal(err)
-		}
-		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked.add(port)
-			handler.ServeHTTP(w, r)
-		}), ReadHeaderTimeout: time.Minute}
-		go func() { _ = srv.Serve(ln) }()
-		t.Cleanup(func() { _ = srv.Close() })
-		return "http://" + addr
-	}
-	only := func(status int) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "{}", status) })
-	}
-	serve("80", dockerIO) // without TLS, as --insecure-registry allows
-	h.StopDaemon()
-	h.Daemon("--insecure-registry", "192.168.66.0/24", "--registry-mirror", "http://"+hub.Addr().String()+":1",
-		"--registry-mirror", serve("81", only(http.StatusNotFound)), "--registry-mirror", serve("82", only(http.StatusInternalServerError)))
-	for _, c := range clients() {
-		asked.reset()
-		wantMatch(t, c.name, c.must(h, "pull", "multi:1"), "Status: Downloaded newer image for multi:1")
-		if got := asked.first(); got != "81 82 80" {
-			t.Errorf("%s: asked %s", c.name, got)
-		}
-		c.must(h, "rmi", "multi:1")
-	}
-}
-
-// roll keeps who was asked.
-type roll struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (l *roll) add(s string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = append(l.all, s)
-}
-
-func (l *roll) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all = nil
-}
-
-// first gives each once, in the order in which they came first.
-func (l *roll) first() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, s := range l.all {
-		if !slices.Contains(out, s) {
-			out = append(out, s)
-		}
-	}
-	return strings.Join(out, " ")
 }
