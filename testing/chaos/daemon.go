@@ -18,6 +18,9 @@ import (
 // callTime is how long a daemon may take for anything, on a machine as busy as can be. More is a hang.
 const callTime = 2 * time.Minute
 
+// slow is what is worth a line.
+const slow = 5 * time.Second
+
 // refused is a daemon's answer that is not yes.
 type refused struct {
 	code int
@@ -39,12 +42,13 @@ func codeOf(err error) int {
 type daemon struct {
 	host *lab.Host
 	http *http.Client
+	log  func(string)
 }
 
-func newDaemon(h *lab.Host) *daemon {
+func newDaemon(h *lab.Host, log func(string)) *daemon {
 	c := h.HTTP()
 	c.Transport.(*http.Transport).DisableKeepAlives = true // the host may be another one next time
-	return &daemon{host: h, http: c}
+	return &daemon{host: h, http: c, log: log}
 }
 
 // call asks. out may be nil.
@@ -64,6 +68,12 @@ func (d *daemon) call(ctx context.Context, method, path string, in, out any) err
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	began := time.Now()
+	defer func() {
+		if took := time.Since(began); took > slow {
+			d.log(fmt.Sprintf("  %s: %s %s took %v", d.host.Name(), method, path, took.Round(time.Millisecond)))
+		}
+	}()
 	resp, err := d.http.Do(req)
 	if err != nil {
 		return err

@@ -111,6 +111,7 @@ func (w *world) reaches(ctx context.Context, list []box, from, to place) {
 		err := w.eventually(ctx, callTime/2, func() error {
 			out, errs, code := w.hosts[from.host].Run(ctx, "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", b.State.Pid), "busybox", "ping", "-c", "1", "-W", "2", to.addr.String())
 			if code != 0 {
+				w.log(fmt.Sprintf("  no answer yet: %s to %s at %s", from.name, to.name, to.addr))
 				return fmt.Errorf("%s does not reach %s at %s: %s%s", from.name, to.name, to.addr, out, errs)
 			}
 			return nil

@@ -95,7 +95,7 @@ func newWorld(ctx context.Context, tb lab.TB, o options, hosts int, log func(str
 		h := w.lab.Host(fmt.Sprint("host", i+1))
 		h.Daemon("--debug")
 		h.MustMinictl("load", "-q", "-i", filepath.Join(o.images, "busybox.tar"))
-		w.hosts, w.daemons = append(w.hosts, h), append(w.daemons, newDaemon(h))
+		w.hosts, w.daemons = append(w.hosts, h), append(w.daemons, newDaemon(h, log))
 	}
 	if err := w.daemons[0].call(ctx, "POST", "/cluster/init", map[string]string{"AdvertiseAddr": "eth0"}, nil); err != nil {
 		return nil, err
@@ -493,6 +493,7 @@ func (w *world) settle(ctx context.Context) {
 		w.violate("after healing: %w", err)
 	}
 	w.noTwins(ctx)
+	w.log("  names, rows and books are right")
 	w.names(ctx)
 	w.log(fmt.Sprintf("whole after %v", time.Since(began).Round(time.Millisecond)))
 }
