@@ -138,3 +138,26 @@ func TestGatewaysOfBothFamilies(t *testing.T) {
 		t.Errorf("IPv6 through a network without it: %d", v6)
 	}
 }
+
+// TestPlanLeasesOfBothFamilies: each pool has its own reserve, and a spare of none of them is given back.
+func TestPlanLeasesOfBothFamilies(t *testing.T) {
+	stray, kept := netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.6.0.14")
+	f := leaseFacts{
+		self: "me", pools: ipam.Pools(slices.Concat(lan(t, "10.6.0.0/28"), lan(t, "fd00:6::/64"))), size: func(ipam.Pool) int { return 2 },
+		held: map[netip.Addr]lease{stray: {Node: "me"}, kept: {Node: "me"}}, spares: map[netip.Addr]lease{stray: {}, kept: {}},
+		busy: func(string) bool { return false },
+	}
+	steps, clashes := planLeases(f)
+	var got []string
+	for _, s := range steps {
+		word := "put "
+		if s.put == nil {
+			word = "delete "
+		}
+		got = append(got, word+s.addr.String())
+	}
+	want := "put 10.6.0.13; put fd00:6::ffff:ffff:ffff:ffff; put fd00:6::ffff:ffff:ffff:fffe; delete 10.99.0.1"
+	if s := strings.Join(got, "; "); s != want || len(clashes) > 0 {
+		t.Errorf("steps %q, want %q; clashes %v", s, want, clashes)
+	}
+}
