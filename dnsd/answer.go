@@ -20,6 +20,9 @@ type View struct {
 	// Suffix is a domain that may follow every name; the view is then that of somebody who asks others for what is not
 	// ours, and is told at once that it is not.
 	Suffix string
+	// Beyond, if any, gives Upstreams and Ndots. It is asked for names of no zone only: they come from a file, and most
+	// questions never need it.
+	Beyond func() (upstreams []netip.AddrPort, ndots int)
 	Ndots  int // resolv.conf's ndots as the user or the host gave it; -1: neither did
 }
 

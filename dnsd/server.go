@@ -145,8 +145,14 @@ func (s *Server) resolve(ctx context.Context, req *dns.Msg, v View, overTCP bool
 		return fit(reply(req, dns.RcodeNotImplemented, nil), req, overTCP)
 	}
 	q := req.Question[0]
-	if rrs, ok := v.local(q); ok || v.heldBack(q) {
+	if rrs, ok := v.local(q); ok {
 		return fit(reply(req, dns.RcodeSuccess, rrs), req, overTCP)
+	}
+	if v.Beyond != nil {
+		v.Upstreams, v.Ndots = v.Beyond()
+	}
+	if v.heldBack(q) {
+		return fit(reply(req, dns.RcodeSuccess, nil), req, overTCP)
 	}
 	if v.Suffix != "" {
 		return fit(reply(req, v.missing(q.Name), nil), req, overTCP)

@@ -119,7 +119,9 @@ func (e *Engine) view(b *box) dnsd.View {
 		v.Internal = v.Internal && !ep.LeadsOutside()
 	}
 	h := spec.HostConfig
-	set := dnsd.ResolvOptions{Embedded: true, Host: e.zones.hostConf(), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
-	v.Upstreams, v.Ndots = set.Upstreams(), set.Ndots()
+	v.Beyond = func() ([]netip.AddrPort, int) {
+		set := dnsd.ResolvOptions{Embedded: true, Host: e.zones.hostConf(), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
+		return set.Upstreams(), set.Ndots()
+	}
 	return v
 }
