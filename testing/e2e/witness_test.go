@@ -46,19 +46,24 @@ func TestWitness(t *testing.T) {
 			t.Error("the witness has addresses in reserve")
 		}
 	}
+	// Whoever is cut off may have been the leader, so the next one may have to be found first.
+	creates := func(h *lab.Host, name string) {
+		t.Helper()
+		l.Eventually(2*soon, func() error {
+			if out, errOut, code := h.Minictl("network", "create", "-d", "overlay", name); code != 0 {
+				return errf("%s%s", out, errOut)
+			}
+			return nil
+		})
+	}
 	h1.Halt()
-	l.Eventually(2*soon, func() error {
-		if out, errOut, code := h2.Minictl("network", "create", "-d", "overlay", "ov_net2"); code != 0 {
-			return errf("%s%s", out, errOut)
-		}
-		return nil
-	})
+	creates(h2, "ov_net2")
 	h2.MustMinictl("run", "-d", "--name", "bbox3", "--network", "ov_net2", "busybox", "sleep", "600")
 	h1.Boot()
 	h1.RestartDaemon()
 	oneCluster(t, l, h1, h2, w)
 	w.KillDaemon()
-	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net3")
+	creates(h1, "ov_net3")
 	says(t, l, h1, "The witness third is down.")
 	w.Witness() // without --join: it knows where it belongs
 	oneCluster(t, l, h1, h2, w)
