@@ -1,6 +1,10 @@
+//go:debug updatemaxprocs=0
+
 // Command minictl-daemon is minictl with the daemon. The program minictl carries it, compressed, and becomes it when asked
 // for the daemon.
 package main
+
+// For the setting above: the processors that the daemon may use are counted when it starts, not every second.
 
 import (
 	"context"
