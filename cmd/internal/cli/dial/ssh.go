@@ -2,6 +2,7 @@ package dial
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/url"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/docker/cli/cli/connhelper/commandconn"
 	"github.com/docker/cli/cli/connhelper/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // sshDialer runs "minictl system dial-stdio" on the other host for each connection, as docker's client runs docker's.
@@ -26,7 +28,32 @@ func sshDialer(u *url.URL) (func(ctx context.Context, network, addr string) (net
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, _, _ string) (net.Conn, error) { return commandconn.New(ctx, "ssh", args...) }, nil
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := commandconn.New(ctx, "ssh", args...)
+		if err != nil {
+			return nil, err
+		}
+		return sshConn{c.(halfCloser)}, nil
+	}, nil
+}
+
+type halfCloser interface {
+	net.Conn
+	CloseRead() error
+	CloseWrite() error
+}
+
+// sshConn says why ssh has ended also when it did so before it was written to: only reading tells.
+type sshConn struct{ halfCloser }
+
+func (c sshConn) Write(b []byte) (int, error) {
+	n, err := c.halfCloser.Write(b)
+	if errors.Is(err, unix.EPIPE) {
+		if _, why := c.Read(make([]byte, 1)); why != nil {
+			err = why
+		}
+	}
+	return n, err
 }
 
 // RemoteError is what ssh or the program on the other host said, in one line, out of the client's error for a connection
