@@ -63,12 +63,12 @@ func project(t *testing.T, h *lab.Host) *compose {
 	return &compose{t, h, dir}
 }
 
-// try gives both streams as one: compose tells its progress on standard error.
+// try gives both streams as one: compose tells its progress on standard error. It builds as docker build does here.
 func (c *compose) try(args ...string) (string, int) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), clientTime)
 	defer cancel()
-	full := append([]string{"docker", "--config", filepath.Join(c.h.Dir(), "docker-config"), "-H", "unix://" + lab.Socket,
+	full := append([]string{"env", "DOCKER_BUILDKIT=0", "docker", "--config", filepath.Join(c.h.Dir(), "docker-config"), "-H", "unix://" + lab.Socket,
 		"compose", "--project-directory", c.dir}, args...)
 	out, errOut, code := c.h.Run(ctx, full...)
 	return out + errOut, code
