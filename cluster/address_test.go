@@ -199,10 +199,10 @@ func TestJoinsAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	all := []*host{a, b}
 	for i, name := range []string{"c", "d", "e", "f", "g"} {
-		h := newHost(t, name)
+		h, via := newHost(t, name), all[i%2]
 		all = append(all, h)
 		wg.Go(func() {
-			if err := h.Join(t.Context(), h.options(token, all[i%2])); err != nil {
+			if err := h.Join(t.Context(), h.options(token, via)); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
