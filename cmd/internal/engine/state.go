@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -41,14 +45,33 @@ func openState(path string) (*state, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	if err := notLost(path); err != nil {
+		return nil, err
+	}
+	var db *bolt.DB
+	err := unbroken(path, func() (err error) {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+		if err != nil && !errors.Is(err, bolterrors.ErrTimeout) && !errors.As(err, new(*os.PathError)) {
+			err = damaged(path, err)
+		}
+		return err
+	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another daemon holds it", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
+	if err := unbroken(path, func() error { return prepare(db) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), unbroken(path, db.Close))
+	}
+	return &state{db}, nil
+}
+
+// prepare makes an empty file one of this schema, brings an older one up to it, and reads all there is: what is damaged
+// shall show now rather than in the middle of something.
+func prepare(db *bolt.DB) error {
+	err := db.Update(func(tx *bolt.Tx) error {
 		for _, b := range []string{"meta", "containers", "networks", "volumes", "reserves"} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 				return err
@@ -68,9 +91,58 @@ func openState(path string) (*state, error) {
 		}
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+		return err
 	}
-	return &state{db}, nil
+	return db.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error {
+				if len(v) > 0 && v[0] == '{' && !json.Valid(v) {
+					return damaged(db.Path(), fmt.Errorf("the record of %q is no JSON", k))
+				}
+				return nil
+			})
+		})
+	})
+}
+
+// unbroken runs fn and makes an error of what bbolt does with a damaged file: it panics on pages that it cannot make sense
+// of, and faults where the file is shorter than the memory it has mapped.
+func unbroken(path string, fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = damaged(path, fmt.Errorf("%v", r))
+		}
+	}()
+	return fn()
+}
+
+// damaged says what the user can do about a file that cannot be trusted.
+func damaged(path string, cause error) error {
+	dir := filepath.Dir(path)
+	return fmt.Errorf("the file is damaged (%w). It holds this host's containers, local networks and volumes' names: put it back from a backup. "+
+		"Or start without: mkdir %[2]s/damaged && mv %[3]s %[2]s/containers %[2]s/damaged; this host's containers are lost then, while images, "+
+		"the cluster's networks and volumes' content below %[2]s/volumes stay: %[4]w", cause, dir, path, errdefs.ErrDataLoss)
+}
+
+// notLost refuses to begin anew where there have been containers.
+func notLost(path string) error {
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && info.Size() > 0 {
+		return nil
+	}
+	kept, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "containers"))
+	if len(kept) == 0 {
+		return nil // a first start, perhaps one that was cut short
+	}
+	what := "it is empty"
+	if err != nil {
+		what = "it is missing"
+	}
+	return fmt.Errorf("open %s: %w", path, damaged(path, fmt.Errorf("%s, and there have been %d containers", what, len(kept))))
 }
 
 // Close releases the file.
