@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,8 +24,21 @@ type Server struct {
 	log     *slog.Logger
 	forward *forwarder
 
+	queries, failures atomic.Uint64
+
 	mu      sync.Mutex
 	clients map[string]*client
+}
+
+// Counts are the queries so far, and those of them that were answered with SERVFAIL or not at all.
+func (s *Server) Counts() (queries, failures uint64) { return s.queries.Load(), s.failures.Load() }
+
+// rcode is a packed message's response code (RFC 1035 section 4.1.1).
+func rcode(raw []byte) int {
+	if len(raw) < 4 {
+		return dns.RcodeFormatError
+	}
+	return int(raw[3] & 0x0f)
 }
 
 // client is one container's pair of sockets.
@@ -126,7 +140,11 @@ func closeSockets(srv *dns.Server) {
 // answer decides who answers one query, and writes the answer.
 func (s *Server) answer(ctx context.Context, w dns.ResponseWriter, req *dns.Msg, v View) {
 	overTCP := w.RemoteAddr().Network() == "tcp"
+	s.queries.Add(1)
 	raw, err := s.resolve(ctx, req, v, overTCP)
+	if err != nil || raw == nil || rcode(raw) == dns.RcodeServerFailure {
+		s.failures.Add(1)
+	}
 	if err == nil && raw != nil {
 		_, err = w.Write(raw)
 	}

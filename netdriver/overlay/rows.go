@@ -114,17 +114,23 @@ func compare[K comparable](want, have []nl.Row, key func(nl.Row) K) (set, del []
 // writeRows brings the tunnel device's rows to what peers and local endpoints ask for; nothing to do without one. All
 // rows are tried; the errors come back together.
 func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error {
+	_, err := d.amendRows(ctx, c, own)
+	return err
+}
+
+// amendRows is writeRows; it tells what it had to do.
+func (d *Driver) amendRows(ctx context.Context, c *nl.Conn, own *network) (todo plan, err error) {
 	tunnel, err := c.Link(tunnelName)
 	if errdefs.IsNotFound(err) {
-		return nil
+		return plan{}, nil
 	}
 	if err != nil {
-		return err
+		return plan{}, err
 	}
 	w := wish{peers: own.peers, self: tunnel.VXLAN.Local}
 	local, err := sandbox.Attached(c, tunnel.Master)
 	if err != nil {
-		return err
+		return plan{}, err
 	}
 	for _, p := range local {
 		w.local = append(w.local, p.Addresses...)
@@ -136,17 +142,17 @@ func (d *Driver) writeRows(ctx context.Context, c *nl.Conn, own *network) error 
 	}
 	have, err := readRows(c, tunnel.Index)
 	if err != nil {
-		return err
+		return plan{}, err
 	}
 	want := derive(w)
 	if !own.stated {
 		want = without(have, w.local)
 	}
-	todo := diff(want, have)
+	todo = diff(want, have)
 	if err := apply(ctx, c, tunnel, todo); err != nil {
-		return err
+		return todo, err
 	}
-	return c.Announce(tunnel.Master, own.remembered(todo.setNeighbours))
+	return todo, c.Announce(tunnel.Master, own.remembered(todo.setNeighbours))
 }
 
 // readRows asks the kernel for both tables.

@@ -4,6 +4,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,7 @@ type Config struct {
 	GatewayBridge string
 	AddressPools  []ipam.Block // where this host's own networks get their subnets; none of a family: docker's
 	Containerd    string       // address of an existing containerd; empty: the embedded one
+	Metrics       string       // address of /metrics; empty: none
 	Web           string       // address of the read-only web page; off: none
 	Registries    image.Registries
 	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
@@ -85,6 +87,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.Var(opts.NewMapOpts(c.ClusterStoreOpts, nil), "cluster-store-opt", "kv.cacertfile, kv.certfile, kv.keyfile=FILE (TLS) or kv.path=PATH")
 	f.StringVar(&c.ClusterAdvertise, "cluster-advertise", "", "with --cluster-store: address or interface that other hosts reach this one by, [:PORT] if not 7946")
 	f.StringVar(&c.HostDNS, "host-dns", "", "address, such as 127.0.0.153, where programs of this host may ask for containers' names; see minictl dns (default: nowhere)")
+	f.StringVar(&c.Metrics, "metrics-addr", "", "address to serve figures for Prometheus on, as HOST:PORT/metrics (default: none)")
 	f.StringVar(&c.Web, "web", "127.0.0.1:7947", "address of the read-only web page, off for none")
 	f.StringVar(&c.BuildKit.Addr, "buildkit", "", "address of the BuildKit that builds images, unix:// or tcp:// (default unix:///run/buildkit/buildkitd.sock if it exists)")
 	f.StringVar(&c.BuildKit.CA, "buildkit-tlscacert", "", "reach that BuildKit by TLS, with a certificate of this authority")
@@ -135,6 +138,9 @@ func (c *Config) complete() error {
 	if err := c.BuildKit.Check(); err != nil {
 		return err
 	}
+	if _, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && err != nil {
+		return fmt.Errorf("--metrics-addr %q: want HOST:PORT, such as 127.0.0.1:9323", c.Metrics)
+	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("--log-format %q: want text or json", c.LogFormat)
 	}
@@ -172,7 +178,7 @@ func (c Config) Fixed(next Config) []string {
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
 		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "default-address-pools": slices.Equal(c.AddressPools, next.AddressPools),
-		"containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "buildkit": c.BuildKit == next.BuildKit,
+		"containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "metrics-addr": c.Metrics == next.Metrics, "buildkit": c.BuildKit == next.BuildKit,
 		"log-driver": c.Log.Type == next.Log.Type, "log-opts": maps.Equal(c.Log.Config, next.Log.Config),
 		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opts": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
 		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),

@@ -137,7 +137,7 @@ func (d *daemon) build(ctx context.Context) error {
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")})},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
-		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, Sandboxes: sandboxes{},
+		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, WatchRules: firewall.Watch, Sandboxes: sandboxes{},
 	})
 	if err != nil {
 		return err
@@ -183,6 +183,13 @@ func (d *daemon) serve(ctx context.Context) error {
 	if web != nil {
 		defer web.Close()
 	}
+	metrics, err := d.serveMetrics(e)
+	if err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	if metrics != nil {
+		defer metrics.Close()
+	}
 	if err := writePidfile(d.cfg.Pidfile); err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
@@ -215,6 +222,20 @@ func (d *daemon) serveWeb(e *engine.Engine) *http.Server {
 	srv := &http.Server{Handler: api.WebPage(api.Config{Log: d.log.With("component", "web"), Container: e, Network: e, System: e, Cluster: e}), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = srv.Serve(l) }()
 	return srv
+}
+
+// serveMetrics serves the figures where the user has asked for them; nil: nowhere.
+func (d *daemon) serveMetrics(e *engine.Engine) (*http.Server, error) {
+	if d.cfg.Metrics == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", d.cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("serve --metrics-addr: %w", err)
+	}
+	srv := &http.Server{Handler: api.Metrics(e), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = srv.Serve(l) }()
+	return srv, nil
 }
 
 func writePidfile(path string) error {

@@ -158,6 +158,8 @@ type Config struct {
 	Routes func() ([]netip.Prefix, error)
 	// WatchRoutes tells of changes of Routes until ctx ends, WatchLinks of those of the host's interfaces.
 	WatchRoutes, WatchLinks func(ctx context.Context, changed func()) error
+	// WatchRules tells of changes of the host's packet rules, whoever makes them.
+	WatchRules func(ctx context.Context, changed func()) error
 	// SandboxOf makes, removes and lists network namespaces.
 	Sandboxes Sandboxes
 }
@@ -208,6 +210,7 @@ type Engine struct {
 
 	spares  *spares       // addresses of global networks that this host may give without asking
 	clashes *clashes      // addresses that others have too
+	drift   drift         // what others changed in the kernel, and was repaired
 	wake    chan struct{} // reconcileLoop looks now
 
 	nodeWake chan struct{} // nodeLoop looks now

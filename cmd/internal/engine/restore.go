@@ -106,6 +106,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	e.spawn(e.reconcileLoop)
 	e.spawn(e.nodeLoop)
 	e.spawn(e.followRoutes)
+	e.spawn(e.repairLoop)
 	e.spawn(e.followMTU)
 	e.comeBackAll()
 	return nil

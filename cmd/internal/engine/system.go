@@ -103,7 +103,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		// Docker has commits here; clients show whatever it is as the version.
 		InitBinary: "minictl-init", InitCommit: system.Commit{ID: e.cfg.Version}, ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)},
 		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, CDISpecDirs: []string{},
-		Swarm: e.swarmInfo(ctx), Warnings: []string{}, Isolation: mobycontainer.IsolationEmpty,
+		Swarm: e.swarmInfo(ctx), Warnings: e.drift.warnings(), Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"
