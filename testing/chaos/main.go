@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -38,7 +39,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := o.run(ctx); err != nil {
+	if err := o.run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
@@ -52,7 +53,7 @@ type options struct {
 }
 
 // run plays seed after seed until the time is over, and reports.
-func (o options) run(ctx context.Context) error {
+func (o options) run(ctx context.Context, out io.Writer) error {
 	began := time.Now()
 	var total counts
 	var failed []string
@@ -61,19 +62,19 @@ func (o options) run(ctx context.Context) error {
 		seeds++
 		p := lab.Program{Log: func(s string) {
 			if o.keep == "" || !strings.Contains(s, "\n") { // a lab's dump is in what is kept
-				fmt.Println(s)
+				fmt.Fprintln(out, s)
 			}
 		}}
 		err := p.Run(func() error { return o.play(ctx, &p, seed, &total) })
 		if err != nil {
 			failed = append(failed, fmt.Sprintf("seed %d: %v", seed, err))
-			fmt.Printf("seed %d FAILED: %v\n", seed, err)
+			fmt.Fprintf(out, "seed %d FAILED: %v\n", seed, err)
 		}
 		if ctx.Err() != nil || time.Since(began) >= o.span {
 			break
 		}
 	}
-	fmt.Printf("\n%d seeds in %v, %d of them failed\n%s", seeds, time.Since(began).Round(time.Second), len(failed), total.report())
+	fmt.Fprintf(out, "\n%d seeds in %v, %d of them failed\n%s", seeds, time.Since(began).Round(time.Second), len(failed), total.report())
 	if len(failed) > 0 {
 		return errors.New(strings.Join(failed, "\n"))
 	}

@@ -283,7 +283,7 @@ func (w *world) run(ctx context.Context, s step) {
 	}
 	d := w.daemons[s.host]
 	err := d.call(ctx, "DELETE", "/containers/"+name+"?force=1", nil, nil)
-	clear := true
+	var clear bool
 	if err != nil && codeOf(err) != http.StatusNotFound {
 		clear = w.outcome(step{op: opRemove, host: s.host, slot: s.slot}, err)
 	} else {
