@@ -107,7 +107,7 @@ func simulate(t *testing.T, dir string, seed uint64, nodes int) *simulation {
 		users.Go(func() { s.use(ctx, rng, i) })
 	}
 	faults.Go(func() { s.harm(ctx, rand.New(rand.NewPCG(seed, 1<<32))) })
-	time.Sleep(2 * time.Minute)
+	time.Sleep(2 * time.Minute) //nolint:forbidigo // of the bubble
 	cancel()
 	users.Wait()
 	faults.Wait()
@@ -191,7 +191,7 @@ func (s *simulation) closeAll() {
 		})
 	}
 	wg.Wait()
-	time.Sleep(time.Minute) // what waits for a timer ends
+	time.Sleep(time.Minute) //nolint:forbidigo // of the bubble: what waits for a timer ends
 }
 
 func (s *simulation) healNet() {
@@ -391,7 +391,7 @@ func (s *simulation) check() {
 		if err = s.whole(); err == nil {
 			break
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // of the bubble
 	}
 	if err != nil {
 		s.t.Errorf("a minute after healing: %v", err)

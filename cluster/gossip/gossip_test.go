@@ -430,17 +430,17 @@ func TestStoppedIsSilent(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWire()
 			ms := []*member{start(t, w, 1, 3, metaOf("c", "1.a")), start(t, w, 2, 3, metaOf("c", "1.a")), start(t, w, 3, 3, metaOf("c", "1.a"))}
-			time.Sleep(10 * time.Second)
+			time.Sleep(10 * time.Second) //nolint:forbidigo // of the bubble
 			w.setCut(func(a, b netip.AddrPort) bool { return a == addrOf(3) || b == addrOf(3) })
-			time.Sleep(wait)
+			time.Sleep(wait) //nolint:forbidigo // of the bubble
 			began := time.Now()
 			stopAll(t, ms[:1])
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) //nolint:forbidigo // of the bubble
 			if down := ms[0].downAt(idOf(3)); down.After(began) {
 				t.Errorf("stopped %v after the cut, it says %v later that a member is down", wait, down.Sub(began))
 			}
 			stopAll(t, ms[1:])
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) //nolint:forbidigo // of the bubble
 		})
 	}
 }
