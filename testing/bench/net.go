@@ -72,11 +72,9 @@ func (b *bench) network() error {
 	paths = append(paths, hand)
 	var ways [2][]*path
 	for i := range all {
-		second := client{}
-		if all[i].name == ourName {
-			second, err = minictl(b.h2)
-		} else {
-			second = b.dockerSecond.client
+		second, err := minictl(b.h2)
+		if all[i].name != ourName {
+			second, err = b.dockerSecond.client, nil
 		}
 		if err == nil {
 			ways[i], err = b.ways(&all[i], second, self)
