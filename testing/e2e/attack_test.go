@@ -47,7 +47,7 @@ func attackMain(args []string) error {
 		if err == nil {
 			err = unix.Bind(fd, at)
 		}
-		fmt.Println("watching")
+		fmt.Fprintln(os.Stdout, "watching")
 		for b := make([]byte, 4096); err == nil; {
 			var n int
 			var from unix.Sockaddr
@@ -59,7 +59,7 @@ func attackMain(args []string) error {
 		return err
 	case len(args) == 2 && args[0] == "listen":
 		c, err := net.ListenPacket("udp4", ":"+args[1])
-		fmt.Println("watching")
+		fmt.Fprintln(os.Stdout, "watching")
 		for b := make([]byte, 4096); err == nil; {
 			var n int
 			n, _, err = c.ReadFrom(b)
@@ -78,14 +78,14 @@ func acceptAll(addr string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("watching")
+	fmt.Fprintln(os.Stdout, "watching")
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return err
 		}
 		host, _, err := net.SplitHostPort(c.RemoteAddr().String())
-		fmt.Println("from", host)
+		fmt.Fprintln(os.Stdout, "from", host)
 		if err := errors.Join(err, c.Close()); err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func rawSocket(iface string) (int, *unix.SockaddrLinklayer, error) {
 
 func printMarks(b []byte) {
 	for _, m := range regexp.MustCompile(`mark<[^>]*>`).FindAll(b, -1) {
-		fmt.Println(string(m))
+		fmt.Fprintln(os.Stdout, string(m))
 	}
 }
 
