@@ -148,7 +148,11 @@ func (c *Cluster) serveSnapshots(_ context.Context, r snapshotsRequest) (snapsho
 func (c *Cluster) onLeader(ctx context.Context, name string, r memberRequest, do func(context.Context, NodeID) (appliedBody, error)) (appliedBody, error) {
 	b := c.decider()
 	if b.IsLeader() {
-		return do(ctx, r.ID)
+		reply, err := do(ctx, r.ID)
+		if err != nil && !b.IsLeader() {
+			err = fmt.Errorf("change the cluster's members: the leader changes: %w: %w", err, errdefs.ErrUnavailable)
+		}
+		return reply, err
 	}
 	leader, ok := b.Leader()
 	s := c.session()

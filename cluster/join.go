@@ -36,6 +36,9 @@ const settleTimeout = 20 * time.Second
 // joinAttempts is how often it calls the member that admitted it, each time for as long as gossip waits for a stream.
 const joinAttempts = 5
 
+// joinPause is until it asks again when nobody leads.
+const joinPause = 200 * time.Millisecond
+
 // Join makes this host a node of another cluster. When it returns, both know each other: the Store and the endpoint
 // records are here, this host's node record is there. It is refused while this host has global networks of its own, and
 // puts everything back if it fails.
@@ -240,11 +243,21 @@ func (c *Cluster) settle(ctx context.Context, r admitReply) error {
 	}
 	steps := []func() error{
 		func() error {
-			reply, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(r.Member), callLearner, memberRequest{ID: self}, true)
-			if err != nil {
-				return err
+			for {
+				reply, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(r.Member), callLearner, memberRequest{ID: self}, true)
+				if err == nil {
+					return c.decider().WaitApplied(ctx, reply.Index)
+				}
+				// Other hosts that join at the same moment make voters of learners, which may change the leader.
+				if !errdefs.IsUnavailable(err) {
+					return err
+				}
+				select {
+				case <-time.After(joinPause):
+				case <-ctx.Done():
+					return err
+				}
 			}
-			return c.decider().WaitApplied(ctx, reply.Index)
 		},
 		func() (err error) {
 			for range joinAttempts { // a member on a busy host may take longer than gossip waits for a stream

@@ -39,7 +39,8 @@ func TestLearnerHasIt(t *testing.T) {
 		if _, err := a.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: key, Value: []byte("1")}}}); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := store.Get(t.Context(), b.Store(), key, false); err != nil || !ok {
+		// On a starved machine it may have been too slow, and was not waited for.
+		if _, ok, err := store.Get(t.Context(), b.Store(), key, false); err != nil || !ok && a.silent.Load() == 0 {
 			t.Fatalf("b does not have %s: %v", key, err)
 		}
 	}

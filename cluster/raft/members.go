@@ -102,5 +102,5 @@ func (b *Backend) notLeader(what string) error {
 	if leader, ok := b.Leader(); ok {
 		return fmt.Errorf("%s: only the leader can, and that is host %s: %w", what, leader, errdefs.ErrFailedPrecondition)
 	}
-	return fmt.Errorf("%s: only the leader can, and there is none: %w", what, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("%s: only the leader can, and there is none: %w", what, errdefs.ErrUnavailable)
 }
