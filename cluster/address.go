@@ -99,6 +99,14 @@ func (c *Cluster) move(ctx context.Context, moved map[netip.Addr]netip.Addr) boo
 		now.DataPath = a
 	}
 	c.st.Self, c.nodes[now.ID] = now, now
+	at := map[netip.Addr]string{} // it may move again before the next look around
+	for old, name := range c.st.Interfaces {
+		if a, ok := moved[old]; ok {
+			old = a
+		}
+		at[old] = name
+	}
+	c.st.Interfaces = at
 	err := c.files.save(c.st)
 	c.mu.Unlock()
 	c.log.Warn("this host's address has changed", "was", was.Addr.String(), "addr", now.Addr.String(), "dataPath", now.DataPath.String(), "err", err)
