@@ -227,6 +227,17 @@ func (c *Cluster) resume() {
 }
 
 func (c *Cluster) listenLater(ctx context.Context) {
+	everySecond(ctx, func() (done bool) {
+		if !c.op.TryLock() { // Close waits for this goroutine
+			return false
+		}
+		defer c.op.Unlock()
+		return !c.Clustered() || c.session() != nil || ctx.Err() != nil || c.listen() == nil
+	})
+}
+
+// everySecond looks each second whether there is something to do, until that is done for good or ctx ends.
+func everySecond(ctx context.Context, look func() (done bool)) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -235,12 +246,7 @@ func (c *Cluster) listenLater(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !c.op.TryLock() { // Close waits for this goroutine
-			continue
-		}
-		done := !c.Clustered() || c.session() != nil || ctx.Err() != nil || c.listen() == nil
-		c.op.Unlock()
-		if done {
+		if look() {
 			return
 		}
 	}

@@ -76,30 +76,23 @@ func (c *Cluster) setLeaving(on bool) error {
 // finishLeave ends a Leave that an earlier daemon did not live to finish, as soon as one of the others has heard of it:
 // it forgets this host, or does not know it any more.
 func (c *Cluster) finishLeave(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	everySecond(ctx, func() (done bool) {
 		if !c.op.TryLock() { // Close waits for this goroutine
-			continue
+			return false
 		}
-		done := ctx.Err() != nil || !c.snapshotState().Leaving
-		if !done && c.forgotten(ctx) {
-			if err := c.depart(ctx); err != nil {
-				c.log.Error("finish leaving the cluster", "err", err)
-			}
-			c.log.Info("left the cluster, as an earlier daemon had begun to")
-			done = true
+		defer c.op.Unlock()
+		if ctx.Err() != nil || !c.snapshotState().Leaving {
+			return true
 		}
-		c.op.Unlock()
-		if done {
-			return
+		if !c.forgotten(ctx) {
+			return false
 		}
-	}
+		if err := c.depart(ctx); err != nil {
+			c.log.Error("finish leaving the cluster", "err", err)
+		}
+		c.log.Info("left the cluster, as an earlier daemon had begun to")
+		return true
+	})
 }
 
 // forgotten asks the others one by one to drop this host. One that refuses it has.
@@ -201,7 +194,29 @@ func (c *Cluster) Remove(ctx context.Context, node string, force bool) error {
 			return fmt.Errorf("remove node %s: %w", node, err)
 		}
 	}
+	c.awaitUnknown(ctx, m.ID)
 	return nil
+}
+
+// awaitUnknown waits a little until this host has heard from its replica that a node is no more, so that it is not listed
+// by the next command.
+func (c *Cluster) awaitUnknown(ctx context.Context, id NodeID) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		_, ok := c.nodes[id]
+		news := c.news
+		c.mu.Unlock()
+		if !ok {
+			return
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // mayRemove says why a node is not removed.

@@ -162,29 +162,22 @@ func (c *Cluster) setKeys(keys [][]byte) {
 // ensureMember finishes a join that a crash interrupted: a host that has its certificate and is not among raft's peers
 // asks to be, until it is.
 func (c *Cluster) ensureMember(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	self := c.Self().ID
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	everySecond(ctx, func() (done bool) {
 		if c.Self().ID != self || c.isPeer(self) {
-			return
+			return true
 		}
 		s, live := c.session(), c.live()
 		if s == nil || len(live) == 0 {
-			continue
+			return false
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err := rpc.Call[memberRequest, appliedBody](call, s.client, string(live[0].ID), callLearner, memberRequest{ID: self}, true)
-		cancel()
-		if err != nil {
+		defer cancel()
+		if _, err := rpc.Call[memberRequest, appliedBody](call, s.client, string(live[0].ID), callLearner, memberRequest{ID: self}, true); err != nil {
 			c.log.Debug("not followed by the leader yet", "err", err)
 		}
-	}
+		return false
+	})
 }
 
 // refreshSelf writes this host's node record again if the daemon or the machine has changed since it was written.

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -301,36 +300,33 @@ func (c *Cluster) askTrust(ctx context.Context) map[string]*trust {
 
 // keepRotating lets the leader take the next step as soon as every live member has done the one before.
 func (c *Cluster) keepRotating(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+	everySecond(ctx, func() (done bool) {
+		if c.session() != nil && c.decider().IsLeader() {
+			c.rotateOn(ctx)
 		}
-		if c.session() == nil || !c.decider().IsLeader() {
+		return false
+	})
+}
+
+func (c *Cluster) rotateOn(ctx context.Context) {
+	s, err := c.readSecrets(ctx, false)
+	if err != nil || !s.under() {
+		return
+	}
+	all := c.askTrust(ctx)
+	for _, ch := range s.plan() {
+		ready := true
+		for _, t := range all {
+			ready = ready && t != nil && ch.has(*t)
+		}
+		if !ready {
 			continue
 		}
-		s, err := c.readSecrets(ctx, false)
-		if err != nil || !s.under() {
+		if err := c.apply(ctx, ch); err != nil && !errdefs.IsConflict(err) {
+			c.log.Warn("cannot go on with a rotation", "step", ch.what, "err", err)
 			continue
 		}
-		all := c.askTrust(ctx)
-		for _, ch := range s.plan() {
-			ready := true
-			for _, t := range all {
-				ready = ready && t != nil && ch.has(*t)
-			}
-			if !ready {
-				continue
-			}
-			if err := c.apply(ctx, ch); err != nil && !errdefs.IsConflict(err) {
-				c.log.Warn("cannot go on with a rotation", "step", ch.what, "err", err)
-				continue
-			}
-			c.log.Info("rotation goes on", "step", ch.what)
-		}
+		c.log.Info("rotation goes on", "step", ch.what)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -59,24 +58,18 @@ func planVoters(self string, peers []raft.Peer, alive func(id string) bool) (pro
 
 // keepVoters lets the leader keep the number of voters right.
 func (c *Cluster) keepVoters(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	everySecond(ctx, func() (done bool) {
 		b, s := c.decider(), c.session()
 		if s == nil || c.leaving.Load() || !b.IsLeader() {
-			continue
+			return false
 		}
 		self := string(c.Self().ID)
 		promote, demote := planVoters(self, c.witnessesFirst(b.Configuration()), s.gossip.Alive)
 		if err := c.changeVoter(ctx, b, promote, demote); err != nil {
 			c.log.Warn("cannot change who votes", "promote", promote, "demote", demote, "err", err)
 		}
-	}
+		return false
+	})
 }
 
 // witnessesFirst puts the learners first that are there for nothing but their vote.
