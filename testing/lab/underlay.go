@@ -65,7 +65,31 @@ func (u *underlay) plug(h *Host) error {
 	// No IPv6 address by itself: it would come up a second or two later, between one listing and the next.
 	up := fmt.Sprintf("link set lo up\nlink set eth0 addrgenmode none\naddr add %s/24 dev eth0\nlink set eth0 up\nroute add default via %s\n", h.addr, Gateway)
 	// A host is as most machines are, where br_netfilter is a module that nobody has loaded.
-	return errors.Join(runIn(h.pid(), netOnly, up, "ip", "-batch", "-"), within(h.pid(), netOnly, plainSwitch))
+	if err := errors.Join(runIn(h.pid(), netOnly, up, "ip", "-batch", "-"), within(h.pid(), netOnly, plainSwitch)); err != nil {
+		return err
+	}
+	// The kernel notices a moment later that both ends are up; a listing before that would differ from all others.
+	return poll(patience, func() error { return within(h.pid(), netOnly, func() error { return running("eth0") }) })
+}
+
+// running reports an error while a link of the thread's network namespace has no carrier (netdevice(7)).
+func running(link string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(link)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, req); err != nil {
+		return fmt.Errorf("flags of %s: %w", link, err)
+	}
+	if req.Uint16()&unix.IFF_RUNNING == 0 {
+		return fmt.Errorf("link %s has no carrier", link)
+	}
+	return nil
 }
 
 // Name makes the underlay's DNS server answer a name with an address; every other name does not exist (NXDOMAIN).

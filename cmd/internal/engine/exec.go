@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"strconv"
@@ -225,7 +226,9 @@ func (e *Engine) process(b *box, x *execution, req mobycontainer.ExecStartReques
 	}
 	if oci.NeedsFiles(asked, spec.HostConfig.GroupAdd) || asked == "" {
 		var err error
-		if files, err = readUserFiles(filepath.Join("/proc", strconv.Itoa(status.Pid), "root")); err != nil {
+		if files, err = readUserFiles(filepath.Join("/proc", strconv.Itoa(status.Pid), "root")); errors.Is(err, fs.ErrNotExist) {
+			return nil, conflict("container %s is not running", b.id) // it has ended a moment ago
+		} else if err != nil {
 			return nil, fmt.Errorf("look up user: %w", err)
 		}
 	}
