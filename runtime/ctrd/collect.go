@@ -22,7 +22,7 @@ func collect(ctx context.Context, sn snapshots.Snapshotter) error {
 	if _, err := sn.Prepare(ctx, name, ""); err != nil && !errdefs.IsAlreadyExists(err) {
 		return fmt.Errorf("collect removed layers: %w", err)
 	}
-	if err := sn.Remove(ctx, name); err != nil {
+	if err := sn.Remove(ctx, name); err != nil && !errdefs.IsNotFound(err) { // unless it was collected itself
 		return fmt.Errorf("collect removed layers: %w", err)
 	}
 	return nil
