@@ -105,15 +105,22 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// needRoot skips without root, and fails where CI=true. netdrivertest, which has the same, imports this package.
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		tb.Fatal("needs root")
+	}
+	tb.Skip("needs root")
+}
+
 // run loads a wish's program and gives what it says to a frame written in hexadecimal digits.
 func run(t *testing.T, w Wish) (passes func(frame string) bool) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
+	needRoot(t)
 	prog, err := load(w)
 	if err != nil {
 		t.Fatalf("%+v", err)
@@ -178,9 +185,7 @@ func FuzzProgram(f *testing.F) {
 		b, _ := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 		f.Add(b)
 	}
-	if os.Geteuid() != 0 {
-		f.Skip("needs root")
-	}
+	needRoot(f)
 	prog, err := load(wish)
 	if err != nil {
 		f.Fatal(err)

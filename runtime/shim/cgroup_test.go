@@ -30,11 +30,14 @@ func TestProcsFiles(t *testing.T) {
 // TestExpectMove asks the kernel: the move is one, and leaves us where we were.
 func TestExpectMove(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root")
+		}
 		t.Skip("only root may write to its cgroup")
 	}
 	before, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		t.Skip("no cgroups: ", err)
+		t.Fatal(err)
 	}
 	procs, err := ownProcs()
 	if err != nil {
