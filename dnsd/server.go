@@ -63,6 +63,9 @@ func (s *Server) Add(id string, udp net.PacketConn, tcp net.Listener, view func(
 	c := &client{stop: stop}
 	answer := func(w dns.ResponseWriter, req *dns.Msg) { s.answer(ctx, w, req, view()) }
 	if udp != nil {
+		if err := hold(udp); err != nil {
+			s.log.Warn("few questions can wait while the daemon is restarted", "err", err)
+		}
 		c.serve(s.log, &dns.Server{PacketConn: udp, UDPSize: maxUDP, Handler: dns.HandlerFunc(answer),
 			// The library wakes up at each timeout to look around; a thousand idle containers should cost nothing.
 			ReadTimeout: time.Hour})
