@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/minictl/minictl/cluster/records"
 	"github.com/minictl/minictl/cluster/store"
 )
 
@@ -251,4 +252,18 @@ func names(ms []Member) []string {
 		out = append(out, m.Name)
 	}
 	return out
+}
+
+// What another member still tells of a host that was removed meanwhile must not bring its names back.
+func TestRecordsOfNoMemberAreHidden(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "a")
+	h.init(t)
+	u := records.Update{Owner: "gone", Version: records.Version{Incarnation: 1, Counter: 1}, Full: true, Put: []Record{record("e1", "n1", 2)}}
+	if _, err := h.merge(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Records("n1"); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
 }

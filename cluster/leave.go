@@ -45,7 +45,11 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	if c.ExternalStore() != "" {
 		goodbye = c.leaveExternal
 	}
-	if err := errors.Join(c.setLeaving(true), goodbye(ctx)); err != nil {
+	err := c.setLeaving(true)
+	if err == nil || force {
+		err = errors.Join(err, goodbye(ctx))
+	}
+	if err != nil {
 		if !force {
 			return errors.Join(fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err), c.setLeaving(false))
 		}
@@ -95,25 +99,32 @@ func (c *Cluster) finishLeave(ctx context.Context) {
 	})
 }
 
-// forgotten asks the others one by one to drop this host. One that refuses it has.
+// forgotten asks the others one by one to drop this host.
 func (c *Cluster) forgotten(ctx context.Context) bool {
-	s, self := c.session(), c.Self().ID
+	s, self, others := c.session(), c.Self().ID, c.known()
+	delete(others, self)
+	if len(others) == 0 {
+		return true
+	}
 	if s == nil {
 		return false
 	}
-	for id := range c.known() {
-		if id == self {
-			continue
-		}
+	for id := range others {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		_, err := rpc.Call[memberRequest, appliedBody](call, s.client, string(id), callForget, memberRequest{ID: self}, true)
 		cancel()
-		if err == nil || errdefs.IsPermissionDenied(err) {
+		if hasForgotten(err) {
 			return true
 		}
 		c.log.Debug("cannot finish leaving the cluster yet", "node", id, "err", err)
 	}
 	return false
+}
+
+// hasForgotten tells from a member's answer to callForget whether it knows this host no more: it says so, or does not let it in.
+func hasForgotten(err error) bool {
+	var answered *rpc.Error
+	return err == nil || errdefs.IsPermissionDenied(err) && !errors.As(err, &answered)
 }
 
 // sayGoodbye removes every trace of this host from what the others know.
@@ -150,7 +161,7 @@ func (c *Cluster) askForget(ctx context.Context, client *rpc.Client, self NodeID
 			to = live[0].ID
 		}
 		_, err := rpc.Call[memberRequest, appliedBody](ctx, client, string(to), callForget, memberRequest{ID: self}, true)
-		if err == nil {
+		if hasForgotten(err) {
 			return nil
 		}
 		select { // an heir may not know yet that it leads

@@ -502,3 +502,49 @@ func TestCertificateIsRenewed(t *testing.T) {
 		t.Error("a running daemon's certificate was not renewed")
 	}
 }
+
+// The last member has nobody who could have forgotten it.
+func TestLastMembersInterruptedLeaveIsFinished(t *testing.T) {
+	t.Parallel()
+	a := newHost(t, "a")
+	a.init(t)
+	if err := errors.Join(a.setLeaving(true), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a.open(t)
+	eventually(t, "a is alone", func() bool { return !a.Clustered() })
+}
+
+// Whoever cannot note that it leaves has told nobody.
+func TestLeaveThatCannotBeNotedTellsNobody(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	good := b.files
+	b.mu.Lock()
+	b.files = files{dir: t.TempDir() + "/absent"}
+	b.mu.Unlock()
+	err := b.Leave(t.Context(), false)
+	b.mu.Lock()
+	b.files = good
+	b.mu.Unlock()
+	if err == nil {
+		t.Fatal("left, and nothing is written down")
+	}
+	if !has(t, a, nodeKey(b.Self().ID), true) || !b.Clustered() {
+		t.Errorf("the others have been told: %v", err)
+	}
+}
+
+// The answer to the first question may get lost, and whoever asks again is a stranger by then.
+func TestLeaveOfANodeThatIsForgottenAlready(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	if err := a.forget(t.Context(), b.Self().ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a does not know b", func() bool { return len(a.known()) == 1 })
+	b.session().tr.Drop(string(a.Self().ID))
+	if err := b.Leave(t.Context(), false); err != nil {
+		t.Errorf("leave: %v", err)
+	}
+}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -178,20 +177,19 @@ func (c *Cluster) merge(ctx context.Context, u records.Update) (records.Outcome,
 	return out, c.applied(ctx, out.Networks)
 }
 
-// Records lists the endpoints of a network on all hosts, this one included, by address.
+// Records lists the endpoints of a network on all hosts, this one included, by address. Those of a host that is no member
+// are not among them: another member may have passed them on before it heard that the host was removed.
 func (c *Cluster) Records(network string) []Owned {
 	c.pub.mu.Lock()
 	list := c.pub.table.Network(network)
 	c.pub.mu.Unlock()
 	nodes, self := c.known(), c.Self()
 	nodes[self.ID] = self
-	out := make([]Owned, len(list))
-	for i, r := range list {
-		var vtep netip.Addr
+	out := make([]Owned, 0, len(list))
+	for _, r := range list {
 		if n, ok := nodes[NodeID(r.Owner)]; ok {
-			vtep = n.DataPath
+			out = append(out, Owned{Record: r.Record, Owner: n.ID, VTEP: n.DataPath, Alive: r.Alive})
 		}
-		out[i] = Owned{Record: r.Record, Owner: NodeID(r.Owner), VTEP: vtep, Alive: r.Alive}
 	}
 	return out
 }

@@ -322,11 +322,12 @@ func (c *Cluster) rotateOn(ctx context.Context) {
 		if !ready {
 			continue
 		}
-		if err := c.apply(ctx, ch); err != nil && !errdefs.IsConflict(err) {
+		switch err := c.apply(ctx, ch); {
+		case err == nil:
+			c.log.Info("rotation goes on", "step", ch.what)
+		case !errdefs.IsConflict(err):
 			c.log.Warn("cannot go on with a rotation", "step", ch.what, "err", err)
-			continue
 		}
-		c.log.Info("rotation goes on", "step", ch.what)
 	}
 }
 

@@ -84,15 +84,18 @@ func (c *Cluster) witnessesFirst(peers []raft.Peer) []raft.Peer {
 func (c *Cluster) changeVoter(ctx context.Context, b backend, promote, demote string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	var err error
 	switch {
 	case promote != "":
-		c.log.Info("node votes now", "node", promote)
-		return b.Promote(ctx, promote)
+		if err = b.Promote(ctx, promote); err == nil {
+			c.log.Info("node votes now", "node", promote)
+		}
 	case demote != "":
-		c.log.Info("node votes no more", "node", demote)
-		return b.Demote(ctx, demote)
+		if err = b.Demote(ctx, demote); err == nil {
+			c.log.Info("node votes no more", "node", demote)
+		}
 	}
-	return nil
+	return err
 }
 
 // handOver gives the lead to another live voter, if there is one: the others then need not wait for a time-out.
