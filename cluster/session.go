@@ -54,7 +54,7 @@ func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 	}
 	s.client = rpc.NewClient(func(ctx context.Context, id string) (net.Conn, error) { return s.tr.Dial(ctx, id, transport.RPC) })
 	peer := func(conn net.Conn) string { return conn.(*transport.Conn).Peer }
-	s.calls, s.joins = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
+	s.calls, s.joins = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log).ForStrangers()
 	s.again, s.renew = rpc.NewServer(peer, c.log), rpc.NewServer(peer, c.log)
 	c.handleCalls(s.calls)
 	rpc.Handle(s.joins, callAdmit, c.admit)

@@ -18,12 +18,20 @@ import (
 // MaxBody bounds a request or response: the record snapshots of a full cluster are some megabytes.
 const MaxBody = 64 << 20
 
+// What strangers get, of whom nothing is known yet: room for one transaction's worth, and half a minute for question and
+// answer, since net/http breaks the call off when its ReadTimeout ends.
+const (
+	strangersBody = 1 << 20
+	strangersTime = 30 * time.Second
+)
+
 const pathPrefix = "/v1/"
 
 // Server answers the calls that arrive on one listener.
 type Server struct {
 	mux  *http.ServeMux
 	http *http.Server
+	body int64 // bytes of the largest request
 	done chan struct{}
 }
 
@@ -32,7 +40,7 @@ type peerKey struct{}
 // NewServer makes a server without calls. peer tells who is at the other end of a connection.
 func NewServer(peer func(net.Conn) string, log *slog.Logger) *Server {
 	mux := http.NewServeMux()
-	return &Server{mux: mux, done: make(chan struct{}), http: &http.Server{
+	return &Server{mux: mux, body: MaxBody, done: make(chan struct{}), http: &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // broken connections, nothing else
@@ -40,6 +48,12 @@ func NewServer(peer func(net.Conn) string, log *slog.Logger) *Server {
 			return context.WithValue(ctx, peerKey{}, peer(c))
 		},
 	}}
+}
+
+// ForStrangers bounds what a caller can take whom the transport has not recognised. It returns s.
+func (s *Server) ForStrangers() *Server {
+	s.body, s.http.ReadTimeout, s.http.IdleTimeout = strangersBody, strangersTime, strangersTime
+	return s
 }
 
 // Peer tells, in a call's context, which node called.
@@ -52,7 +66,7 @@ func Peer(ctx context.Context) string {
 func Handle[Req, Resp any](s *Server, name string, fn func(context.Context, Req) (Resp, error)) {
 	s.mux.HandleFunc("POST "+pathPrefix+name, func(w http.ResponseWriter, r *http.Request) {
 		var req Req
-		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+		b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.body))
 		if err == nil {
 			err = decode(b, &req)
 		}

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -56,6 +59,61 @@ func TestCallsShareAConnection(t *testing.T) {
 		t.Errorf("%d connections", dials.Load())
 	}
 }
+
+// Anybody who reaches the port is a stranger: one must not be able to fill the memory, or to stay.
+func TestStrangersGetLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipes{conns: make(chan net.Conn, 2), done: make(chan struct{})}
+		s := NewServer(func(net.Conn) string { return "" }, slog.New(slog.DiscardHandler)).ForStrangers()
+		Handle(s, "ask", func(_ context.Context, q question) (answer, error) { return answer{Text: q.Text}, nil })
+		go s.Serve(l)
+		c := NewClient(func(context.Context, string) (net.Conn, error) { return l.dial(), nil })
+		if got, err := Call[question, answer](t.Context(), c, "node1", "ask", question{"hi"}, true); err != nil || got.Text != "hi" {
+			t.Errorf("a small request: %+v, %v", got, err)
+		}
+		if _, err := Call[question, answer](t.Context(), c, "node1", "ask", question{strings.Repeat("x", 2<<20)}, true); err == nil {
+			t.Error("2 MiB were read")
+		}
+		slow := l.dial()
+		fmt.Fprintf(slow, "POST /v1/ask HTTP/1.1\r\nHost: node1\r\nContent-Length: 100\r\n\r\n{")
+		began := time.Now()
+		if _, err := io.Copy(io.Discard, slow); err != nil || time.Since(began) > time.Minute {
+			t.Errorf("a request that does not end is waited for %v: %v", time.Since(began), err)
+		}
+		c.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipes is a listener in memory.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) dial() net.Conn {
+	here, there := net.Pipe()
+	p.conns <- there
+	return here
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	close(p.done)
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestErrorsCrossTheWire(t *testing.T) {
 	var answers error
