@@ -7,22 +7,6 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 )
 
-func TestCarry(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct{ old, want string }{
-		{``, `{"labels":{"a":"1"}}`},
-		{`{"labels":{"b":"2"}}`, `{"labels":{"a":"1"}}`},
-		{`{"labels":{"b":"2"},"taints":["x"],"z":null}`, `{"labels":{"a":"1"},"taints":["x"],"z":null}`},
-		{`"torn`, `{"labels":{"a":"1"}}`},
-		{`[1]`, `{"labels":{"a":"1"}}`},
-	} {
-		got, err := carry([]byte(c.old), NodeSpec{Labels: map[string]string{"a": "1"}})
-		if err != nil || string(got) != c.want {
-			t.Errorf("%s: %s, %v", c.old, got, err)
-		}
-	}
-}
-
 // TestNewerFieldsSurvive: what a newer release has written into records that anybody may change outlives a change by this
 // one, and does not keep this one from reading what it knows.
 func TestNewerFieldsSurvive(t *testing.T) {

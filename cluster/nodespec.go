@@ -57,7 +57,7 @@ func PutNodeSpec(ctx context.Context, s store.Store, id NodeID, spec NodeSpec) e
 	if err != nil {
 		return fmt.Errorf("change node %s: %w", id, err)
 	}
-	value, err := carry(old.Value, spec)
+	value, err := store.Carry(old.Value, spec)
 	if err != nil {
 		return err
 	}

@@ -291,7 +291,7 @@ func (c *Cluster) carried(ctx context.Context, key string, v any) (json.RawMessa
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
-	return carry(p.Value, v)
+	return store.Carry(p.Value, v)
 }
 
 // readFresh decodes a key's value, if there is one, and gives the condition that it has not changed.

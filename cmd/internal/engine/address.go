@@ -28,6 +28,23 @@ type lease struct {
 	Static    bool   `json:"static,omitempty"` // asked for by the user: the container's as long as there is the container
 
 	rev store.Revision // of the key
+	was string         // its value, as it was read
+}
+
+func readLease(p store.Pair) (lease, error) {
+	l := lease{rev: p.Rev, was: string(p.Value)}
+	if err := json.Unmarshal(p.Value, &l); err != nil {
+		return l, fmt.Errorf("read %s: %w", p.Key, err)
+	}
+	return l, nil
+}
+
+// over encodes what replaces a lease. As long as it is the same holder's, what a newer release has noted there stays.
+func (l lease) over(old lease) ([]byte, error) {
+	if old.Node != l.Node || old.Container != l.Container {
+		old.was = ""
+	}
+	return store.Carry([]byte(old.was), l)
 }
 
 // spare tells whether an address is set aside for its node, and nobody has it.
@@ -59,11 +76,9 @@ func (e *Engine) leasesOf(ctx context.Context, networkID string, fresh bool) (ma
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", p.Key, err)
 		}
-		l := lease{rev: p.Rev}
-		if err := json.Unmarshal(p.Value, &l); err != nil {
-			return nil, fmt.Errorf("read %s: %w", p.Key, err)
+		if out[a], err = readLease(p); err != nil {
+			return nil, err
 		}
-		out[a] = l
 	}
 	return out, nil
 }
@@ -170,10 +185,7 @@ func noSpare(n *Network, asked netip.Addr) string {
 // takeDecided claims the lowest free address by compare-and-swap: the key must not exist, the network still must. Whoever
 // loses the race takes the next one, so addresses are given in order in the whole cluster and none is given twice.
 func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, error) {
-	value, err := json.Marshal(l)
-	if err != nil {
-		return asked, err
-	}
+	var err error
 	var held map[netip.Addr]lease // nil: to be read
 	lost := false                 // some of held were seen to be others' when they were tried for
 	for range casAttempts {
@@ -196,6 +208,10 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 			continue
 		} else if err != nil {
 			return a, exhausted(n, pool, e.holders(pool, held))
+		}
+		value, err := l.over(held[a])
+		if err != nil {
+			return asked, err
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{
 			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: n.rev}, {Key: addressKey(n.ID, a), Rev: present}},
@@ -303,23 +319,23 @@ func (e *Engine) changeLease(ctx context.Context, key string, change func(lease)
 		return err
 	}
 	for _, p := range pairs {
-		var l lease
-		if p.Key != key || json.Unmarshal(p.Value, &l) != nil {
+		old, err := readLease(p)
+		if p.Key != key || err != nil {
 			continue
 		}
-		l, concerned := change(l)
+		l, concerned := change(old)
 		if !concerned {
 			continue
 		}
 		op := store.Op{Key: key, Delete: true}
 		if l.Static || l.Endpoint != "" {
-			value, err := json.Marshal(l)
+			value, err := l.over(old)
 			if err != nil {
 				return err
 			}
 			op = store.Op{Key: key, Value: value}
 		}
-		_, err := e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: p.Rev}}, Then: []store.Op{op}})
+		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: key, Rev: p.Rev}}, Then: []store.Op{op}})
 		if errdefs.IsConflict(err) {
 			return nil // somebody else has dropped it, and perhaps taken it again
 		}

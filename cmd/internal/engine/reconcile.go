@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -81,8 +80,8 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	held := map[string]map[netip.Addr]lease{}
 	for _, p := range pairs {
 		id, a, err := parseAddressKey(p.Key)
-		l := lease{rev: p.Rev}
-		if err != nil || json.Unmarshal(p.Value, &l) != nil {
+		l, lerr := readLease(p)
+		if err != nil || lerr != nil {
 			continue
 		}
 		if held[id] == nil {
@@ -142,7 +141,7 @@ func (e *Engine) applyLease(ctx context.Context, n *Network, s leaseStep, f leas
 		key := addressKey(n.ID, s.addr)
 		ops := []store.Op{{Key: key, Delete: true}}
 		if s.put != nil {
-			value, err := json.Marshal(s.put)
+			value, err := s.put.over(f.held[s.addr])
 			if err != nil {
 				return err
 			}

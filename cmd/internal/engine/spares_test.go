@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"pgregory.net/rapid"
 
 	"github.com/minictl/minictl/cluster"
@@ -239,6 +240,76 @@ func TestReserve(t *testing.T) {
 	}
 	must(h2, "h", "10.0.0.5")
 	must(h1, "i", "10.0.0.6")
+}
+
+// TestNewerFieldsOfALease: what a newer release has noted with an address outlives what this one does with it, as long as
+// the same container has it, and does not pass to the next.
+func TestNewerFieldsOfALease(t *testing.T) {
+	ctx := t.Context()
+	hosts, ov := islands(t, 2)
+	h := hosts[0]
+	n, err := h.network(ctx, ov)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := netip.MustParseAddr("10.0.0.7")
+	key := addressKey(ov, asked)
+	id := newID()
+	b := &box{id: id, spec: container.Spec{ID: id, Name: "kept"}}
+	h.boxes[id], h.names["kept"] = b, id
+	take := func(holder, endpoint string) {
+		t.Helper()
+		if _, err := h.takeAddress(ctx, n, ipam.Pools(n.Subnets)[0], asked, h.leaseFor(holder, "kept", endpoint, true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string, want bool) {
+		t.Helper()
+		p, ok, err := store.Get(ctx, h.cl.Store(), key, true)
+		if err != nil || !ok || strings.Contains(string(p.Value), `"weight":9`) != want {
+			t.Errorf("%s: %s, %v", what, p.Value, err)
+		}
+	}
+	take(id, "")
+	p, _, err := store.Get(ctx, h.cl.Store(), key, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(p.Value), "{", `{"weight":9,`, 1)
+	if _, err := h.cl.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: key, Value: []byte(newer)}}}); err != nil {
+		t.Fatal(err)
+	}
+	ep := container.Endpoint{ID: newID(), NetworkID: ov, Driver: netdriver.TypeOverlay, Address: netip.PrefixFrom(asked, 26)}
+	take(id, ep.ID)
+	check("the container starts", true)
+	h.releaseAddress(ctx, ov, true, asked, ep.ID)
+	check("it stops", true)
+	// The cluster's word is behind what the container has: it is brought up to date.
+	b.spec.Networks = map[string]*network.EndpointSettings{"ov": {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: asked}}}
+	b.status = container.Status{State: mobycontainer.StateRunning, Endpoints: []container.Endpoint{ep}}
+	if err := h.reconcileLeases(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := h.addresses(ctx, ov); err != nil || held[asked].Endpoint != ep.ID {
+		t.Fatalf("%+v, %v", held[asked], err)
+	}
+	check("it is brought up to date", true)
+	// One of the reserve that a container takes is no longer what was written there.
+	held, err := h.addresses(ctx, ov)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, l := range held {
+		if l.spare() && l.Node == "host1" {
+			asked = a
+		}
+	}
+	key = addressKey(ov, asked)
+	if _, err := h.cl.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: key, Value: []byte(`{"node":"host1","weight":9}`)}}}); err != nil {
+		t.Fatal(err)
+	}
+	take(newID(), newID())
+	check("another has the address", false)
 }
 
 // TestReserveGrowsWithTheCluster: a network made on a host alone has no reserves; they come with the second host, smaller

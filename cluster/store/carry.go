@@ -1,4 +1,4 @@
-package cluster
+package store
 
 import (
 	"encoding/json"
@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// carry encodes v, a struct, and keeps of the value that it replaces the fields that v's type does not know: a newer daemon
+// Carry encodes v, a struct, and keeps of the value that it replaces the fields that v's type does not know: a newer daemon
 // put them there, and an older one that changes the rest must not lose them. Whoever owns a record alone, as each node its
 // own, has no need of it.
-func carry(old []byte, v any) ([]byte, error) {
+func Carry(old []byte, v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
