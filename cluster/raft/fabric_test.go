@@ -27,6 +27,8 @@ type fabric struct {
 	listeners map[string]*listener
 	cut       map[[2]string]bool // links that carry nothing, both directions listed
 	conns     map[net.Conn][2]string
+	held      map[string]chan struct{} // hosts that read nothing until it is closed, as if stopped
+	late      map[[2]string]int        // what arrived at a held host (first) from another, and is not read
 
 	loseAnswers atomic.Int32 // every n-th forwarded transaction loses its answer
 	forwarded   atomic.Int32
@@ -36,7 +38,7 @@ type fabric struct {
 func newFabric(t testing.TB) *fabric {
 	t.Helper()
 	f := &fabric{t: t, dir: t.TempDir(), hosts: map[string]*Backend{}, listeners: map[string]*listener{},
-		cut: map[[2]string]bool{}, conns: map[net.Conn][2]string{}}
+		cut: map[[2]string]bool{}, conns: map[net.Conn][2]string{}, held: map[string]chan struct{}{}, late: map[[2]string]int{}}
 	t.Cleanup(func() {
 		for _, id := range f.ids() {
 			f.stop(id)
@@ -130,10 +132,18 @@ func (f *fabric) stores() []store.Store {
 
 // isolate cuts a host off from all others, or connects it again.
 func (f *fabric) isolate(id string, off bool) {
+	var others []string
+	for i := 1; i < 100; i++ {
+		others = append(others, fmt.Sprintf("n%d", i))
+	}
+	f.part(id, off, others...)
+}
+
+// part cuts a host off from some others, or connects it again.
+func (f *fabric) part(id string, off bool, others ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := 1; i < 100; i++ {
-		other := fmt.Sprintf("n%d", i)
+	for _, other := range others {
 		f.cut[[2]string{id, other}], f.cut[[2]string{other, id}] = off, off
 	}
 	for c, link := range f.conns {
@@ -142,6 +152,27 @@ func (f *fabric) isolate(id string, off bool) {
 			delete(f.conns, c)
 		}
 	}
+}
+
+// hold lets whatever arrives at a host wait until release, and is no hindrance to what it sends.
+func (f *fabric) hold(id string) (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.held[id] = gate
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.held, id)
+		close(gate)
+	})
+}
+
+// arrived counts what waits at a held host and came from another.
+func (f *fabric) arrived(id, from string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.late[[2]string{id, from}]
 }
 
 func (f *fabric) linked(a, b string) bool {
@@ -168,16 +199,38 @@ func (y *layer) Dial(ctx context.Context, node string) (net.Conn, error) {
 	}
 	here, there := net.Pipe()
 	select {
-	case l.conns <- there:
+	case l.conns <- &heldConn{there, y.f, [2]string{node, y.node}}:
 		y.f.mu.Lock()
 		defer y.f.mu.Unlock()
 		y.f.conns[here] = [2]string{y.node, node}
-		return &countedConn{here, &y.f.written}, nil
+		return &countedConn{&heldConn{here, y.f, [2]string{y.node, node}}, &y.f.written}, nil
 	case <-l.done:
 		return nil, fmt.Errorf("dial %s: connection refused", node)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// heldConn is read by a host that may be held.
+type heldConn struct {
+	net.Conn
+	f    *fabric
+	link [2]string // who reads, who wrote
+}
+
+func (c *heldConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.f.mu.Lock()
+	gate := c.f.held[c.link[0]]
+	if gate != nil && err == nil {
+		c.f.late[c.link]++
+		c.f.mu.Unlock()
+		<-gate
+		c.f.mu.Lock()
+		c.f.late[c.link]--
+	}
+	c.f.mu.Unlock()
+	return n, err
 }
 
 type countedConn struct {

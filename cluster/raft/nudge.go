@@ -118,27 +118,16 @@ func (n *nudger) reach(ctx context.Context, id string) error {
 
 // message is the newest true thing to say.
 func (n *nudger) message() (*hraft.AppendEntriesRequest, error) {
-	r := n.b.raft
-	// The term must be one in which this host led: to use another leader's
-	// would forge its voice. Terms only grow, so if it is the same before and
-	// after, it was this host's at the moment in between.
-	term := r.CurrentTerm()
-	index := r.CommitIndex()
+	index := n.b.raft.CommitIndex()
 	var entry hraft.Log
 	err := n.b.logs.GetLog(index, &entry)
-	if !n.b.IsLeader() || r.CurrentTerm() != term {
-		return nil, hraft.ErrLeadershipLost
+	req, lost := n.b.heartbeat()
+	if lost != nil {
+		return nil, lost
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read entry %d: %w", index, err)
 	}
-	self := []byte(n.b.node)
-	return &hraft.AppendEntriesRequest{
-		RPCHeader:         hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: self, Addr: self},
-		Term:              term,
-		Leader:            self, //nolint:staticcheck // deprecated, but raft still reads it from older members
-		PrevLogEntry:      index,
-		PrevLogTerm:       entry.Term,
-		LeaderCommitIndex: index,
-	}, nil
+	req.PrevLogEntry, req.PrevLogTerm, req.LeaderCommitIndex = index, entry.Term, index
+	return req, nil
 }

@@ -64,8 +64,9 @@ type Backend struct {
 	trans hraft.Transport
 	raft  *hraft.Raft
 
-	leader leadership
-	nudges *nudger
+	leader   leadership
+	nudges   *nudger
+	confirms *confirmer
 
 	ctx     context.Context // ends when the backend closes
 	cancel  context.CancelFunc
@@ -126,7 +127,7 @@ func (b *Backend) start(c Config) error {
 	if b.raft, err = hraft.NewRaft(conf, b.fsm, b.logs, b.logs, snaps, b.trans); err != nil {
 		return fmt.Errorf("open store in %s: %w", c.Dir, err)
 	}
-	b.nudges = newNudger(b)
+	b.nudges, b.confirms = newNudger(b), newConfirmer(b)
 	b.leader.init()
 	b.running.Go(b.watchLeader)
 	b.running.Go(b.watchReplica)
@@ -254,6 +255,7 @@ func (b *Backend) shutdown() error {
 	var errs []error
 	if b.raft != nil {
 		b.nudges.close()
+		b.confirms.close()
 		errs = append(errs, b.raft.Shutdown().Error())
 	}
 	if t, ok := b.trans.(hraft.WithClose); ok {

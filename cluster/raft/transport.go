@@ -120,7 +120,7 @@ func newTransport(node string, layer StreamLayer, log hclog.Logger) (hraft.Trans
 	s := newStreams(node, layer)
 	return hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
 		Stream:  s,
-		MaxPool: 3, // heartbeats, entries, nudges
+		MaxPool: 4, // heartbeats, entries, nudges, reads
 		Timeout: ioTimeout,
 		Logger:  log,
 	}), s

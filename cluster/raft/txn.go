@@ -95,7 +95,7 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 //
 // All it takes is a leader that has applied what its predecessors promised
 // (b.leader.ready) and that is still the leader after the question was asked
-// (VerifyLeader): what it promised itself, it applied before it answered.
+// (confirmer): what it promised itself, it applied before it answered.
 func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error) {
 	if err := b.usable(); err != nil {
 		return nil, 0, err
@@ -113,7 +113,7 @@ func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, 
 	case <-ctx.Done():
 		return nil, 0, b.raftError("read "+prefix, ctx.Err())
 	}
-	if err := awaitFuture(ctx, b.raft.VerifyLeader); err != nil {
+	if err := b.confirms.confirm(ctx, changed); err != nil {
 		return nil, 0, b.raftError("read "+prefix, err)
 	}
 	if b.raft.CurrentTerm() != term {
