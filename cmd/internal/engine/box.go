@@ -61,15 +61,23 @@ func (b *box) statusCopy() container.Status {
 func (e *Engine) update(b *box, change func(*container.Status)) {
 	b.mu.Lock()
 	change(&b.status)
-	r := record{b.spec, b.status}
 	removed := b.removed
 	b.mu.Unlock()
 	if removed {
 		return
 	}
-	if err := e.state.put("containers", b.id, r); err != nil {
+	if err := e.keep(b); err != nil {
 		e.log.Error("keep container's status", "container", b.id, "err", err)
 	}
+}
+
+// keep writes a container down as it is when its turn to write has come: of several who write at once the last one has all.
+func (e *Engine) keep(b *box) error {
+	return e.state.write("containers", b.id, func() any {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return record{b.spec, b.status}
+	})
 }
 
 // find resolves what a user calls a container: its full ID, its name, or an unambiguous start of its ID.
@@ -117,7 +125,7 @@ func (e *Engine) all() []*box {
 }
 
 // ContainerWait registers a wait before it returns.
-func (e *Engine) ContainerWait(_ context.Context, ref string, condition mobycontainer.WaitCondition) (<-chan mobycontainer.WaitResponse, error) {
+func (e *Engine) ContainerWait(ctx context.Context, ref string, condition mobycontainer.WaitCondition) (<-chan mobycontainer.WaitResponse, error) {
 	b, err := e.find(ref)
 	if err != nil {
 		return nil, err
@@ -125,15 +133,24 @@ func (e *Engine) ContainerWait(_ context.Context, ref string, condition mobycont
 	if condition == "" {
 		condition = mobycontainer.WaitConditionNotRunning
 	}
+	return b.wait(ctx, condition), nil
+}
+
+func (b *box) wait(ctx context.Context, condition mobycontainer.WaitCondition) <-chan mobycontainer.WaitResponse {
 	answer := make(chan mobycontainer.WaitResponse, 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if condition == mobycontainer.WaitConditionNotRunning && !b.status.Active() && b.gone == nil {
 		answer <- exitAnswer(&b.status)
-		return answer, nil
+		return answer
 	}
 	b.waits = append(b.waits, wait{condition, answer})
-	return answer, nil
+	context.AfterFunc(ctx, func() { // or they would pile up with a container that runs for months
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.waits = slices.DeleteFunc(b.waits, func(w wait) bool { return w.answer == answer })
+	})
+	return answer
 }
 
 func exitAnswer(s *container.Status) mobycontainer.WaitResponse {

@@ -143,9 +143,8 @@ func (e *Engine) rewish(ctx context.Context, b *box, old, next *container.Spec, 
 func (e *Engine) setWish(b *box, s *container.Spec) error {
 	b.mu.Lock()
 	b.spec.Networks, b.spec.NetworkOrder = s.Networks, s.NetworkOrder
-	r := record{b.spec, b.status}
 	b.mu.Unlock()
-	if err := e.state.put("containers", b.id, r); err != nil {
+	if err := e.keep(b); err != nil {
 		return fmt.Errorf("keep container's networks: %w", err)
 	}
 	return nil

@@ -267,6 +267,9 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) error {
 	}
 	b.op.Lock()
 	defer b.op.Unlock()
+	if b.removed {
+		return notFound("No such container: %s", ref)
+	}
 	if name == b.specCopy().Name {
 		return invalid("Renaming a container with the same name as its current name")
 	}

@@ -164,6 +164,17 @@ func (s *state) put(bucket, id string, v any) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(id), b) })
 }
 
+// write puts what now gives, which is asked when nobody else writes.
+func (s *state) write(bucket, id string, now func() any) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
+		b, err := json.Marshal(now())
+		if err != nil {
+			return err
+		}
+		return tx.Bucket([]byte(bucket)).Put([]byte(id), b)
+	})
+}
+
 func (s *state) delete(bucket, id string) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Delete([]byte(id)) })
 }
