@@ -34,6 +34,19 @@ func (l *lateStream) connect(s ctrd.Stream) {
 		l.stream = s
 		close(l.ready)
 	})
+	if l.gone() { // in this moment: nobody else closes it
+		_ = s.Close()
+	}
+}
+
+// gone tells whether the client has closed.
+func (l *lateStream) gone() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // fail ends the wait; err nil reads as an end without output.
@@ -99,15 +112,27 @@ func (r *run) connectLate(ctx context.Context) error {
 	late := r.b.late
 	r.b.late = nil
 	r.b.mu.Unlock()
+	return connectAll(late, func(o ctrd.AttachOptions) (ctrd.Stream, error) { return r.task.Attach(ctx, o) })
+}
+
+// connectAll leaves out who has gone: nobody would read its stream, and the slowest reader sets the container's pace. After an
+// error nobody waits any more.
+func connectAll(late []*lateStream, attach func(ctrd.AttachOptions) (ctrd.Stream, error)) (err error) {
 	for _, l := range late {
-		s, err := r.task.Attach(ctx, l.opts)
+		if l.gone() {
+			continue
+		}
+		var s ctrd.Stream
+		if err == nil {
+			s, err = attach(l.opts)
+		}
 		if err != nil {
 			l.fail(err)
-			return err
+			continue
 		}
 		l.connect(s)
 	}
-	return nil
+	return err
 }
 
 // ContainerTTY tells whether its output is one raw stream.
@@ -128,6 +153,10 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts api.Attac
 	if b.statusCopy().State == "paused" {
 		return nil, conflict("container %s is paused, unpause the container before attach", ref)
 	}
+	keys, err := escapeKeys(opts.DetachKeys)
+	if err != nil {
+		return nil, err
+	}
 	o := ctrd.AttachOptions{Stdin: opts.Stdin && b.specCopy().Config.OpenStdin, Stdout: opts.Stdout, Stderr: opts.Stderr}
 	e.event(b, events.ActionAttach)
 	var live api.Stream
@@ -139,9 +168,7 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, opts api.Attac
 			return nil, err
 		}
 	}
-	if live, err = escapable(live, b.specCopy().Config.Tty && opts.Stdin, opts.DetachKeys, func() { e.event(b, events.ActionDetach) }); err != nil {
-		return nil, err
-	}
+	live = escapable(live, b.specCopy().Config.Tty && opts.Stdin, keys, func() { e.event(b, events.ActionDetach) })
 	if opts.Logs {
 		return e.withLogs(ctx, b, opts, live), nil
 	}

@@ -13,12 +13,8 @@ import (
 // defaultEscape is what users know from docker.
 const defaultEscape = "ctrl-p,ctrl-q"
 
-// escapable lets a client on a terminal leave by typing the detach keys: the stream closes, left is called, the process goes
-// on.
-func escapable(s api.Stream, tty bool, keys string, left func()) (api.Stream, error) {
-	if !tty {
-		return s, nil
-	}
+// escapeKeys reads the detach keys that a client asks for. It is asked before there is a stream to leave.
+func escapeKeys(keys string) ([]byte, error) {
 	if keys == "" {
 		keys = defaultEscape
 	}
@@ -26,7 +22,16 @@ func escapable(s api.Stream, tty bool, keys string, left func()) (api.Stream, er
 	if err != nil {
 		return nil, invalid("Invalid detach keys (%s) provided", keys)
 	}
-	return &escapeStream{Stream: s, keys: escape, left: sync.OnceFunc(left)}, nil
+	return escape, nil
+}
+
+// escapable lets a client on a terminal leave by typing the detach keys: the stream closes, left is called, the process goes
+// on.
+func escapable(s api.Stream, tty bool, keys []byte, left func()) api.Stream {
+	if !tty {
+		return s
+	}
+	return &escapeStream{Stream: s, keys: keys, left: sync.OnceFunc(left)}
 }
 
 // escapeStream watches what is typed. Keys that may be the beginning of the sequence wait until it is clear whether they

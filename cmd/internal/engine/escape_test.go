@@ -15,10 +15,11 @@ func (s *typedAt) Close() error                { s.closed = true; return nil }
 // TestEscape: the keys leave once, also when they come apart, and go nowhere themselves.
 func TestEscape(t *testing.T) {
 	to, left := &typedAt{}, 0
-	s, err := escapable(to, true, "ctrl-a,d", func() { left++ })
+	keys, err := escapeKeys("ctrl-a,d")
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := escapable(to, true, keys, func() { left++ })
 	for _, typed := range []string{"ls\x01", "x\x01", "d", "\x01d"} {
 		if _, err := s.Write([]byte(typed)); err != nil {
 			t.Fatal(err)
@@ -27,10 +28,10 @@ func TestEscape(t *testing.T) {
 	if to.got != "ls\x01x" || !to.closed || left != 1 {
 		t.Errorf("typed %q, closed %v, left %d times", to.got, to.closed, left)
 	}
-	if _, err := escapable(to, true, "ctrl-nope", func() {}); err == nil {
+	if _, err := escapeKeys("ctrl-nope"); err == nil {
 		t.Error("keys that are none")
 	}
-	if s, err := escapable(to, false, "", func() {}); err != nil || s != to {
-		t.Errorf("without a terminal: %v, %v", s, err)
+	if s := escapable(to, false, keys, func() {}); s != to {
+		t.Errorf("without a terminal: %v", s)
 	}
 }

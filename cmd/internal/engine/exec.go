@@ -33,6 +33,7 @@ const execKept = 5 * time.Minute
 type execution struct {
 	id, containerID string
 	req             mobycontainer.ExecCreateRequest
+	keys            []byte // that detach its client
 
 	mu      sync.Mutex
 	started bool
@@ -52,13 +53,17 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req mobycontainer.Exe
 	if len(req.Cmd) == 0 {
 		return "", invalid("no exec command specified")
 	}
+	keys, err := escapeKeys(req.DetachKeys)
+	if err != nil {
+		return "", err
+	}
 	switch st := b.statusCopy(); {
 	case st.State == mobycontainer.StatePaused:
 		return "", conflict("container %s is paused, unpause the container before exec", ref)
 	case !st.Running():
 		return "", conflict("container %s is not running", b.id)
 	}
-	x := &execution{id: newID(), containerID: b.id, req: req}
+	x := &execution{id: newID(), containerID: b.id, req: req, keys: keys}
 	e.mu.Lock()
 	maps.DeleteFunc(e.execs, func(_ string, old *execution) bool { return old.endedBefore(time.Now().Add(-execKept)) })
 	e.execs[x.id] = x
@@ -151,7 +156,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, req mobycontainer.Exe
 		return nil, nil
 	}
 	left := func() { e.event(b, events.ActionExecDetach, "execID", id) }
-	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.req.DetachKeys, left)
+	return escapable(&execStream{Stream: proc.Stream(), ended: ended, closed: make(chan struct{})}, x.req.Tty, x.keys, left), nil
 }
 
 // execError words a failed exec as docker does: what the command line got wrong is the client's fault.
