@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/oci"
@@ -62,7 +63,7 @@ func readUserFiles(dir string) (userFiles, error) {
 	}
 	defer root.Close()
 	read := func(name string) ([]byte, error) {
-		f, err := root.Open(name)
+		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would wait for somebody who writes
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
@@ -70,6 +71,9 @@ func readUserFiles(dir string) (userFiles, error) {
 			return nil, err
 		}
 		defer f.Close()
+		if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+			return nil, errors.Join(err, invalid("the container's /%s is no regular file", name))
+		}
 		return io.ReadAll(io.LimitReader(f, maxUserFile))
 	}
 	var u userFiles
