@@ -227,16 +227,8 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	var errs []error
 	for _, ep := range st.Endpoints {
 		n := e.networkOf(ctx, ep)
-		for _, p := range ep.Addresses() {
-			if n.global() {
-				break
-			}
-			if e.leases[n.ID] == nil {
-				e.leases[n.ID] = map[netip.Addr]string{}
-			}
-			if e.leases[n.ID][p.Addr()] != b.id { // the container's own for its life
-				e.leases[n.ID][p.Addr()] = ep.ID
-			}
+		if !n.global() {
+			e.holdLocal(n, ep, b.id)
 		}
 		var held []netdriver.PortMapping
 		for _, p := range ep.Ports {
@@ -252,6 +244,20 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	}
 	e.publish(ctx, e.records(&spec, st.Endpoints), nil)
 	return errors.Join(errs...)
+}
+
+// holdLocal makes a local network's addresses those of an endpoint that has them already.
+func (e *Engine) holdLocal(n *Network, ep container.Endpoint, containerID string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leases[n.ID] == nil {
+		e.leases[n.ID] = map[netip.Addr]string{}
+	}
+	for _, p := range ep.Addresses() {
+		if e.leases[n.ID][p.Addr()] != containerID { // the container's own for its life
+			e.leases[n.ID][p.Addr()] = ep.ID
+		}
+	}
 }
 
 // reserve answers the container's questions again, on the sockets that its shim kept.
@@ -278,7 +284,7 @@ func (e *Engine) sweep(ctx context.Context) {
 		e.log.Error("list containers", "err", err)
 	}
 	for _, id := range ids {
-		if _, ok := e.boxes[id]; !ok {
+		if !e.knows(id) {
 			e.log.Info("remove a container that nobody knows", "container", id)
 			if err := e.rt.Remove(ctx, id); err != nil {
 				e.log.Error("remove a container that nobody knows", "container", id, "err", err)
@@ -308,7 +314,7 @@ func (e *Engine) sweep(ctx context.Context) {
 // sweepFolders removes the folders of containers that were never kept, and the shared memory of what does not run.
 func (e *Engine) sweepFolders() {
 	for _, id := range e.foldersIn(filepath.Join(e.cfg.Root, "containers")) {
-		if _, ok := e.boxes[id]; ok {
+		if e.knows(id) {
 			continue
 		}
 		if err := os.RemoveAll(e.dir(id)); err != nil {
@@ -316,7 +322,7 @@ func (e *Engine) sweepFolders() {
 		}
 	}
 	running := map[string]bool{}
-	for _, b := range e.boxes {
+	for _, b := range e.all() {
 		running[e.shmDir(b.id)] = b.statusCopy().Running()
 	}
 	shm := filepath.Join(e.cfg.ExecRoot, "shm")
@@ -325,6 +331,14 @@ func (e *Engine) sweepFolders() {
 			e.removeShm(id)
 		}
 	}
+}
+
+// knows tells whether there is a container of that ID. One that has just been taken up may end while others are.
+func (e *Engine) knows(id string) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	_, ok := e.boxes[id]
+	return ok
 }
 
 func (e *Engine) foldersIn(dir string) []string {
