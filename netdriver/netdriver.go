@@ -25,6 +25,7 @@ const (
 	TypeNull    = "null"
 	TypeMacvlan = "macvlan"
 	TypeOverlay = "overlay"
+	TypeCNI     = "cni"
 )
 
 // Subnet is one address range of a network, of either family. A network may have several of each.
@@ -67,6 +68,15 @@ type Endpoint struct {
 	Gateway   netip.Addr    // the sandbox's IPv4 default route goes through it; invalid: this endpoint gives none
 	Gateway6  netip.Addr    // the same for IPv6
 	Ports     []PortMapping // honoured by drivers that publish ports
+	Aliases   []string      // its names on the network, for drivers that pass them on
+	DNS       DNS           // what the container resolves with, for the same
+}
+
+// DNS is where a resolver asks, and how; the zero value says nothing.
+type DNS struct {
+	Servers []netip.Addr `json:"servers,omitempty"`
+	Search  []string     `json:"search,omitempty"`  // domains
+	Options []string     `json:"options,omitempty"` // of resolv.conf(5)
 }
 
 // Addresses are the addresses the endpoint has on its network, IPv4 first.
@@ -101,6 +111,23 @@ type Sandbox struct {
 type Attachment struct {
 	Interface string
 	MTU       int // bytes
+	// Decided is what a Decider has decided about the endpoint; nil for other drivers.
+	Decided *Decided
+}
+
+// Decided is what a driver decides about an endpoint that others' drivers are told. Whoever calls Join again gives it
+// back as the endpoint's wish.
+type Decided struct {
+	Address, Address6 netip.Prefix // as wished where the wish has one
+	MAC               net.HardwareAddr
+	Gateway, Gateway6 netip.Addr // through which the endpoint could lead outside; invalid: it does not
+	DNS               DNS        // servers that know the network's names
+}
+
+// Decider is what drivers add that decide about endpoints themselves, by the answer of another program say: whether one
+// leads outside is known only when it has joined. The first Join wishes no gateway; a further one does, if it shall.
+type Decider interface {
+	Decides()
 }
 
 // Driver makes networks and endpoints of one type in the kernel. Every call states the whole wish and may be repeated.

@@ -9,6 +9,7 @@
 #   python3-docker  Docker's SDK for Python
 #   sshd            OpenSSH's server, unpacked: a test starts it in a host of its own
 #   etcd, zookeeper the servers of external cluster stores, unpacked likewise: tests start and end them by themselves
+#   containernetworking-plugins   CNI's reference plugins, below /usr/lib/cni, with iptables
 #   java            ZooKeeper runs on it (the headless one; the longest of all if it is not there, 60 MB)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,7 @@ if [ "${1:-}" = test ]; then
   /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
   need java default-jre-headless
   need ssh openssh-client
+  [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 fi
 
 apt() {

@@ -31,6 +31,7 @@ var only = map[string][]string{
 	"github.com/hashicorp/memberlist":     {"cluster/gossip"},
 	"github.com/hashicorp/raft":           {"cluster/raft"},
 	"github.com/miekg/dns":                {"dnsd", "testing"},
+	"github.com/containernetworking/cni":  {"netdriver/cni"},
 	"go.etcd.io/etcd":                     {"cluster/store/etcd"},
 	"go.uber.org/zap":                     {"cluster/store/etcd"},
 	"github.com/hashicorp/consul":         {"cluster/store/consul"},

@@ -49,6 +49,7 @@ func TestRulesCanFail(t *testing.T) {
 		{"cluster/store/zk/a.go", imp("github.com/hashicorp/consul/api"), "which only cluster/store/consul"},
 		{"cluster/store/etcd/a.go", imp("github.com/go-zookeeper/zk"), "which only cluster/store/zk"},
 		{"cluster/store/etcd/a.go", imp("go.etcd.io/etcd/client/v3", "go.uber.org/zap"), ""},
+		{"netdriver/x/a.go", imp("github.com/containernetworking/cni/libcni"), "which only netdriver/cni"},
 		{"cmd/x/a.go", imp("github.com/miekg/dns"), "which only dnsd, testing"},
 		{"testing/x/a.go", imp("github.com/miekg/dns"), ""},
 		{"cmd/x/a.go", "package x\n", "no package doc"},

@@ -27,6 +27,7 @@ import (
 	"github.com/minictl/minictl/dnsd"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/bridge"
+	"github.com/minictl/minictl/netdriver/cni"
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/host"
 	"github.com/minictl/minictl/netdriver/macvlan"
@@ -134,7 +135,8 @@ func (d *daemon) build(ctx context.Context) error {
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, AddressPools: cfg.AddressPools, Version: cfg.Version,
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New(),
-			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")})},
+			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")}),
+			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni")})},
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, WatchRules: firewall.Watch, Sandboxes: sandboxes{},

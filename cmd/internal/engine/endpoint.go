@@ -153,7 +153,7 @@ func (e *Engine) join(ctx context.Context, b *box, spec *container.Spec, sb netd
 	if ep.Ports, err = e.reservePorts(ctx, spec, ep, j.ports, u); err != nil {
 		return ep, err
 	}
-	if err := e.plug(ctx, j.network, ep, sb, u); err != nil {
+	if err := e.plug(ctx, j.network, &ep, sb, u); err != nil {
 		return ep, err
 	}
 	reach("joined")
@@ -180,17 +180,17 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 	if err := step("address"); err != nil {
 		return ep, err
 	}
-	for _, a := range staticAddresses(j.set) {
-		if _, err := n.pool(a); err != nil {
-			return ep, err
-		}
+	if n.foreign() {
+		wishAddresses(&ep, staticAddresses(j.set))
+	} else if err := n.mayGive(staticAddresses(j.set)); err != nil {
+		return ep, err
 	}
 	for _, pool := range ipam.Pools(n.Subnets) {
 		if err := e.allotAddress(ctx, b, spec, &j, pool, &ep, u); err != nil {
 			return ep, err
 		}
 	}
-	if all := ep.Addresses(); len(all) > 0 {
+	if all := ep.Addresses(); len(all) > 0 && !n.foreign() {
 		ep.MAC = ipam.MAC(all[0].Addr()).String()
 	}
 	reach("address-taken")
@@ -240,7 +240,7 @@ func (e *Engine) reservePorts(ctx context.Context, spec *container.Spec, ep cont
 }
 
 // plug makes an endpoint in the kernel, with the interface's settings that the user wished.
-func (e *Engine) plug(ctx context.Context, n *Network, ep container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+func (e *Engine) plug(ctx context.Context, n *Network, ep *container.Endpoint, sb netdriver.Sandbox, u *undo) error {
 	if err := errors.Join(step("join"), e.driverJoin(ctx, n, ep, sb, u)); err != nil {
 		return fmt.Errorf("join network %s: %w", n.Name, err)
 	}
@@ -249,7 +249,10 @@ func (e *Engine) plug(ctx context.Context, n *Network, ep container.Endpoint, sb
 
 // driverJoin makes the endpoint in the kernel. A lazy network's link comes with its first endpoint here and goes with its
 // last, so one endpoint at a time.
-func (e *Engine) driverJoin(ctx context.Context, n *Network, ep container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+func (e *Engine) driverJoin(ctx context.Context, n *Network, ep *container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+	if n.foreign() {
+		return e.foreignJoin(ctx, n, ep, sb, u)
+	}
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
 	if e.attached[n.ID] == nil {
@@ -257,13 +260,13 @@ func (e *Engine) driverJoin(ctx context.Context, n *Network, ep container.Endpoi
 	}
 	e.attached[n.ID][ep.ID] = true
 	if u != nil {
-		u.add(func(ctx context.Context) { e.driverLeave(ctx, n, ep) })
+		u.add(func(ctx context.Context) { e.driverLeave(ctx, n, *ep) })
 	}
 	d := e.drivers[n.Driver]
-	if _, err := d.Join(ctx, n.wish(), wishEndpoint(ep), sb); err != nil {
+	if _, err := d.Join(ctx, n.wish(), wishEndpoint(*ep), sb); err != nil {
 		return err
 	}
-	if err := e.setSysctls(ep, sb); err != nil {
+	if err := e.setSysctls(*ep, sb); err != nil {
 		return err
 	}
 	if ps, ok := d.(netdriver.PeerSetter); ok {
@@ -274,11 +277,16 @@ func (e *Engine) driverJoin(ctx context.Context, n *Network, ep container.Endpoi
 
 // driverLeave removes the endpoint from the kernel, and a lazy network with its last endpoint here.
 func (e *Engine) driverLeave(ctx context.Context, n *Network, ep container.Endpoint) {
-	e.netMu.Lock()
-	defer e.netMu.Unlock()
+	if !n.foreign() {
+		e.netMu.Lock()
+		defer e.netMu.Unlock()
+	}
 	d := e.drivers[n.Driver]
 	if err := d.Leave(ctx, n.wish(), wishEndpoint(ep)); err != nil {
 		e.log.Error("leave network", "network", n.Name, "endpoint", ep.ID, "err", err)
+	}
+	if n.foreign() {
+		return
 	}
 	delete(e.attached[n.ID], ep.ID)
 	if !e.lazy(n) || len(e.attached[n.ID]) > 0 {

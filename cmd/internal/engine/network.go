@@ -150,6 +150,11 @@ func (e *Engine) NetworkCreate(ctx context.Context, req network.CreateRequest) (
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
+	if r, ok := e.drivers[n.Driver].(resolver); ok {
+		if n.Options, err = r.Resolve(ctx, n.Name, n.Options); err != nil {
+			return network.CreateResponse{}, err
+		}
+	}
 	if n.global() {
 		err = e.createGlobal(ctx, n)
 	} else {
@@ -160,6 +165,11 @@ func (e *Engine) NetworkCreate(ctx context.Context, req network.CreateRequest) (
 	}
 	e.networkEvent(n, events.ActionCreate)
 	return network.CreateResponse{ID: n.ID, Warning: e.unknownOptions(n)}, nil
+}
+
+// resolver is a driver whose options name what stands elsewhere: it gives them with what that says now.
+type resolver interface {
+	Resolve(ctx context.Context, network string, options map[string]string) (map[string]string, error)
 }
 
 // newNetwork checks the request and gives the record without what has still to be chosen.
@@ -182,7 +192,7 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 	case n.Driver == "ipvlan":
 		return nil, unsupported("minictl has no ipvlan driver: use macvlan, or a bridge network with -o %s=routed", optionMode4)
 	case e.drivers[n.Driver] == nil:
-		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge, macvlan and overlay: plugin %q not found", n.Driver, n.Driver)
+		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge, cni, macvlan and overlay: plugin %q not found", n.Driver, n.Driver)
 	case req.ConfigOnly || req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return nil, unsupported("minictl does not support --config-only and --config-from; give the network its options itself")
 	case req.Ingress:

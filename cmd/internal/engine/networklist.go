@@ -58,6 +58,9 @@ func (n *Network) view() network.Network {
 		Attachable: n.Attachable, Options: n.Options, Labels: n.Labels,
 		IPAM: network.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []network.IPAMConfig{}},
 	}
+	if n.foreign() {
+		v.IPAM.Driver = n.Driver
+	}
 	for _, s := range n.Subnets {
 		v.IPAM.Config = append(v.IPAM.Config, network.IPAMConfig{Subnet: s.Prefix, Gateway: s.Gateway, IPRange: s.Range, AuxAddress: s.Aux})
 	}

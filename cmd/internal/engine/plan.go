@@ -81,6 +81,8 @@ func (j *joint) leadsOutside() bool {
 	switch j.network.Driver {
 	case netdriver.TypeBridge, netdriver.TypeMacvlan:
 		return !j.network.Internal
+	case netdriver.TypeCNI: // perhaps: its plugins tell when the endpoint is made
+		return true
 	}
 	return false
 }
@@ -103,7 +105,7 @@ func needsGatewayBridge(joints []joint) bool {
 func gatewayOf(joints []joint, v6 bool) int {
 	best := -1
 	for i := range joints {
-		if joints[i].leadsOutside() && joints[i].network.has(v6) && (best < 0 || before(&joints[i], &joints[best])) {
+		if joints[i].leadsOutside() && (joints[i].network.has(v6) || joints[i].network.foreign()) && (best < 0 || before(&joints[i], &joints[best])) {
 			best = i
 		}
 	}
@@ -113,6 +115,9 @@ func gatewayOf(joints []joint, v6 bool) int {
 func before(a, b *joint) bool {
 	if d := cmp.Compare(priority(b), priority(a)); d != 0 {
 		return d < 0
+	}
+	if a.network.foreign() != b.network.foreign() { // what is known to lead outside comes first
+		return b.network.foreign()
 	}
 	return a.network.Name < b.network.Name
 }

@@ -48,7 +48,7 @@ func (e *Engine) publishedOn(ep container.Endpoint, reqs []portmap.Request) (hel
 	e.mu.RLock()
 	n := e.networks[ep.NetworkID]
 	e.mu.RUnlock()
-	if n == nil {
+	if n == nil || n.foreign() {
 		return reqs, nil
 	}
 	// On the wire a container has ports of its own.

@@ -186,7 +186,7 @@ func (e *Engine) repairBridge(ctx context.Context, n *Network, m misser) error {
 	e.drift.add("link", missing)
 	e.log.Warn("repaired a bridge: another program has removed links of it", "network", n.Name, "count", missing)
 	for _, p := range here {
-		if err := e.driverJoin(ctx, n, p.endpoint, p.sandbox, nil); err != nil {
+		if err := e.driverJoin(ctx, n, &p.endpoint, p.sandbox, nil); err != nil {
 			return err
 		}
 	}

@@ -45,6 +45,16 @@ func (n *Network) pool(a netip.Addr) (ipam.Pool, error) {
 	return pool, pool.Check(a)
 }
 
+// mayGive refuses asked addresses that are of none of the network's pools, or not to be given.
+func (n *Network) mayGive(asked []netip.Addr) error {
+	for _, a := range asked {
+		if _, err := n.pool(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (e *Engine) leaseFor(containerID, name, endpoint string, static bool) lease {
 	return lease{Node: string(e.cl.Self().ID), Endpoint: endpoint, Container: containerID, Name: name, Static: static}
 }
@@ -95,6 +105,9 @@ func (e *Engine) keepAddresses(ctx context.Context, spec *container.Spec, key st
 	}
 	if err != nil {
 		return err
+	}
+	if n.foreign() {
+		return nil // asked for at the start: there is no keeping it before
 	}
 	for _, a := range asked {
 		pool, err := n.pool(a)

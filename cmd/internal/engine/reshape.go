@@ -96,8 +96,12 @@ func (r *reshaping) make(ctx context.Context, joints []joint) error {
 		r.fresh = append(r.fresh, ep)
 		r.keep()
 		reach("endpoint-kept")
-		if err := r.e.plug(ctx, j.network, ep, r.sb, &r.undo); err != nil {
+		if err := r.e.plug(ctx, j.network, &ep, r.sb, &r.undo); err != nil {
 			return err
+		}
+		if j.network.foreign() { // what it is has been decided now
+			r.now[len(r.now)-1], r.fresh[len(r.fresh)-1] = ep, ep
+			r.keep()
 		}
 	}
 	return nil
@@ -147,11 +151,11 @@ func (r *reshaping) lead(ctx context.Context, joints []joint) error {
 	for _, i := range changed {
 		n := r.e.networkOf(ctx, was[i])
 		r.undo.add(func(ctx context.Context) {
-			if err := r.e.driverJoin(ctx, n, was[i], r.sb, nil); err != nil {
+			if err := r.e.driverJoin(ctx, n, &was[i], r.sb, nil); err != nil {
 				r.e.log.Error("take a change of the gateway back", "container", r.b.id, "network", n.Name, "err", err)
 			}
 		})
-		if err := errors.Join(step("lead"), r.e.driverJoin(ctx, n, r.now[i], r.sb, nil)); err != nil {
+		if err := errors.Join(step("lead"), r.e.driverJoin(ctx, n, &r.now[i], r.sb, nil)); err != nil {
 			return fmt.Errorf("change the gateway to network %s: %w", n.Name, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -225,10 +226,13 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	}
 	sb := netdriver.Sandbox{ID: spec.Short(), Path: st.SandboxPath}
 	var errs []error
-	for _, ep := range st.Endpoints {
-		n := e.networkOf(ctx, ep)
-		if !n.global() {
-			e.holdLocal(n, ep, b.id)
+	now, decided := slices.Clone(st.Endpoints), false
+	for i := range now {
+		ep := &now[i]
+		n := e.networkOf(ctx, *ep)
+		decided = decided || n.foreign()
+		if !n.global() && !n.foreign() {
+			e.holdLocal(n, *ep, b.id)
 		}
 		var held []netdriver.PortMapping
 		for _, p := range ep.Ports {
@@ -238,6 +242,9 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 			errs = append(errs, e.cfg.Ports.Restore(spec.Name, held))
 		}
 		errs = append(errs, e.driverJoin(ctx, n, ep, sb, nil))
+	}
+	if decided {
+		e.update(b, func(s *container.Status) { s.Endpoints = now })
 	}
 	if usesResolver(&spec) {
 		errs = append(errs, e.reserve(ctx, b, task, st.SandboxPath))
@@ -279,6 +286,7 @@ func (e *Engine) reserve(ctx context.Context, b *box, task *ctrd.Task, sandbox s
 
 // sweep removes what belongs to no container: a crash between making and remembering leaves such things.
 func (e *Engine) sweep(ctx context.Context) {
+	e.sweepEndpoints(ctx) // while their sandboxes are there
 	ids, err := e.rt.Containers(ctx)
 	if err != nil {
 		e.log.Error("list containers", "err", err)

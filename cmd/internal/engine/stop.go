@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -115,7 +116,8 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	reach("leave")
 	e.publish(ctx, nil, recordIDs(e.records(&spec, status.Endpoints)))
 	reach("leave-told")
-	if len(status.Endpoints) > 1 {
+	alien := func(ep container.Endpoint) bool { return ep.Driver == netdriver.TypeCNI } // who made it looks for what was inside
+	if len(status.Endpoints) > 1 && !slices.ContainsFunc(status.Endpoints, alien) {
 		if err := e.cfg.Sandboxes.Unplug(status.SandboxPath); err != nil {
 			e.log.Error("unplug container", "container", b.id, "err", err)
 		}

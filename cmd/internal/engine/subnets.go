@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -16,8 +17,14 @@ func (n *Network) has(v6 bool) bool {
 	return slices.ContainsFunc(n.Subnets, func(s netdriver.Subnet) bool { return s.Prefix.Addr().Is6() == v6 })
 }
 
-// wants tells whether they shall have one.
+// foreign tells whether others' programs choose the addresses of the network's endpoints.
+func (n *Network) foreign() bool { return n.Driver == netdriver.TypeCNI }
+
+// wants tells whether they shall have one that is chosen here.
 func (n *Network) wants(v6 bool) bool {
+	if n.foreign() {
+		return false
+	}
 	if v6 {
 		return n.EnableIPv6
 	}
@@ -27,6 +34,9 @@ func (n *Network) wants(v6 bool) bool {
 // setIPAM takes over the families and subnets that the user asked for. A subnet of IPv6 asks for IPv6, unless IPv6 was
 // refused: nothing that was asked for is left out in silence.
 func (n *Network) setIPAM(req network.CreateRequest) error {
+	if n.foreign() {
+		return n.checkForeign(req)
+	}
 	n.DisableIPv4 = req.EnableIPv4 != nil && !*req.EnableIPv4
 	n.EnableIPv6 = req.EnableIPv6 != nil && *req.EnableIPv6
 	if i := req.IPAM; i != nil {
@@ -49,6 +59,29 @@ func (n *Network) setIPAM(req network.CreateRequest) error {
 			if !requested(s.Prefix) && !requested(o.Prefix) && s.Prefix.Overlaps(o.Prefix) {
 				return invalid("invalid network config: subnets %s and %s overlap", o.Prefix, s.Prefix)
 			}
+		}
+	}
+	return nil
+}
+
+// checkForeign refuses what the network's own configuration has to say.
+func (n *Network) checkForeign(req network.CreateRequest) error {
+	asked := map[string]bool{
+		"--internal": req.Internal, "--ipv6": req.EnableIPv6 != nil && *req.EnableIPv6, "--ipv4=false": req.EnableIPv4 != nil && !*req.EnableIPv4,
+	}
+	if i := req.IPAM; i != nil {
+		asked["--ipam-driver"] = i.Driver != "" && i.Driver != "default"
+		asked["--ipam-opt"] = len(i.Options) > 0
+		for _, c := range i.Config {
+			asked["--subnet"] = asked["--subnet"] || c.Subnet.IsValid()
+			asked["--gateway"] = asked["--gateway"] || c.Gateway.IsValid()
+			asked["--ip-range"] = asked["--ip-range"] || c.IPRange.IsValid()
+			asked["--aux-address"] = asked["--aux-address"] || len(c.AuxAddress) > 0
+		}
+	}
+	for _, flag := range slices.Sorted(maps.Keys(asked)) {
+		if asked[flag] {
+			return unsupported("minictl does not support %s for networks of the driver %s: their configuration decides about addresses and routes, say it there", flag, n.Driver)
 		}
 	}
 	return nil

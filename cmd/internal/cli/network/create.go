@@ -65,7 +65,7 @@ func (o *createOptions) add(cmd *cobra.Command) {
 	fs.StringVar(&o.configFrom, "config-from", "", "The network from which to copy the configuration")
 	o.ipam.add(fs)
 	_ = cmd.RegisterFlagCompletionFunc("driver", cobra.FixedCompletions(
-		[]string{"bridge", "overlay", "macvlan"}, cobra.ShellCompDirectiveNoFileComp))
+		[]string{"bridge", "overlay", "macvlan", "cni"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (o *createOptions) request(cmd *cobra.Command) (client.NetworkCreateOptions, error) {
