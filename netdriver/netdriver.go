@@ -34,6 +34,10 @@ type Subnet struct {
 	Gateway netip.Addr            `json:"gateway"`
 	Range   netip.Prefix          `json:"range,omitzero"` // dynamic addresses come from here only; zero: all of Prefix
 	Aux     map[string]netip.Addr `json:"aux,omitempty"`  // addresses never given out, by the name the user gave them
+
+	// Pool and Space are what an address manager of another program calls the subnet and what it is of; empty: ours.
+	Pool  string `json:"pool,omitempty"`
+	Space string `json:"space,omitempty"`
 }
 
 // Network is the wish for one network, as a driver needs it. Options are docker's driver options; the driver parses
@@ -44,6 +48,7 @@ type Network struct {
 	Driver   string
 	Subnets  []Subnet
 	Internal bool
+	Global   bool   // of all hosts of a cluster, not of this one alone
 	VNI      uint32 // VXLAN network identifier (RFC 7348), overlay networks only
 	Options  map[string]string
 }
@@ -65,11 +70,13 @@ type Endpoint struct {
 	Address6  netip.Prefix // IPv6; invalid on a network without it
 	LinkLocal []netip.Addr // more addresses of the interface, 169.254.0.0/16 or fe80::/10, of which only neighbours know
 	MAC       net.HardwareAddr
-	Gateway   netip.Addr    // the sandbox's IPv4 default route goes through it; invalid: this endpoint gives none
-	Gateway6  netip.Addr    // the same for IPv6
-	Ports     []PortMapping // honoured by drivers that publish ports
-	Aliases   []string      // its names on the network, for drivers that pass them on
-	DNS       DNS           // what the container resolves with, for the same
+	Gateway   netip.Addr        // the sandbox's IPv4 default route goes through it; invalid: this endpoint gives none
+	Gateway6  netip.Addr        // the same for IPv6
+	Ports     []PortMapping     // honoured by drivers that publish ports
+	Aliases   []string          // its names on the network, for drivers that pass them on
+	DNS       DNS               // what the container resolves with, for the same
+	Routes    []Route           // more routes of the interface
+	Options   map[string]string // of the driver, as the user gave them
 }
 
 // DNS is where a resolver asks, and how; the zero value says nothing.
@@ -77,6 +84,12 @@ type DNS struct {
 	Servers []netip.Addr `json:"servers,omitempty"`
 	Search  []string     `json:"search,omitempty"`  // domains
 	Options []string     `json:"options,omitempty"` // of resolv.conf(5)
+}
+
+// Route is one beyond those that the kernel makes of the addresses.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // invalid: on the link itself
 }
 
 // Addresses are the addresses the endpoint has on its network, IPv4 first.
@@ -109,8 +122,8 @@ type Sandbox struct {
 
 // Attachment is what a Join made.
 type Attachment struct {
-	Interface string
-	MTU       int // bytes
+	Interface string // empty: none
+	MTU       int    // bytes
 	// Decided is what a Decider has decided about the endpoint; nil for other drivers.
 	Decided *Decided
 }
@@ -122,6 +135,8 @@ type Decided struct {
 	MAC               net.HardwareAddr
 	Gateway, Gateway6 netip.Addr // through which the endpoint could lead outside; invalid: it does not
 	DNS               DNS        // servers that know the network's names
+	Routes            []Route
+	NoGateway         bool // no other endpoint shall be made for the sandbox to lead outside
 }
 
 // Decider is what drivers add that decide about endpoints themselves, by the answer of another program say: whether one

@@ -250,6 +250,31 @@ func (c *Conn) SetName(index int, name string) error {
 	return wrap(c.h.LinkSetName(ref(index), name), "rename to "+name+" link", index)
 }
 
+// Move moves a device into the namespace whose file is at ns and calls it name there, in one step: a name that is taken on
+// the way does not matter. It arrives switched off and without addresses. ErrAlreadyExists if the name is taken there,
+// ErrNotFound if there is no such namespace.
+func (c *Conn) Move(index int, name, ns string) error {
+	target, err := openNS(ns)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	err = c.Do(func() error {
+		req := rtnl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+		msg := rtnl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index, msg.Change = int32(index), unix.IFF_UP // down: one that is up keeps its name
+		req.AddData(msg)
+		req.AddData(rtnl.NewRtAttr(unix.IFLA_NET_NS_FD, rtnl.Uint32Attr(uint32(target.Fd()))))
+		req.AddData(rtnl.NewRtAttr(unix.IFLA_IFNAME, rtnl.ZeroTerminated(name)))
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+	if errors.Is(err, unix.EEXIST) {
+		err = errdefs.ErrAlreadyExists
+	}
+	return wrap(err, "move to "+ns+" as "+name+" link", index)
+}
+
 // SetAlias writes the remark (at most 255 bytes) by which we know our own devices again.
 func (c *Conn) SetAlias(index int, alias string) error {
 	return wrap(c.h.LinkSetAlias(ref(index), alias), "set alias of link", index)

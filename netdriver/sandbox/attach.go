@@ -390,6 +390,11 @@ func setRoutes(c *nl.Conn, index int, p Plug) error {
 			return err
 		}
 	}
+	for _, r := range p.Endpoint.Routes {
+		if err := c.SetRoute(index, r.To, r.Via); err != nil {
+			return err
+		}
+	}
 	for _, v6 := range []bool{false, true} {
 		if err := setDefaultRoute(c, index, p.Endpoint, v6); err != nil {
 			return err
@@ -408,6 +413,9 @@ func setDefaultRoute(c *nl.Conn, index int, e netdriver.Endpoint, v6 bool) error
 		if gw.Is6() == v6 {
 			return c.SetRoute(index, all, gw)
 		}
+	}
+	if slices.ContainsFunc(e.Routes, func(r netdriver.Route) bool { return r.To == all }) {
+		return nil
 	}
 	if dev, _, err := c.DefaultRoute(v6); err != nil || dev != index {
 		return err

@@ -23,6 +23,9 @@ func Unplug(path string) error {
 	}
 	var plugs []int
 	for _, l := range links {
+		if _, lent := lender(l.Alias); lent {
+			continue // whoever made it removes it
+		}
 		if l.Kind == "veth" || l.Kind == "macvlan" {
 			plugs = append(plugs, l.Index)
 		}

@@ -95,7 +95,22 @@ type Endpoint struct {
 	Names       []string      `json:"names,omitempty"`    // DNS names, the first answers PTR
 	Ports       []PortMapping `json:"ports,omitempty"`
 	Sysctls     string        `json:"sysctls,omitempty"` // of its interface: net.X.Y.IFNAME.Z=value, with commas between
+	Global      bool          `json:"global,omitempty"`  // its network is the cluster's
+	// Routes and NoGateway are what its network's driver decided; Options are for the driver.
+	Routes    []Route           `json:"routes,omitempty"`
+	NoGateway bool              `json:"noGateway,omitempty"`
+	Options   map[string]string `json:"options,omitempty"`
 }
+
+// Route is one beyond those that an endpoint's addresses make.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // invalid: on the link itself
+}
+
+// OnCluster tells whether the endpoint's network is the cluster's, not this host's alone. Older records of overlays do
+// not say so.
+func (e *Endpoint) OnCluster() bool { return e.Global || e.Driver == "overlay" }
 
 // Addresses are the endpoint's addresses on its network, IPv4 first.
 func (e *Endpoint) Addresses() []netip.Prefix {

@@ -35,6 +35,7 @@ import (
 	"github.com/minictl/minictl/netdriver/none"
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/netdriver/remote"
 	"github.com/minictl/minictl/runtime/ctrd"
 	"github.com/minictl/minictl/runtime/ctrd/buildkit"
 	"github.com/minictl/minictl/runtime/shim/embedded"
@@ -137,6 +138,9 @@ func (d *daemon) build(ctx context.Context) error {
 		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New(),
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")}),
 			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni")})},
+		Plugins: remote.New(remote.Config{
+			Log: d.log, Sockets: remote.SocketDir, Specs: remote.SpecDirs(), Sandboxes: filepath.Join(cfg.ExecRoot, "netns"),
+		}),
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
 		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, WatchRules: firewall.Watch, Sandboxes: sandboxes{},

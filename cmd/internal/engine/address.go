@@ -28,6 +28,7 @@ type lease struct {
 	Static    bool   `json:"static,omitempty"` // asked for by the user: the container's as long as there is the container
 
 	rev store.Revision // of the key
+	mac string         // of the endpoint, for an address manager that wants to know it
 	was string         // its value, as it was read
 }
 
@@ -89,6 +90,9 @@ func (e *Engine) takeAddress(ctx context.Context, n *Network, pool ipam.Pool, as
 		if err := pool.Check(asked); err != nil {
 			return netip.Prefix{}, err
 		}
+	}
+	if n.IPAM != "" {
+		return e.requestAddress(ctx, n, pool, asked, l)
 	}
 	var a netip.Addr
 	var err error
@@ -272,19 +276,23 @@ func addressKey(networkID string, a netip.Addr) string {
 }
 
 // releaseAddresses gives all of an endpoint's addresses back.
-func (e *Engine) releaseAddresses(ctx context.Context, global bool, ep *container.Endpoint) {
+func (e *Engine) releaseAddresses(ctx context.Context, n *Network, ep *container.Endpoint) {
 	for _, p := range ep.Addresses() {
-		e.releaseAddress(ctx, ep.NetworkID, global, p.Addr(), ep.ID)
+		e.releaseAddress(ctx, n, p.Addr(), ep.ID)
 	}
 }
 
 // releaseAddress gives an address back. One that can't be given back now, for want of a leader, is found and given back
 // by reconcileLeases later.
-func (e *Engine) releaseAddress(ctx context.Context, networkID string, global bool, a netip.Addr, endpoint string) {
+func (e *Engine) releaseAddress(ctx context.Context, n *Network, a netip.Addr, endpoint string) {
 	if !a.IsValid() {
 		return
 	}
-	if !global {
+	if n.IPAM != "" {
+		defer e.returnAddress(ctx, n, a)
+	}
+	networkID := n.ID
+	if !n.global() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if e.leases[networkID][a] == endpoint {

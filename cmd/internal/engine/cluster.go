@@ -135,6 +135,7 @@ func (e *Engine) MembersChanged() {
 	e.zones.dropAll()
 	e.wakeReconcile()
 	wake(e.nodeWake)
+	wake(e.pluginWake)
 	ctx, cancel := context.WithTimeout(e.ctx, undoTimeout)
 	defer cancel()
 	if err := e.adoptDataPath(ctx); err != nil && e.ctx.Err() == nil {
@@ -150,7 +151,7 @@ func (e *Engine) ClusterLeave(ctx context.Context, force bool) error {
 	var running []*box
 	var names []string
 	for _, b := range e.all() {
-		if slices.ContainsFunc(b.statusCopy().Endpoints, func(ep container.Endpoint) bool { return ep.Driver == netdriver.TypeOverlay }) {
+		if slices.ContainsFunc(b.statusCopy().Endpoints, func(ep container.Endpoint) bool { return ep.OnCluster() }) {
 			running = append(running, b)
 			names = append(names, b.specCopy().Name)
 		}

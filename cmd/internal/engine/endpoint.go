@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -166,13 +167,16 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 	n := j.network
 	ep := container.Endpoint{
 		ID: newID(), NetworkID: n.ID, NetworkName: n.Name, Driver: n.Driver, Key: j.key, Interface: j.iface,
-		Default: j.gateway, Default6: j.gateway6,
+		Default: j.gateway, Default6: j.gateway6, Global: n.global(),
 	}
 	if j.key != "" {
 		ep.Names = endpointNames(spec, j.set)
 	}
 	if j.set != nil {
 		ep.Sysctls = j.set.DriverOpts[optionSysctls]
+		if j.decider {
+			ep.Options = maps.Clone(j.set.DriverOpts)
+		}
 		if ip := j.set.IPAMConfig; ip != nil {
 			ep.LinkLocal = slices.Clone(ip.LinkLocalIPs)
 		}
@@ -185,18 +189,20 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 	} else if err := n.mayGive(staticAddresses(j.set)); err != nil {
 		return ep, err
 	}
+	if j.set != nil && len(j.set.MacAddress) > 0 {
+		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
+	} else if err := e.managersMAC(ctx, n, &ep); err != nil {
+		return ep, err
+	}
 	for _, pool := range ipam.Pools(n.Subnets) {
 		if err := e.allotAddress(ctx, b, spec, &j, pool, &ep, u); err != nil {
 			return ep, err
 		}
 	}
-	if all := ep.Addresses(); len(all) > 0 && !n.foreign() {
+	if all := ep.Addresses(); ep.MAC == "" && len(all) > 0 && !j.decider && !n.foreign() {
 		ep.MAC = ipam.MAC(all[0].Addr()).String()
 	}
 	reach("address-taken")
-	if j.set != nil && len(j.set.MacAddress) > 0 {
-		ep.MAC = net.HardwareAddr(j.set.MacAddress).String()
-	}
 	return ep, nil
 }
 
@@ -204,12 +210,16 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 func (e *Engine) allotAddress(ctx context.Context, b *box, spec *container.Spec, j *joint, pool ipam.Pool, ep *container.Endpoint, u *undo) error {
 	n := j.network
 	asked := staticAddress(j.set, pool.Is6())
-	addr, err := e.takeAddress(ctx, n, pool, asked, e.leaseFor(b.id, spec.Name, ep.ID, asked.IsValid()))
+	l := e.leaseFor(b.id, spec.Name, ep.ID, asked.IsValid() && n.IPAM == "")
+	if n.IPAM != "" {
+		l.mac = ep.MAC
+	}
+	addr, err := e.takeAddress(ctx, n, pool, asked, l)
 	if err != nil {
 		return err
 	}
 	id := ep.ID
-	u.add(func(ctx context.Context) { e.releaseAddress(ctx, n.ID, n.global(), addr.Addr(), id) })
+	u.add(func(ctx context.Context) { e.releaseAddress(ctx, n, addr.Addr(), id) })
 	var gateway netip.Addr
 	if s, ok := pool.Holding(addr.Addr()); ok && j.leadsOutside() {
 		gateway = s.Gateway
@@ -253,6 +263,9 @@ func (e *Engine) driverJoin(ctx context.Context, n *Network, ep *container.Endpo
 	if n.foreign() {
 		return e.foreignJoin(ctx, n, ep, sb, u)
 	}
+	if d := e.plugin(n); d != nil {
+		return e.pluginJoin(ctx, d, n, ep, sb, u)
+	}
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
 	if e.attached[n.ID] == nil {
@@ -277,6 +290,10 @@ func (e *Engine) driverJoin(ctx context.Context, n *Network, ep *container.Endpo
 
 // driverLeave removes the endpoint from the kernel, and a lazy network with its last endpoint here.
 func (e *Engine) driverLeave(ctx context.Context, n *Network, ep container.Endpoint) {
+	if d := e.plugin(n); d != nil {
+		e.pluginLeave(ctx, d, n, ep)
+		return
+	}
 	if !n.foreign() {
 		e.netMu.Lock()
 		defer e.netMu.Unlock()
@@ -324,7 +341,10 @@ func (e *Engine) setSysctls(ep container.Endpoint, sb netdriver.Sandbox) error {
 func wishEndpoint(ep container.Endpoint) netdriver.Endpoint {
 	w := netdriver.Endpoint{
 		ID: netdriver.EndpointID(ep.ID), Interface: ep.Interface, Address: ep.Address, Address6: ep.Address6, LinkLocal: ep.LinkLocal,
-		MAC: ep.HardwareAddr(),
+		MAC: ep.HardwareAddr(), Options: ep.Options,
+	}
+	for _, r := range ep.Routes {
+		w.Routes = append(w.Routes, netdriver.Route(r))
 	}
 	if ep.Default {
 		w.Gateway = ep.Gateway
@@ -358,7 +378,7 @@ func (e *Engine) peers(networkID string) []netdriver.Peer {
 func (e *Engine) records(spec *container.Spec, endpoints []container.Endpoint) []cluster.Record {
 	var out []cluster.Record
 	for _, ep := range endpoints {
-		if ep.Driver != netdriver.TypeOverlay {
+		if !ep.OnCluster() {
 			continue
 		}
 		r := cluster.Record{ID: ep.ID, Network: ep.NetworkID, Container: spec.ID, Name: spec.Name, Names: ep.Names, MAC: ep.MAC}

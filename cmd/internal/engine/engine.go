@@ -29,6 +29,7 @@ import (
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/portmap"
+	"github.com/minictl/minictl/netdriver/remote"
 	"github.com/minictl/minictl/runtime/ctrd"
 	"github.com/minictl/minictl/runtime/image"
 	"github.com/minictl/minictl/runtime/oci"
@@ -141,6 +142,7 @@ type Config struct {
 	Cluster  Cluster
 	Drivers  []netdriver.Driver // bridge, host, null
 	Overlay  Overlay
+	Plugins  *remote.Plugins // drivers that are other programs; nil: none
 	Firewall *firewall.Firewall
 	Ports    *portmap.Allocator
 	Resolver *dnsd.Server
@@ -203,7 +205,9 @@ type Engine struct {
 	networks map[string]*Network
 	execs    map[string]*execution
 
-	netMu    sync.Mutex                 // one network's life-cycle step at a time
+	netMu    sync.Mutex                 // one network's life-cycle step at a time; no plugin is waited for under it
+	making   map[string]*Network        // by ID: local networks of plugins about to be; guarded by netMu
+	leaving  map[string]bool            // IDs of those about to go; guarded by netMu
 	attached map[string]map[string]bool // network ID -> endpoints of this host in the kernel; guarded by netMu
 
 	leases map[string]map[netip.Addr]string // local networks: address -> endpoint ID; guarded by mu
@@ -214,6 +218,9 @@ type Engine struct {
 	wake    chan struct{} // reconcileLoop looks now
 
 	nodeWake chan struct{} // nodeLoop looks now
+
+	debts      debts         // what plugins have still to be told
+	pluginWake chan struct{} // pluginLoop looks now
 }
 
 // New opens the engine's state. Restore must run before it serves.
@@ -228,8 +235,8 @@ func New(cfg Config) (*Engine, error) {
 		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
 		ctx: ctx, stop: stop, restored: make(chan struct{}),
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
-		clashes: &clashes{}, wake: make(chan struct{}, 1), nodeWake: make(chan struct{}, 1),
-		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{},
+		clashes: &clashes{}, wake: make(chan struct{}, 1), nodeWake: make(chan struct{}, 1), pluginWake: make(chan struct{}, 1),
+		leases: map[string]map[netip.Addr]string{}, attached: map[string]map[string]bool{}, making: map[string]*Network{}, leaving: map[string]bool{},
 	}
 	for _, d := range cfg.Drivers {
 		e.drivers[d.Type()] = d

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"testing"
 
 	mobycontainer "github.com/moby/moby/api/types/container"
@@ -70,7 +71,7 @@ func TestEveryField(t *testing.T) {
 	e := newHost(t, memstore.New(), "host1")
 	wanted := func(req network.CreateRequest) error {
 		req.Name, req.Driver = cmp.Or(req.Name, "n"), cmp.Or(req.Driver, "overlay")
-		_, err := e.newNetwork(req)
+		_, err := e.newNetwork(context.Background(), req)
 		return err
 	}
 	w.Each(network.CreateRequest{}, func(r any) error { return wanted(*r.(*network.CreateRequest)) }, "IPAM")

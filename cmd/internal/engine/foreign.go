@@ -44,7 +44,11 @@ func (e *Engine) foreignJoin(ctx context.Context, n *Network, ep *container.Endp
 func decide(ep *container.Endpoint, d netdriver.Decided) (news bool) {
 	news = ep.Gateway != d.Gateway || ep.Gateway6 != d.Gateway6
 	ep.Address, ep.Address6, ep.MAC = d.Address, d.Address6, d.MAC.String()
-	ep.Gateway, ep.Gateway6 = d.Gateway, d.Gateway6
+	ep.Gateway, ep.Gateway6, ep.NoGateway = d.Gateway, d.Gateway6, d.NoGateway
+	ep.Routes = nil
+	for _, r := range d.Routes {
+		ep.Routes = append(ep.Routes, container.Route(r))
+	}
 	return news
 }
 

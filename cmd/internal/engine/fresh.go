@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster/store"
-	"github.com/minictl/minictl/netdriver"
 )
 
 // freshTimeout bounds how long a look-up waits for what the cluster has decided and this host has not heard yet.
@@ -65,7 +64,7 @@ func (e *Engine) awaitNetworks(ctx context.Context) {
 	for _, b := range e.all() {
 		for _, ep := range b.statusCopy().Endpoints {
 			known := slices.ContainsFunc(all, func(n *Network) bool { return n.ID == ep.NetworkID })
-			if ep.Driver == netdriver.TypeOverlay && !known {
+			if ep.OnCluster() && !known {
 				e.refresh(ctx)
 				return
 			}

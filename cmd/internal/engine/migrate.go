@@ -17,7 +17,7 @@ import (
 
 // migrations bring a schema to the next version: the first entry leads from version 1 to 2. All that are needed run in
 // the one transaction that also writes the new version, so that a file is never in between.
-var migrations = []func(*bolt.Tx) error{resolveOldMounts, noReserves, noIPv6}
+var migrations = []func(*bolt.Tx) error{resolveOldMounts, noReserves, noIPv6, noPlugins}
 
 // migrate brings the file from version from to stateVersion.
 func migrate(tx *bolt.Tx, from string) error {
@@ -47,6 +47,10 @@ func noReserves(*bolt.Tx) error { return nil }
 // noIPv6 has nothing to do: what is there has IPv4 alone. The version keeps an older daemon from taking such networks and
 // endpoints for half of what they are.
 func noIPv6(*bolt.Tx) error { return nil }
+
+// noPlugins has nothing to do: the bucket is there. The version keeps an older daemon from networks whose drivers it cannot
+// speak to.
+func noPlugins(*bolt.Tx) error { return nil }
 
 // resolveOldMounts writes down the mounts of containers made when they were read from the flags at each start. Volumes
 // were refused then, and the image's were not made: such a container goes on without.

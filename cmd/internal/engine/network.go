@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -59,8 +60,11 @@ type Network struct {
 	Options     map[string]string  `json:"options,omitempty"`
 	Labels      map[string]string  `json:"labels,omitempty"`
 	IPAMOptions map[string]string  `json:"ipamOptions,omitempty"`
+	IPAM        string             `json:"ipam,omitempty"`  // the plugin that manages the addresses; empty: we do
+	State       map[string]string  `json:"state,omitempty"` // options that the driver's plugin added for all hosts
 
-	rev store.Revision // of a global network's record
+	rev      store.Revision // of a global network's record
+	gateways []netip.Addr   // that the user asked for
 }
 
 func (n *Network) global() bool { return n.Scope == scopeGlobal }
@@ -71,8 +75,16 @@ func (n *Network) predefined() bool {
 
 // wish is the network as its driver needs it.
 func (n *Network) wish() netdriver.Network {
+	options := n.Options
+	if len(n.State) > 0 {
+		options = maps.Clone(n.Options)
+		if options == nil {
+			options = map[string]string{}
+		}
+		maps.Copy(options, n.State)
+	}
 	return netdriver.Network{
-		ID: netdriver.NetworkID(n.ID), Name: n.Name, Driver: n.Driver, Subnets: n.Subnets, Internal: n.Internal, VNI: n.VNI, Options: n.Options,
+		ID: netdriver.NetworkID(n.ID), Name: n.Name, Driver: n.Driver, Subnets: n.Subnets, Internal: n.Internal, Global: n.global(), VNI: n.VNI, Options: options,
 	}
 }
 
@@ -146,18 +158,21 @@ func pickNetwork(all []*Network, ref string) (*Network, error) {
 
 // NetworkCreate makes a network: a local one on this host, an overlay in the whole cluster.
 func (e *Engine) NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error) {
-	n, err := e.newNetwork(req)
+	n, err := e.newNetwork(ctx, req)
 	if err != nil {
 		return network.CreateResponse{}, err
 	}
-	if r, ok := e.drivers[n.Driver].(resolver); ok {
+	if r, ok := e.driver(n).(resolver); ok {
 		if n.Options, err = r.Resolve(ctx, n.Name, n.Options); err != nil {
 			return network.CreateResponse{}, err
 		}
 	}
-	if n.global() {
+	switch {
+	case n.global():
 		err = e.createGlobal(ctx, n)
-	} else {
+	case e.plugged(n):
+		err = e.createPlugged(ctx, n)
+	default:
 		err = e.createLocal(ctx, n)
 	}
 	if err != nil {
@@ -173,7 +188,7 @@ type resolver interface {
 }
 
 // newNetwork checks the request and gives the record without what has still to be chosen.
-func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
+func (e *Engine) newNetwork(ctx context.Context, req network.CreateRequest) (*Network, error) {
 	n := &Network{
 		ID: newID(), Name: req.Name, Created: time.Now().UTC(), Scope: scopeLocal, Driver: req.Driver, Internal: req.Internal,
 		Attachable: req.Attachable, Options: req.Options, Labels: req.Labels,
@@ -191,20 +206,25 @@ func (e *Engine) newNetwork(req network.CreateRequest) (*Network, error) {
 		return nil, forbidden("only one instance of \"%s\" network is allowed", n.Driver)
 	case n.Driver == "ipvlan":
 		return nil, unsupported("minictl has no ipvlan driver: use macvlan, or a bridge network with -o %s=routed", optionMode4)
-	case e.drivers[n.Driver] == nil:
-		return nil, notFound("could not find plugin %s in v1 plugin registry: minictl has the drivers bridge, cni, macvlan and overlay: plugin %q not found", n.Driver, n.Driver)
 	case req.ConfigOnly || req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return nil, unsupported("minictl does not support --config-only and --config-from; give the network its options itself")
 	case req.Ingress:
 		return nil, unsupported("minictl does not support --ingress: it publishes ports on the host that runs the container")
 	}
-	if n.Driver == netdriver.TypeOverlay {
-		n.Scope, n.Attachable = scopeGlobal, true // any container may join; there are no services to keep it for
+	var err error
+	if n.Scope, err = e.findDriver(ctx, n); err != nil {
+		return nil, err
+	}
+	if n.global() {
+		n.Attachable = true // any container may join; there are no services to keep it for
 	}
 	if err := n.checkScope(req.Scope); err != nil {
 		return nil, err
 	}
-	return n, n.setIPAM(req)
+	if err := n.setIPAM(req); err != nil {
+		return nil, err
+	}
+	return n, e.findManager(ctx, n)
 }
 
 // checkScope refuses another scope than the driver's; swarm is docker's present word for global.
@@ -222,13 +242,14 @@ func (e *Engine) createLocal(ctx context.Context, n *Network) error {
 	if err != nil {
 		return err
 	}
+	all = e.withMaking(all)
 	if err := nameFree(all, n.Name); err != nil {
 		return err
 	}
 	if err := e.choosePool(n, all, e.localBlocks(), e.localULA()); err != nil {
 		return err
 	}
-	d := e.drivers[n.Driver]
+	d := e.driver(n)
 	if err := d.Check(n.wish()); err != nil {
 		return err
 	}
@@ -261,8 +282,23 @@ func nameFree(all []*Network, name string) error {
 }
 
 // createGlobal decides name, VNI and subnet in one transaction, and returns when every live host knows the network.
-func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
-	asked := slices.Clone(n.Subnets)
+func (e *Engine) createGlobal(ctx context.Context, n *Network) (err error) {
+	var u undo // of what plugins have decided
+	defer func() {
+		if err != nil {
+			u.run(ctx)
+		}
+	}()
+	if n.IPAM != "" {
+		skip4, skip6, err := e.skipGateway(ctx, n)
+		if err == nil {
+			err = e.requestPools(ctx, n, skip4, skip6, &u)
+		}
+		if err != nil {
+			return fmt.Errorf("create network %s: %w", n.Name, err)
+		}
+	}
+	asked, chosen := slices.Clone(n.Subnets), u.steps
 	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
 	for range casAttempts {
@@ -278,6 +314,9 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 		if err := e.fillGlobal(ctx, n, others); err != nil {
 			return err
 		}
+		if err := e.allocateGlobal(ctx, n, &u); err != nil {
+			return err
+		}
 		ops, err := e.foundation(n)
 		if err != nil {
 			return err
@@ -287,8 +326,11 @@ func (e *Engine) createGlobal(ctx context.Context, n *Network) error {
 		}
 		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{cond}, Then: ops})
 		reach("network-decided")
-		if errdefs.IsConflict(err) {
-			continue // somebody else made or removed one meanwhile: choose again
+		if errdefs.IsConflict(err) { // somebody else made or removed one meanwhile: choose again
+			again := undo{u.steps[len(chosen):]}
+			again.run(ctx)
+			u.steps = chosen
+			continue
 		}
 		if err != nil {
 			return e.undecided("create network "+n.Name, err)
@@ -340,13 +382,17 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	if late {
 		blocks, ula = ipam.Late(blocks), ipam.Late(ula)
 	}
-	if n.VNI = freeVNI(used, late); n.VNI == 0 {
-		return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
+	if n.Driver == netdriver.TypeOverlay {
+		if n.VNI = freeVNI(used, late); n.VNI == 0 {
+			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
+		}
 	}
-	if err := e.choosePool(n, append(others, local...), blocks, ula); err != nil {
-		return err
+	if n.IPAM == "" {
+		if err := e.choosePool(n, append(others, local...), blocks, ula); err != nil {
+			return err
+		}
 	}
-	return e.drivers[n.Driver].Check(n.wish())
+	return e.driver(n).Check(n.wish())
 }
 
 // freeVNI is the lowest identifier that is not used, or the highest; 0 if there is none.
@@ -396,9 +442,12 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	if n.predefined() {
 		return forbidden("%s is a pre-defined network and cannot be removed", n.Name)
 	}
-	if n.global() {
+	switch {
+	case n.global():
 		err = e.removeGlobal(ctx, n)
-	} else {
+	case e.plugged(n):
+		err = e.removePlugged(ctx, n)
+	default:
 		err = e.removeLocal(ctx, n)
 	}
 	if err != nil {
@@ -418,6 +467,18 @@ func activeEndpoints(n *Network, holders []string) error {
 func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
+	if err := e.unused(n); err != nil {
+		return err
+	}
+	if err := errors.Join(step("network-unmake"), e.driver(n).Remove(ctx, n.wish())); err != nil {
+		return fmt.Errorf("remove network %s: %w", n.Name, err)
+	}
+	reach("network-unmade")
+	return e.forgetNetwork(n)
+}
+
+// unused refuses a local network that containers have endpoints on.
+func (e *Engine) unused(n *Network) error {
 	var holders []string
 	for _, use := range e.localUses(n.ID) {
 		holders = append(holders, fmt.Sprintf("name:%q id:%q", use.name, short(use.endpoint.ID)))
@@ -425,10 +486,11 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	if len(holders) > 0 {
 		return activeEndpoints(n, holders)
 	}
-	if err := errors.Join(step("network-unmake"), e.drivers[n.Driver].Remove(ctx, n.wish())); err != nil {
-		return fmt.Errorf("remove network %s: %w", n.Name, err)
-	}
-	reach("network-unmade")
+	return nil
+}
+
+// forgetNetwork takes a local network off the state.
+func (e *Engine) forgetNetwork(n *Network) error {
 	if err := e.state.delete("networks", n.ID); err != nil {
 		return fmt.Errorf("remove network %s: %w", n.Name, err)
 	}
@@ -479,6 +541,7 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return e.undecided("remove network "+n.Name, err)
 		}
+		e.freeGlobal(ctx, n)
 		return e.synced(ctx)
 	}
 	return unavailable("remove network %s: it keeps being used; try again", n.Name)

@@ -137,11 +137,11 @@ func TestTakeGlobal(t *testing.T) {
 		t.Errorf("removed while in use: %v", err)
 	}
 	free := netip.MustParseAddr("10.0.0.9")
-	first.releaseAddress(t.Context(), n.ID, true, free, "somebody else")
+	first.releaseAddress(t.Context(), n, free, "somebody else")
 	if p, err := first.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], free, lease{}); err == nil {
 		t.Errorf("%s was given back by a stranger", p)
 	}
-	first.releaseAddress(t.Context(), n.ID, true, free, taken[free])
+	first.releaseAddress(t.Context(), n, free, taken[free])
 	if p, err := first.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Node: "first", Endpoint: "e", Container: "gone"}); err != nil || p.Addr() != free {
 		t.Errorf("took %s, %v; want %s", p, err, free)
 	}
@@ -166,7 +166,7 @@ func TestExhausted(t *testing.T) {
 	if _, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.MustParseAddr("10.9.0.2"), lease{Endpoint: "b"}); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("a taken address: %v", err)
 	}
-	e.releaseAddress(t.Context(), n.ID, false, netip.MustParseAddr("10.9.0.2"), "a")
+	e.releaseAddress(t.Context(), n, netip.MustParseAddr("10.9.0.2"), "a")
 	if _, err := e.takeAddress(t.Context(), n, ipam.Pools(n.Subnets)[0], netip.Addr{}, lease{Endpoint: "b"}); err != nil {
 		t.Error(err)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net"
@@ -56,7 +57,7 @@ func (n *Network) view() network.Network {
 	v := network.Network{
 		Name: n.Name, ID: n.ID, Created: n.Created, Scope: n.Scope, Driver: n.Driver, EnableIPv4: !n.DisableIPv4, EnableIPv6: n.EnableIPv6, Internal: n.Internal,
 		Attachable: n.Attachable, Options: n.Options, Labels: n.Labels,
-		IPAM: network.IPAM{Driver: "default", Options: n.IPAMOptions, Config: []network.IPAMConfig{}},
+		IPAM: network.IPAM{Driver: cmp.Or(n.IPAM, "default"), Options: n.IPAMOptions, Config: []network.IPAMConfig{}},
 	}
 	if n.foreign() {
 		v.IPAM.Driver = n.Driver
@@ -90,7 +91,7 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 	}
 	r := api.NetworkInspect{Inspect: network.Inspect{Network: n.view(), Containers: map[string]network.EndpointResource{}}}
 	r.VNI = n.VNI
-	if s, ok := e.drivers[n.Driver].(netdriver.Sizer); ok && len(n.Subnets) > 0 {
+	if s, ok := e.driver(n).(netdriver.Sizer); ok && len(n.Subnets) > 0 {
 		if r.MTU, err = s.MTU(n.wish()); err != nil {
 			return r, err
 		}

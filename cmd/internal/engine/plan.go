@@ -23,7 +23,13 @@ type joint struct {
 	// gateway and gateway6: it gives the default route of the family. publishes: the container's ports lead to it.
 	gateway, gateway6, publishes bool
 	ports                        []portmap.Request
+	// decider says that the network's driver decides about endpoints; have is what it has decided, nil: nothing yet.
+	decider bool
+	have    *container.Endpoint
 }
+
+// undecided tells whether the joint has to be made before it is known where it leads.
+func (j *joint) undecided() bool { return j.decider && j.have == nil }
 
 // plan says which endpoints a container should have, in which order, and which of them gives the default route and the
 // ports. have are those it has already: their interfaces keep their names.
@@ -50,7 +56,13 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 		if n.Driver == netdriver.TypeHost || n.Driver == netdriver.TypeNull {
 			return nil, invalid("container cannot be connected to %s network together with others", n.Name)
 		}
-		out = append(out, joint{network: n, key: key, set: spec.Networks[key]})
+		j := joint{network: n, key: key, set: spec.Networks[key], decider: e.plugin(n) != nil}
+		for i := range have {
+			if have[i].NetworkID == n.ID && have[i].Key != "" {
+				j.have = &have[i]
+			}
+		}
+		out = append(out, j)
 	}
 	if needsGatewayBridge(out) {
 		gw, err := e.gatewayNetwork(ctx, all, slices.ContainsFunc(out, func(j joint) bool { return !j.network.Internal && j.network.has(true) }))
@@ -78,6 +90,9 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 
 // leadsOutside tells whether a network's endpoints can give a default route.
 func (j *joint) leadsOutside() bool {
+	if j.decider {
+		return !j.network.Internal && j.have != nil && (j.have.Gateway.IsValid() || j.have.Gateway6.IsValid())
+	}
 	switch j.network.Driver {
 	case netdriver.TypeBridge, netdriver.TypeMacvlan:
 		return !j.network.Internal
@@ -87,12 +102,26 @@ func (j *joint) leadsOutside() bool {
 	return false
 }
 
+// gives tells whether its endpoint can give a family's default route.
+func (j *joint) gives(v6 bool) bool {
+	switch {
+	case !j.leadsOutside():
+		return false
+	case !j.decider:
+		return j.network.has(v6) || j.network.foreign()
+	case v6:
+		return j.have.Gateway6.IsValid()
+	}
+	return j.have.Gateway.IsValid()
+}
+
 // needsGatewayBridge tells whether the container may reach the outside and none of its networks leads there. One on
-// internal networks alone may not.
+// internal networks alone may not. While one of them is undecided, that is not known: it does not.
 func needsGatewayBridge(joints []joint) bool {
 	outside := false
 	for i := range joints {
-		if joints[i].leadsOutside() {
+		j := &joints[i]
+		if j.undecided() || j.leadsOutside() || j.have != nil && j.have.NoGateway {
 			return false
 		}
 		outside = outside || !joints[i].network.Internal
@@ -105,7 +134,7 @@ func needsGatewayBridge(joints []joint) bool {
 func gatewayOf(joints []joint, v6 bool) int {
 	best := -1
 	for i := range joints {
-		if joints[i].leadsOutside() && (joints[i].network.has(v6) || joints[i].network.foreign()) && (best < 0 || before(&joints[i], &joints[best])) {
+		if joints[i].gives(v6) && (best < 0 || before(&joints[i], &joints[best])) {
 			best = i
 		}
 	}

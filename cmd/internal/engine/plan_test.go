@@ -194,7 +194,7 @@ func TestStaticLease(t *testing.T) {
 		if err := take(h1, a, h1.leaseFor(b.id, "web1", endpoint, true)); err != nil {
 			t.Fatal(err)
 		}
-		h1.releaseAddress(ctx, n.ID, true, a, endpoint)
+		h1.releaseAddress(ctx, n, a, endpoint)
 		if err := h1.reconcileLeases(ctx); err != nil {
 			t.Fatal(err)
 		}

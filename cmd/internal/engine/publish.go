@@ -24,7 +24,7 @@ type optionLister interface{ Options() []string }
 
 // unknownOptions warns of options that nobody reads. They are kept, as docker keeps them: some are notes of the user's.
 func (e *Engine) unknownOptions(n *Network) string {
-	d, ok := e.drivers[n.Driver].(optionLister)
+	d, ok := e.driver(n).(optionLister)
 	if !ok {
 		return ""
 	}
@@ -50,6 +50,12 @@ func (e *Engine) publishedOn(ep container.Endpoint, reqs []portmap.Request) (hel
 	e.mu.RUnlock()
 	if n == nil || n.foreign() {
 		return reqs, nil
+	}
+	if e.plugin(n) != nil { // what the host does for a port is the plugin's
+		for _, r := range reqs {
+			direct = append(direct, container.PortMapping{Proto: r.Proto, HostIP: r.HostIP, HostPort: r.First, ContainerPort: r.ContainerPort})
+		}
+		return nil, direct
 	}
 	// On the wire a container has ports of its own.
 	routed := n.Driver == netdriver.TypeMacvlan || !slices.ContainsFunc(n.Subnets, func(s netdriver.Subnet) bool {

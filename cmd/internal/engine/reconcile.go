@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster/store"
-	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/runtime/container"
 )
@@ -117,7 +116,12 @@ func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses ma
 	list, _ := e.spares.list(node, n.ID)
 	f := leaseFacts{
 		self: node, held: held, uses: uses, spares: list, busy: busy,
-		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int { return p.ReserveSize(len(e.hosts())) },
+		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int {
+			if n.IPAM != "" {
+				return 0 // they are not ours to set aside
+			}
+			return p.ReserveSize(len(e.hosts()))
+		},
 	}
 	steps, found := planLeases(f)
 	for _, s := range steps {
@@ -213,7 +217,7 @@ func (e *Engine) usesOf(b *box, all []*Network) map[string]map[netip.Addr]lease 
 	}
 	for key, wish := range spec.Networks {
 		n, err := pickNetwork(all, key)
-		if err != nil {
+		if err != nil || n.IPAM != "" {
 			continue
 		}
 		for _, a := range staticAddresses(wish) {
@@ -224,7 +228,7 @@ func (e *Engine) usesOf(b *box, all []*Network) map[string]map[netip.Addr]lease 
 	}
 	for _, ep := range b.statusCopy().Endpoints {
 		for _, p := range ep.Addresses() {
-			if ep.Driver == netdriver.TypeOverlay {
+			if ep.OnCluster() {
 				set(ep.NetworkID, p.Addr(), ep.ID, false)
 			}
 		}

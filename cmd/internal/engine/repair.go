@@ -150,7 +150,7 @@ func (e *Engine) repairBridges(ctx context.Context) {
 	all := slices.Collect(maps.Values(e.networks))
 	e.mu.RUnlock()
 	for _, n := range all {
-		if m, ok := e.drivers[n.Driver].(misser); ok {
+		if m, ok := e.driver(n).(misser); ok {
 			e.repairFailed("network "+n.Name, e.repairBridge(ctx, n, m))
 		}
 	}

@@ -103,7 +103,7 @@ func (e *Engine) keepAddresses(ctx context.Context, spec *container.Spec, key st
 	if errdefs.IsNotFound(err) {
 		return nil // docker tells of an unknown network at the start
 	}
-	if err != nil {
+	if err != nil || n.IPAM != "" { // its manager gives it when it is used
 		return err
 	}
 	if n.foreign() {
@@ -164,7 +164,7 @@ func (e *Engine) restoreAddresses(ctx context.Context) {
 		spec := b.specCopy()
 		for key, set := range spec.Networks {
 			n, err := e.findNetwork(ctx, key)
-			if err != nil || n.global() {
+			if err != nil || n.global() || n.IPAM != "" {
 				continue
 			}
 			for _, a := range staticAddresses(set) {

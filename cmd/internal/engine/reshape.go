@@ -47,6 +47,7 @@ func (e *Engine) reshape(ctx context.Context, b *box) (err error) {
 	if err != nil {
 		return err
 	}
+	undecided := slices.ContainsFunc(joints, func(j joint) bool { return j.undecided() })
 	r.undo.add(func(context.Context) {
 		r.now = r.before
 		r.keep()
@@ -54,6 +55,14 @@ func (e *Engine) reshape(ctx context.Context, b *box) (err error) {
 	})
 	if err := r.make(ctx, joints); err != nil {
 		return err
+	}
+	if undecided {
+		if joints, err = e.plan(ctx, &r.spec, r.now); err != nil {
+			return err
+		}
+		if err := r.make(ctx, joints); err != nil {
+			return err
+		}
 	}
 	if err := r.lead(ctx, joints); err != nil {
 		return err
@@ -99,7 +108,7 @@ func (r *reshaping) make(ctx context.Context, joints []joint) error {
 		if err := r.e.plug(ctx, j.network, &ep, r.sb, &r.undo); err != nil {
 			return err
 		}
-		if j.network.foreign() { // what it is has been decided now
+		if j.decider || j.network.foreign() { // what it is has been decided now
 			r.now[len(r.now)-1], r.fresh[len(r.fresh)-1] = ep, ep
 			r.keep()
 		}
@@ -304,7 +313,7 @@ func (r *reshaping) finish(ctx context.Context) {
 	}
 	for _, ep := range r.gone {
 		n := e.networkOf(ctx, ep)
-		e.releaseAddresses(ctx, n.global(), &ep)
+		e.releaseAddresses(ctx, n, &ep)
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
 }

@@ -93,6 +93,9 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err := e.restoreVolumes(); err != nil {
 		return err
 	}
+	if err := e.adoptPlugins(ctx); err != nil {
+		return err
+	}
 	e.awaitNetworks(ctx)
 	e.restoreAddresses(ctx)
 	for _, b := range e.all() {
@@ -110,6 +113,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	e.spawn(e.repairLoop)
 	e.spawn(e.followMTU)
 	e.comeBackAll()
+	e.spawn(e.pluginLoop)
 	return nil
 }
 
@@ -230,7 +234,7 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	for i := range now {
 		ep := &now[i]
 		n := e.networkOf(ctx, *ep)
-		decided = decided || n.foreign()
+		decided = decided || n.foreign() || e.plugin(n) != nil
 		if !n.global() && !n.foreign() {
 			e.holdLocal(n, *ep, b.id)
 		}
@@ -386,7 +390,7 @@ func (e *Engine) sweepNetworks(ctx context.Context) {
 			continue
 		}
 		keep = append(keep, netdriver.NetworkID(n.ID))
-		if err := e.drivers[n.Driver].Ensure(ctx, n.wish()); err != nil {
+		if err := e.driver(n).Ensure(ctx, n.wish()); err != nil {
 			e.log.Error("repair network", "network", n.Name, "err", err)
 		}
 	}

@@ -23,7 +23,7 @@ func TestAddressesAreTakenUpBesideAnEnd(t *testing.T) {
 		}
 		ep := container.Endpoint{ID: newID(), NetworkID: n.ID, Driver: netdriver.TypeBridge, Address: netip.PrefixFrom(a, 24)}
 		wg.Go(func() { e.holdLocal(n, ep, "c") })
-		wg.Go(func() { e.releaseAddress(t.Context(), n.ID, false, a, ep.ID) })
+		wg.Go(func() { e.releaseAddress(t.Context(), n, a, ep.ID) })
 	}
 	wg.Wait()
 }

@@ -231,6 +231,9 @@ func (e *Engine) returnSpare(ctx context.Context, networkID string, a netip.Addr
 // setAside are the transaction's additions that give every host its reserve on a new network.
 func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
 	out := map[netip.Addr]lease{}
+	if n.IPAM != "" {
+		return out, nil
+	}
 	members := e.hosts()
 	for _, pool := range ipam.Pools(n.Subnets) {
 		k := pool.ReserveSize(len(members))

@@ -156,7 +156,7 @@ func (h *island) end(ctx context.Context, network, name string, crash bool) {
 	b.status.Endpoints = nil
 	h.forget(b)
 	if !crash {
-		h.releaseAddress(ctx, network, true, ep.Address.Addr(), ep.ID)
+		h.releaseAddress(ctx, &Network{ID: network, Scope: scopeGlobal}, ep.Address.Addr(), ep.ID)
 	}
 }
 
@@ -282,7 +282,7 @@ func TestNewerFieldsOfALease(t *testing.T) {
 	ep := container.Endpoint{ID: newID(), NetworkID: ov, Driver: netdriver.TypeOverlay, Address: netip.PrefixFrom(asked, 26)}
 	take(id, ep.ID)
 	check("the container starts", true)
-	h.releaseAddress(ctx, ov, true, asked, ep.ID)
+	h.releaseAddress(ctx, &Network{ID: ov, Scope: scopeGlobal}, asked, ep.ID)
 	check("it stops", true)
 	// The cluster's word is behind what the container has: it is brought up to date.
 	b.spec.Networks = map[string]*network.EndpointSettings{"ov": {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: asked}}}

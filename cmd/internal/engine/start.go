@@ -241,8 +241,16 @@ func startError(err error) error {
 }
 
 func (r *run) makeEndpoints(ctx context.Context, joints []joint, u *undo) (err error) {
+	if joints, err = r.askDeciders(ctx, joints, u); err != nil {
+		return err
+	}
 	for _, j := range joints {
-		ep, err := r.e.join(ctx, r.b, &r.spec, r.sandbox, j, u)
+		var ep container.Endpoint
+		if j.have != nil {
+			ep, err = r.e.settle(ctx, &r.spec, r.sandbox, j, u)
+		} else {
+			ep, err = r.e.join(ctx, r.b, &r.spec, r.sandbox, j, u)
+		}
 		if err != nil {
 			return err
 		}
@@ -260,6 +268,25 @@ func (r *run) makeEndpoints(ctx context.Context, joints []joint, u *undo) (err e
 	}
 	u.add(func(context.Context) { r.resolver.Close() })
 	return nil
+}
+
+// askDeciders joins those networks first whose drivers decide where they lead, and plans again with what they say.
+func (r *run) askDeciders(ctx context.Context, joints []joint, u *undo) ([]joint, error) {
+	var have []container.Endpoint
+	for _, j := range joints {
+		if !j.undecided() {
+			continue
+		}
+		ep, err := r.e.join(ctx, r.b, &r.spec, r.sandbox, j, u)
+		if err != nil {
+			return nil, err
+		}
+		have = append(have, ep)
+	}
+	if len(have) == 0 {
+		return joints, nil
+	}
+	return r.e.plan(ctx, &r.spec, have)
 }
 
 // serveNames starts answering the container's questions. The shim keeps the sockets too, so that questions wait rather

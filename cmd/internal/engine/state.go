@@ -21,7 +21,7 @@ import (
 // stateVersion is the schema's; an older one is brought up to it (migrate), a newer one is refused.
 //
 //	meta
-//	├── version     "4"
+//	├── version     "5"
 //	└── identity    this engine's ID, 64 hexadecimal digits
 //	containers
 //	└── <id>        JSON record{spec, status}; endpoints with IPv6 addresses since version 4
@@ -31,7 +31,9 @@ import (
 //	└── <name>      JSON volume.Volume, since version 2
 //	reserves
 //	└── <id>        JSON spareNet, by a global network's ID, since version 3
-const stateVersion = "4"
+//	debts
+//	└── <id>        JSON debt: what a plugin has still to be told, since version 5
+const stateVersion = "5"
 
 // state is this host's own memory: containers, local networks, volumes and the addresses it may give without asking. What the cluster decides lives in the store.
 type state struct{ db *bolt.DB }
@@ -72,7 +74,7 @@ func openState(path string) (*state, error) {
 // shall show now rather than in the middle of something.
 func prepare(db *bolt.DB) error {
 	err := db.Update(func(tx *bolt.Tx) error {
-		for _, b := range []string{"meta", "containers", "networks", "volumes", "reserves"} {
+		for _, b := range []string{"meta", "containers", "networks", "volumes", "reserves", "debts"} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
 				return err
 			}

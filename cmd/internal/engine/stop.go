@@ -126,7 +126,7 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 		n := e.networkOf(ctx, ep)
 		e.driverLeave(ctx, n, ep)
 		reach("leave-unplugged")
-		e.releaseAddresses(ctx, n.global(), &ep)
+		e.releaseAddresses(ctx, n, &ep)
 		reach("leave-freed")
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
@@ -152,7 +152,7 @@ func (e *Engine) networkOf(ctx context.Context, ep container.Endpoint) *Network 
 		return n
 	}
 	n := &Network{ID: ep.NetworkID, Name: ep.NetworkName, Driver: ep.Driver, Scope: scopeLocal}
-	if ep.Driver == netdriver.TypeOverlay {
+	if ep.OnCluster() {
 		n.Scope = scopeGlobal
 	}
 	return n

@@ -40,8 +40,11 @@ func (n *Network) setIPAM(req network.CreateRequest) error {
 	n.DisableIPv4 = req.EnableIPv4 != nil && !*req.EnableIPv4
 	n.EnableIPv6 = req.EnableIPv6 != nil && *req.EnableIPv6
 	if i := req.IPAM; i != nil {
-		if i.Driver != "" && i.Driver != "default" {
-			return unsupported("minictl does not support the IPAM driver %q yet; leave out --ipam-driver", i.Driver)
+		if i.Driver == "null" {
+			return unsupported("minictl does not support the IPAM driver %q; leave out --ipam-driver", i.Driver)
+		}
+		if i.Driver != "default" {
+			n.IPAM = i.Driver
 		}
 		n.IPAMOptions = i.Options
 		for _, c := range i.Config {
@@ -113,6 +116,9 @@ func (n *Network) addSubnet(c network.IPAMConfig, said bool) error {
 	s, err := ipam.Validate(s)
 	if err != nil {
 		return err
+	}
+	if c.Gateway.IsValid() {
+		n.gateways = append(n.gateways, c.Gateway)
 	}
 	n.Subnets = append(n.Subnets, s)
 	return nil

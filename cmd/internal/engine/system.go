@@ -92,7 +92,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	}
 	i := system.Info{
 		ID: e.id, Name: e.cfg.NodeName, ServerVersion: e.cfg.Version, Images: len(images), Driver: "overlayfs",
-		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "cni", "host", "macvlan", "null", "overlay"}, Log: []string{"json-file", "local", "none"}},
+		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: e.networkDrivers(ctx), Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: !slices.Contains(e.cfg.Host.Missing, oci.FlagMemorySwap), CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: true, Debug: live.Debug, Labels: append([]string{}, live.Labels...), NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano),
 		LoggingDriver: e.cfg.DefaultLog.Type, CgroupDriver: "cgroupfs", CgroupVersion: "1", KernelVersion: kernelVersion(), OSType: runtime.GOOS,
@@ -103,7 +103,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		// Docker has commits here; clients show whatever it is as the version.
 		InitBinary: "minictl-init", InitCommit: system.Commit{ID: e.cfg.Version}, ContainerdCommit: system.Commit{ID: e.rt.Version()}, RuncCommit: system.Commit{ID: e.rt.RuncVersion(ctx)},
 		DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, CDISpecDirs: []string{},
-		Swarm: e.swarmInfo(ctx), Warnings: e.drift.warnings(), Isolation: mobycontainer.IsolationEmpty,
+		Swarm: e.swarmInfo(ctx), Warnings: append(e.drift.warnings(), e.pluginWarnings(ctx)...), Isolation: mobycontainer.IsolationEmpty,
 	}
 	if e.cfg.Host.CgroupV2 {
 		i.CgroupVersion = "2"

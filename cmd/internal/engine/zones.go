@@ -61,7 +61,7 @@ func (e *Engine) zone(ep container.Endpoint) *dnsd.Zone {
 // hostsOf are a network's endpoints with their names: on every live host, or on this one for a local network.
 func (e *Engine) hostsOf(ep container.Endpoint) []dnsd.Host {
 	var hosts []dnsd.Host
-	if ep.Driver == "overlay" {
+	if ep.OnCluster() {
 		for _, r := range e.cl.Records(ep.NetworkID) {
 			if r.Alive {
 				hosts = append(hosts, dnsd.Host{Names: r.Names, Addrs: addrsOf(r.Addresses())})
