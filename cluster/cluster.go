@@ -75,7 +75,8 @@ type Cluster struct {
 	met        map[NodeID]meeting // members of other epochs; guarded by mu
 	no         refusal            // guarded by mu
 
-	pub publisher
+	pub     publisher
+	resumed []NodeID // members taken for alive until gossip hears them, or doubt says otherwise
 
 	silent atomic.Int64 // until when the learner of two hosts is not waited for, Unix nanoseconds
 
@@ -152,8 +153,8 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 	c.pub.table = records.New(c.node.ID, c.st.Incarnation, own)
 	for _, n := range c.st.Nodes {
 		c.nodes[n.ID] = n
-		c.pub.table.SetAlive(string(n.ID), false) // until gossip hears of it
 	}
+	c.resumed = c.resumeOthers()
 	if err := c.chooseStore(ctx); err != nil {
 		return err
 	}
@@ -199,6 +200,10 @@ func (c *Cluster) start() error {
 	c.wg.Go(func() { c.events.run(c.ctx) })
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
 	c.wg.Go(func() { c.keepCertificate(c.ctx) })
+	c.wg.Go(func() { c.keepOthers(c.ctx) })
+	for _, id := range c.resumed {
+		c.wg.Go(func() { c.doubt(c.ctx, id, meetGrace) })
+	}
 	switch {
 	case c.ExternalStore() != "":
 		return c.startExternal()

@@ -15,6 +15,7 @@ const callTimeout = 2 * time.Second
 // event is one thing heard from gossip, or a member to bring up to date.
 type event struct {
 	up, down NodeID
+	gone     NodeID // it is down, and so is its host
 	versions *versions
 	behind   NodeID // it did not acknowledge the newest own records
 	met      *meeting
@@ -64,7 +65,7 @@ func (e *events) run(ctx context.Context) {
 		}
 		changed := false
 		for _, ev := range e.take() {
-			changed = changed || ev.up != "" || ev.down != "" || ev.members
+			changed = changed || ev.up != "" || ev.down != "" || ev.gone != "" || ev.members
 			e.act(ctx, &wg, ev)
 		}
 		if changed && e.c.cfg.MembersChanged != nil {
@@ -88,7 +89,11 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 		if s := c.session(); s != nil {
 			s.tr.Drop(string(ev.down)) // calls to it fail now instead of timing out
 		}
-		c.setAlive(ctx, ev.down, false)
+		wg.Go(func() { c.doubt(ctx, ev.down, 0) })
+	case ev.gone != "":
+		if s := c.session(); s == nil || !s.gossip.Alive(string(ev.gone)) { // it may have come back this moment
+			c.setAlive(ctx, ev.gone, false)
+		}
 	case ev.behind != "":
 		wg.Go(func() { c.catchUp(ctx, ev.behind) })
 	case ev.untrusted != nil:
@@ -128,6 +133,7 @@ func (c *Cluster) catchUp(ctx context.Context, id NodeID) {
 		cancel()
 		if err == nil {
 			c.pub.setLate(id, false)
+			c.pub.setHeard(id)
 			return
 		}
 		c.log.Debug("member does not take records", "node", id, "err", err)

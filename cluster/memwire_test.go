@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -85,7 +86,7 @@ func (w memWire) Dial(ctx context.Context, _ netip.Addr, to string) (net.Conn, e
 	l := w.net.listeners[addr]
 	w.net.mu.Unlock()
 	if l == nil {
-		return nil, fmt.Errorf("dial %v: connection refused", addr)
+		return nil, fmt.Errorf("dial %v: %w", addr, syscall.ECONNREFUSED)
 	}
 	a, b := newMemHalf(w.net, w.addr, addr.Addr()), newMemHalf(w.net, addr.Addr(), w.addr)
 	here, there := &memConn{in: b, out: a}, &memConn{in: a, out: b}
@@ -93,7 +94,7 @@ func (w memWire) Dial(ctx context.Context, _ netip.Addr, to string) (net.Conn, e
 	case l.conns <- there:
 		return here, nil
 	case <-l.done:
-		return nil, fmt.Errorf("dial %v: connection refused", addr)
+		return nil, fmt.Errorf("dial %v: %w", addr, syscall.ECONNREFUSED)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -21,9 +21,16 @@ type publisher struct {
 	table  *records.Table
 	owners map[string]*sync.Mutex // held while one owner's change is merged and applied
 	late   map[NodeID]bool        // members that have not taken what they were sent: nobody waits for them until they have
+	heard  map[NodeID]bool        // members that have told their records since this daemon began
+
+	news    chan struct{} // closed at the next change of heard and of other hosts' records
+	changed chan struct{} // keepOthers looks now
 }
 
-func (p *publisher) init() { p.owners, p.late = map[string]*sync.Mutex{}, map[NodeID]bool{} }
+func (p *publisher) init() {
+	p.owners, p.late, p.heard = map[string]*sync.Mutex{}, map[NodeID]bool{}, map[NodeID]bool{}
+	p.news, p.changed = make(chan struct{}), make(chan struct{}, 1)
+}
 
 func (p *publisher) isLate(id NodeID) bool {
 	p.mu.Lock()
@@ -82,6 +89,7 @@ func (p *publisher) count(id NodeID) int {
 func (p *publisher) setAlive(id NodeID, alive bool) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.tell()
 	return p.table.SetAlive(string(id), alive)
 }
 
@@ -168,6 +176,7 @@ func (c *Cluster) merge(ctx context.Context, u records.Update) (records.Outcome,
 	defer c.pub.owner(u.Owner)()
 	c.pub.mu.Lock()
 	out, err := c.pub.table.Merge(u)
+	c.pub.tell()
 	c.pub.mu.Unlock()
 	if err != nil {
 		return out, err

@@ -65,6 +65,7 @@ type files struct{ dir string }
 
 func (f files) state() string    { return filepath.Join(f.dir, "cluster.json") }
 func (f files) records() string  { return filepath.Join(f.dir, "records.json") }
+func (f files) others() string   { return filepath.Join(f.dir, "others.json") }
 func (f files) identity() string { return filepath.Join(f.dir, "identity") }
 func (f files) raft() string     { return filepath.Join(f.dir, "raft") }
 func (f files) external() string { return filepath.Join(f.dir, "store.json") }
@@ -113,7 +114,7 @@ func (f files) reset() (state, error) {
 	if err := f.save(state{Version: stateVersion, Reset: true}); err != nil {
 		return state{}, err
 	}
-	if err := errors.Join(os.RemoveAll(f.raft()), removeFile(f.external()), identity.Remove(f.identity()), removeFile(f.records()), removeFile(f.before())); err != nil {
+	if err := errors.Join(os.RemoveAll(f.raft()), removeFile(f.external()), identity.Remove(f.identity()), removeFile(f.records()), removeFile(f.others()), removeFile(f.before())); err != nil {
 		return state{}, fmt.Errorf("forget the cluster: %w", err)
 	}
 	st := freshState()

@@ -8,7 +8,9 @@ package dnsd
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	clients map[string]*client
+	held    bool // between Hold and Release
 }
 
 // Counts are the queries so far, and those of them that were answered with SERVFAIL or not at all.
@@ -43,9 +46,14 @@ func rcode(raw []byte) int {
 
 // client is one container's pair of sockets.
 type client struct {
-	stop    context.CancelFunc
+	log  *slog.Logger
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting []*dns.Server // not begun
 	servers []*dns.Server
-	wg      sync.WaitGroup
+	closed  bool
 }
 
 // NewServer gives a Server that serves nobody yet.
@@ -60,22 +68,45 @@ func NewServer(log *slog.Logger) *Server {
 func (s *Server) Add(id string, udp net.PacketConn, tcp net.Listener, view func() View) {
 	s.Remove(id)
 	ctx, stop := context.WithCancel(context.Background())
-	c := &client{stop: stop}
+	c := &client{log: s.log, stop: stop}
 	answer := func(w dns.ResponseWriter, req *dns.Msg) { s.answer(ctx, w, req, view()) }
 	if udp != nil {
 		if err := hold(udp); err != nil {
 			s.log.Warn("few questions can wait while the daemon is restarted", "err", err)
 		}
-		c.serve(s.log, &dns.Server{PacketConn: udp, UDPSize: maxUDP, Handler: dns.HandlerFunc(answer),
+		c.waiting = append(c.waiting, &dns.Server{PacketConn: udp, UDPSize: maxUDP, Handler: dns.HandlerFunc(answer),
 			// The library wakes up at each timeout to look around; a thousand idle containers should cost nothing.
 			ReadTimeout: time.Hour})
 	}
 	if tcp != nil {
-		c.serve(s.log, &dns.Server{Listener: tcp, Handler: dns.HandlerFunc(answer)})
+		c.waiting = append(c.waiting, &dns.Server{Listener: tcp, Handler: dns.HandlerFunc(answer)})
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.clients[id] = c
+	held := s.held
+	s.mu.Unlock()
+	if !held {
+		c.begin()
+	}
+}
+
+// Hold lets questions wait in their sockets, those of sockets to come included, until Release. Nobody is told meanwhile that
+// a name does not exist that the server's owner has only not heard of yet.
+func (s *Server) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
+}
+
+// Release answers what has waited since Hold, and all that comes.
+func (s *Server) Release() {
+	s.mu.Lock()
+	s.held = false
+	all := slices.Collect(maps.Values(s.clients))
+	s.mu.Unlock()
+	for _, c := range all {
+		c.begin()
+	}
 }
 
 // Remove closes the sockets of id and returns when no query of theirs is under way; unknown ids are no error. Queries
@@ -86,11 +117,12 @@ func (s *Server) Remove(id string) {
 	delete(s.clients, id)
 	s.mu.Unlock()
 	if c != nil {
-		c.close()
+		c.close(0)
 	}
 }
 
-// Close removes every id.
+// Close removes every id. Queries that are under way have patience to be answered: whoever keeps the sockets has those that
+// come after, but nobody has these.
 func (s *Server) Close() {
 	s.mu.Lock()
 	all := s.clients
@@ -98,20 +130,33 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, c := range all {
-		wg.Go(c.close)
+		wg.Go(func() { c.close(patience) })
 	}
 	wg.Wait()
 }
 
+// begin reads the sockets.
+func (c *client) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	for _, srv := range c.waiting {
+		c.serve(srv)
+	}
+	c.waiting = nil
+}
+
 // serve starts one server and returns when it reads, since one that has not started cannot be stopped.
-func (c *client) serve(log *slog.Logger, srv *dns.Server) {
+func (c *client) serve(srv *dns.Server) {
 	started := make(chan struct{})
 	srv.NotifyStartedFunc = func() { close(started) }
 	ended := make(chan struct{})
 	c.wg.Go(func() {
 		defer close(ended)
 		if err := srv.ActivateAndServe(); err != nil {
-			log.Error("resolver socket failed", "err", err)
+			c.log.Error("resolver socket failed", "err", err)
 		}
 	})
 	select {
@@ -122,13 +167,21 @@ func (c *client) serve(log *slog.Logger, srv *dns.Server) {
 	}
 }
 
-func (c *client) close() {
-	c.stop()
+// close stops reading, and gives up what is not answered in time.
+func (c *client) close(within time.Duration) {
+	defer time.AfterFunc(within, c.stop).Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 	for _, srv := range c.servers {
 		_ = srv.Shutdown() // the only error is that the server ended by itself
 		closeSockets(srv)
 	}
+	for _, srv := range c.waiting {
+		closeSockets(srv)
+	}
 	c.wg.Wait()
+	c.stop()
 }
 
 func closeSockets(srv *dns.Server) {

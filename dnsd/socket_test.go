@@ -2,8 +2,11 @@ package dnsd
 
 import (
 	"net"
+	"net/netip"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,4 +76,106 @@ func TestQuestionsWait(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// pair opens a client's two sockets.
+func pair(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pc, ln
+}
+
+// TestHold: nobody is answered between Hold and Release, by what the view says then.
+func TestHold(t *testing.T) {
+	s := NewServer(quiet())
+	defer s.Close()
+	s.Hold()
+	var known atomic.Bool
+	pc, ln := pair(t)
+	s.Add("c1", pc, ln, func() View {
+		if !known.Load() {
+			t.Error("a question is answered before Release")
+		}
+		return View{Zones: zones()}
+	})
+	var wg sync.WaitGroup
+	sent := make(chan struct{}, 2)
+	for _, to := range []net.Addr{pc.LocalAddr(), ln.Addr()} {
+		wg.Go(func() {
+			c, err := net.Dial(to.Network(), to.String())
+			if err != nil {
+				t.Error(err)
+				sent <- struct{}{}
+				return
+			}
+			defer c.Close()
+			conn := &dns.Conn{Conn: c}
+			err = conn.WriteMsg(question("bbox1.ov_net1.", dns.TypeA))
+			sent <- struct{}{}
+			_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+			if err == nil {
+				_, err = conn.ReadMsg()
+			}
+			if err != nil {
+				t.Errorf("%s: %v", to.Network(), err)
+			}
+		})
+	}
+	<-sent
+	<-sent
+	gone, goneTCP := pair(t)
+	s.Add("c2", gone, goneTCP, func() View { return View{} })
+	s.Remove("c2")
+	if _, err := gone.WriteTo(nil, gone.LocalAddr()); err == nil {
+		t.Error("the socket of one that was removed is open")
+	}
+	known.Store(true)
+	s.Release()
+	wg.Wait()
+}
+
+// TestCloseAnswersFirst: a question that waits for an upstream when the server is closed is answered.
+func TestCloseAnswersFirst(t *testing.T) {
+	arrived, closing := make(chan struct{}), make(chan struct{})
+	up := upstream(t, func(req *dns.Msg, tcp bool) *dns.Msg {
+		close(arrived)
+		<-closing
+		return says("192.0.2.7")(req, tcp)
+	})
+	s := NewServer(quiet())
+	pc, _ := pair(t)
+	s.Add("c1", pc, nil, func() View { return View{Upstreams: []netip.AddrPort{up}, Ndots: -1} })
+	answered := make(chan error, 1)
+	go func() {
+		_, _, err := (&dns.Client{Timeout: 6 * time.Second}).Exchange(question("example.com.", dns.TypeA), pc.LocalAddr().String())
+		answered <- err
+	}()
+	<-arrived
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.Close()
+	}()
+	for !s.closing() { // no more is read
+		runtime.Gosched()
+	}
+	close(closing)
+	<-closed
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
+// closing tells whether Close has taken the clients out.
+func (s *Server) closing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clients) == 0
 }

@@ -159,13 +159,13 @@ func (g *Gossip) Join(ctx context.Context, peers []Peer) (int, error) {
 // retry calls every known peer that is not alive, with pauses that grow to a few seconds while nobody answers.
 func (g *Gossip) retry(ctx context.Context) {
 	pause := retryMin
-	for {
-		// Jitter keeps the members of a healed partition from calling each other in step.
-		timer := time.NewTimer(pause/2 + rand.N(pause))
+	timer := time.NewTimer(0) // a daemon that is started again is missed already
+	defer timer.Stop()
+	// Jitter keeps the members of a healed partition from calling each other in step.
+	for ; ; timer.Reset(pause/2 + rand.N(pause)) {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
 		absent := g.absent()

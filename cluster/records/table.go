@@ -198,6 +198,12 @@ func (t *Table) SetAlive(owner string, alive bool) []string {
 	return difference(s.records, nil)
 }
 
+// Alive tells whether an owner is not suspended; one that is unknown is not.
+func (t *Table) Alive(owner string) bool {
+	s := t.owners[owner]
+	return s == nil || !s.suspended
+}
+
 // Drop forgets an owner that has left the cluster for good, and names the networks that this changes.
 func (t *Table) Drop(owner string) []string {
 	s := t.owners[owner]

@@ -157,6 +157,7 @@ func (d *daemon) build(ctx context.Context) error {
 	}
 	eng.Store(e)
 	e.MembersChanged() // what came in meanwhile
+	e.AnswerNames()
 	d.engine = e
 	return nil
 }

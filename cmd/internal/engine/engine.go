@@ -90,6 +90,7 @@ type Cluster interface {
 	Publish(ctx context.Context, put []cluster.Record, del []string) (missing []string, err error)
 	Records(network string) []cluster.Owned
 	OwnRecords() []cluster.Record
+	CaughtUp(ctx context.Context) error
 	SetRoutes(routes []netip.Prefix)
 	SetMTU(mtu int)
 	Remove(ctx context.Context, node string, force bool) error

@@ -25,6 +25,7 @@ type fakeCluster struct {
 	before   []store.Pair
 }
 
+func (c *fakeCluster) CaughtUp(context.Context) error                  { return nil }
 func (c *fakeCluster) Init(context.Context, cluster.InitOptions) error { return nil }
 func (c *fakeCluster) Join(context.Context, cluster.JoinOptions) error { return nil }
 func (c *fakeCluster) Leave(context.Context, bool) error               { return nil }

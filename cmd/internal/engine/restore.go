@@ -79,6 +79,7 @@ func (e *Engine) Restore(ctx context.Context) error {
 	if err := e.restoreNetworks(); err != nil {
 		return err
 	}
+	e.cfg.Resolver.Hold() // until AnswerNames
 	// The rules of before go on serving until every port is stated again.
 	e.cfg.Firewall.Hold()
 	if err := e.adoptDataPath(ctx); err != nil {
@@ -115,6 +116,25 @@ func (e *Engine) Restore(ctx context.Context) error {
 	e.comeBackAll()
 	e.spawn(e.pluginLoop)
 	return nil
+}
+
+// namesTimeout bounds how long containers' questions wait for the records of members whose host is there and whose daemon
+// is not: resolvers give up after five seconds, and the earlier daemon has been away for a part of them.
+const namesTimeout = 2 * time.Second
+
+// AnswerNames has the resolver answer as soon as this host knows the other hosts' records; it returns at once. A resolver
+// that began with what there is would tell a container that a name does not exist which another host has just given away.
+// What was known when the last daemon ended is known at once (cluster/others.go), so whoever is not heard in time has lost
+// nothing but what is newer than that.
+func (e *Engine) AnswerNames() {
+	e.spawn(func() {
+		ctx, cancel := context.WithTimeout(e.ctx, namesTimeout)
+		defer cancel()
+		if err := e.cl.CaughtUp(ctx); err != nil && e.ctx.Err() == nil {
+			e.log.Warn("names are answered by what this host had of some members before it restarted", "err", err)
+		}
+		e.cfg.Resolver.Release()
+	})
 }
 
 // restoreNetworks reads the local networks and makes sure that the predefined ones are among them.

@@ -1,0 +1,110 @@
+package cluster
+
+import (
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestDaemonAway: the records of a host whose daemon alone is away stay for restartGrace, over restarts of who looks too;
+// those of a host that does not answer go within five seconds, and no restart brings them back.
+func TestDaemonAway(t *testing.T) {
+	t.Parallel()
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now()}
+		defer s.closeAll()
+		for i := range 3 {
+			s.add(dir, i)
+		}
+		a, b := s.hosts[0], s.hosts[1]
+		if missing, err := b.up().Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
+			t.Fatal(missing, err)
+		}
+		shows := func(what string, alive bool) {
+			t.Helper()
+			got := a.up().Records("n")
+			if is := len(got) == 1 && got[0].Alive; is != alive {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+		restart := func(h *simHost) {
+			t.Helper()
+			s.stop(h)
+			if err := h.boot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		restart(b)
+		shows("a restart", true)
+		pass(restartGrace / 6)
+		if err := b.up().CaughtUp(t.Context()); err != nil || len(b.up().live()) != 2 {
+			t.Errorf("b after its restart: %v", err)
+		}
+		s.stop(b)
+		pass(restartGrace / 2)
+		shows("half the grace", true)
+		restart(a)
+		shows("the other one restarts meanwhile", true)
+		pass(2 * meetGrace)
+		shows("soon after", true)
+		pass(2 * restartGrace)
+		shows("the grace is over", false)
+		restart(a)
+		shows("a restart does not bring it back", false)
+		if err := b.boot(); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		shows("it is back", true)
+
+		s.cutOff(b, true)
+		pass(5 * time.Second)
+		shows("the host is silent", false)
+		restart(a)
+		pass(time.Second)
+		shows("the host is silent, and who looks restarts", false)
+		s.cutOff(b, false)
+		pass(10 * time.Second)
+		shows("it is heard again", true)
+
+		s.stop(a)
+		s.cutOff(b, true)
+		if err := a.boot(); err != nil {
+			t.Fatal(err)
+		}
+		shows("a starts: it was there a moment ago", true)
+		pass(5 * time.Second)
+		shows("it is not there any more", false)
+
+		s.stop(a)
+		s.cutOff(b, false)
+		if err := os.WriteFile(files{a.cfg.Dir}.others(), []byte("[{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.boot(); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		shows("the file was damaged", true)
+	})
+}
+
+// stop ends a daemon in good order, on a host that lives on.
+func (s *simulation) stop(h *simHost) {
+	s.t.Helper()
+	h.mu.Lock()
+	c := h.cluster
+	h.cluster = nil
+	h.mu.Unlock()
+	if err := c.Close(); err != nil {
+		s.t.Errorf("close %s: %v", h.cfg.Name, err)
+	}
+}
+
+// pass lets the bubble's time go on.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // of the bubble
+	synctest.Wait()
+}
