@@ -25,8 +25,9 @@ type Firewall struct {
 	mu      sync.Mutex
 	kernel  kernel
 	wish    wish
-	held    bool // between Hold and Sync
-	written bool // the kernel has been told at least once
+	held    bool   // between Hold and Sync
+	written bool   // the kernel has what was last written, or had it when it was last compared
+	usual   string // how this kernel's listing differs from what it was given; see Repair
 }
 
 // New gives a Firewall with an empty wish for the network namespace in which its first method is called. It does not
@@ -51,10 +52,14 @@ func (f *Firewall) Hold() {
 	f.held = true
 }
 
-// Sync writes the wish again, whether or not it changed, and ends Hold.
+// Sync has the kernel's table be the wish, and ends Hold. One that is so already is left as it is.
 func (f *Firewall) Sync(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if wrong, err := f.kernel.differs(plan(f.wish)); wrong == "" && err == nil { // else the writing says what is the matter
+		f.held, f.written = false, true
+		return ctx.Err()
+	}
 	if err := f.write(ctx, f.wish); err != nil {
 		return fmt.Errorf("write firewall table: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,21 +17,29 @@ import (
 )
 
 // Repair compares the kernel's table with the wish and writes it again if somebody has changed it: "nft flush ruleset"
-// for one, which other programs run to load rules of their own. It tells what was wrong; "" is nothing. Rules are counted,
-// not read: one that was put in the place of another goes unseen.
+// for one, which other programs run to load rules of their own. It tells what was wrong; "" is nothing.
 func (f *Firewall) Repair(ctx context.Context) (wrong string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.held || !f.written {
 		return "", nil
 	}
-	if wrong, err = f.kernel.differs(plan(f.wish)); err != nil || wrong == "" {
+	l := plan(f.wish)
+	if wrong, err = f.kernel.differs(l); err != nil || wrong == f.usual {
 		return "", err
+	}
+	if wrong == "" {
+		f.usual = ""
+		return "", nil
 	}
 	if err := f.write(ctx, f.wish); err != nil {
 		return wrong, fmt.Errorf("repair firewall table: %w", err)
 	}
-	return wrong, nil
+	// A kernel that lists what it was given in a form unknown here must not have us write for ever.
+	if f.usual, err = f.kernel.differs(l); f.usual != "" {
+		f.log.ErrorContext(ctx, "the packet rules are written, and listed otherwise: this difference is not looked at from now on", "found", f.usual)
+	}
+	return wrong, err
 }
 
 // differs tells what is not as the layout says, in a few words.
@@ -52,12 +61,6 @@ func joinClose(err error, k *kernel) error {
 	return err
 }
 
-// elementKey tells elements apart: an interval's end may have the key of another's beginning.
-type elementKey struct {
-	key string
-	end bool
-}
-
 func (l *layout) differs(c *nftables.Conn) (string, error) {
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -72,39 +75,85 @@ func (l *layout) differs(c *nftables.Conn) (string, error) {
 	case i < 0:
 		return "the table was gone", nil
 	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	wrong, err := l.setsDiffer(c, tables[i])
+	if err != nil || wrong != "" {
+		return wrong, err
+	}
+	return l.chainsDiffer(c, tables[i])
+}
+
+func (l *layout) chainsDiffer(c *nftables.Conn, t *nftables.Table) (string, error) {
+	all, err := c.ListChainsOfTableFamily(t.Family)
 	if err != nil {
 		return "", err
 	}
-	for _, want := range l.chains {
-		at := slices.IndexFunc(chains, func(h *nftables.Chain) bool { return h.Table.Name == tableName && h.Name == want.chain.Name })
-		if at < 0 {
-			return fmt.Sprintf("chain %s was gone", want.chain.Name), nil
+	have := map[string]*nftables.Chain{}
+	for _, ch := range all {
+		if ch.Table.Name == t.Name {
+			have[ch.Name] = ch
 		}
-		rules, err := c.GetRules(tables[i], chains[at])
+	}
+	for _, want := range l.chains {
+		name := want.chain.Name
+		ch, ok := have[name]
+		if !ok {
+			return fmt.Sprintf("chain %s was gone", name), nil
+		}
+		if !sameChain(want.chain, ch) {
+			return fmt.Sprintf("chain %s was at another hook, or of another policy", name), nil
+		}
+		rules, err := c.GetRules(t, ch)
 		if err != nil {
 			return "", err
 		}
 		if len(rules) != len(want.rules) {
-			return fmt.Sprintf("chain %s had %d rules, not %d", want.chain.Name, len(rules), len(want.rules)), nil
+			return fmt.Sprintf("chain %s had %d rules, not %d", name, len(rules), len(want.rules)), nil
 		}
+		if !sameRules(want.rules, rules) {
+			return fmt.Sprintf("chain %s had another rule", name), nil
+		}
+		delete(have, name)
+	}
+	return unknown("chain", have), nil
+}
+
+func (l *layout) setsDiffer(c *nftables.Conn, t *nftables.Table) (string, error) {
+	all, err := c.GetSets(t)
+	if err != nil {
+		return "", err
+	}
+	have := map[string]*nftables.Set{}
+	for _, s := range all {
+		s.Table = t
+		have[s.Name] = s
 	}
 	for _, want := range l.sets {
-		have, err := c.GetSetElements(want.set)
+		name := want.set.Name
+		s, ok := have[name]
+		if !ok {
+			return fmt.Sprintf("set %s was gone", name), nil
+		}
+		if !sameSet(want.set, s) {
+			return fmt.Sprintf("set %s was of another kind", name), nil
+		}
+		elements, err := c.GetSetElements(s)
 		if err != nil {
-			return fmt.Sprintf("set %s was gone", want.set.Name), nil
+			return "", err
 		}
-		there := make(map[elementKey]bool, len(have))
-		for _, e := range have {
-			there[elementKey{string(e.Key), e.IntervalEnd}] = true
+		if wrong := elementsDiffer(name, want.elements, elements); wrong != "" {
+			return wrong, nil
 		}
-		for _, e := range want.elements {
-			if !there[elementKey{string(e.Key), e.IntervalEnd}] {
-				return fmt.Sprintf("set %s lacked an element", want.set.Name), nil
-			}
-		}
+		delete(have, name)
 	}
-	return "", nil
+	return unknown("set", have), nil
+}
+
+// unknown names one of those that are left over.
+func unknown[T any](kind string, left map[string]T) string {
+	if len(left) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s %s was too many", kind, slices.Min(slices.Collect(maps.Keys(left))))
 }
 
 // isOverrun tells that news were lost for want of room.

@@ -2,16 +2,21 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/minictl/minictl/netdriver/netdrivertest"
 	"github.com/minictl/minictl/netdriver/nl"
 )
 
-// TestRepair has others take the table, a chain's rules and a set's elements away: each is seen and made up for, and what
-// is whole is left alone.
+// TestRepair has others take the table away, or change anything in it: each is seen and made up for, and what is whole is
+// left alone.
 func TestRepair(t *testing.T) {
 	l := newLab(t)
 	if err := l.fw.SetPorts(t.Context(), "c1", []Port{{Proto: "tcp", HostPort: 8080, Target: netip.MustParseAddrPort("172.18.0.2:80"), Bridge: "br-a"}}); err != nil {
@@ -20,24 +25,121 @@ func TestRepair(t *testing.T) {
 	if err := l.fw.SetMembers(t.Context(), 4789, addrs("192.0.2.9", "192.0.2.10")); err != nil {
 		t.Fatal(err)
 	}
-	whole := l.run("nft list ruleset")
-	for _, c := range []struct{ do, want string }{
-		{"flush ruleset", "the table was gone"},
-		{"delete table inet minictl", "the table was gone"},
-		{"flush chain inet minictl forward", "chain forward had 0 rules"},
-		{"flush set inet minictl members4", "set members4 lacked an element"},
-		{"delete element inet minictl members4 { 192.0.2.10 }", "set members4 lacked an element"},
-		{"add rule inet minictl forward accept", "chain forward had"},
+	whole := listing(t)
+	reload := func(change func(string) string) func() string { // as nftables.service does, from a file
+		return func() string {
+			path := filepath.Join(t.TempDir(), "saved.nft")
+			l.ok(os.WriteFile(path, []byte("flush ruleset\n"+change(l.run("nft list ruleset"))), 0o600))
+			return "-f " + path
+		}
+	}
+	do := func(text string) func() string { return func() string { return text } }
+	for _, c := range []struct {
+		do   func() string
+		want string
+	}{
+		{do("flush ruleset"), "the table was gone"},
+		{do("delete table inet minictl"), "the table was gone"},
+		{do("flush chain inet minictl forward"), "chain forward had 0 rules"},
+		{do("flush set inet minictl members4"), "set members4 lacked an element"},
+		{do("delete element inet minictl members4 { 192.0.2.10 }"), "set members4 lacked an element"},
+		{do("add rule inet minictl forward accept"), "chain forward had"},
+		{do("flush chain inet minictl guard_tunnel ; delete chain inet minictl guard_tunnel"), "chain guard_tunnel was gone"},
+		{func() string {
+			return "replace rule inet minictl guard_tunnel handle " + l.handle("guard_tunnel", "@members4") + " accept"
+		}, "chain guard_tunnel had another rule"},
+		{do("add element inet minictl members4 { 192.0.2.66 }"), "set members4 had an element too many"},
+		{do("delete element inet minictl ports4 { tcp . 8080 } ; add element inet minictl ports4 { tcp . 8080 : 172.18.0.3 . 80 }"), "map ports4 led elsewhere"},
+		{do("delete element inet minictl ports4 { tcp . 8080 } ; add element inet minictl ports4 { tcp . 8080 : 172.18.0.2 . 81 }"), "map ports4 led elsewhere"},
+		{do("delete element inet minictl masquerade4 { 172.18.0.0/16 } ; add element inet minictl masquerade4 { 172.18.0.0/17 }"), "set masquerade4 lacked an element"},
+		{do("chain inet minictl guard_host { policy drop ; }"), "chain guard_host was at another hook, or of another policy"},
+		{do("add chain inet minictl extra { type filter hook input priority 0 ; policy drop ; }"), "chain extra was too many"},
+		{do("add set inet minictl extra { type ipv4_addr ; }"), "set extra was too many"},
+		{reload(func(s string) string {
+			return strings.Replace(s, "set bridges {\n\t\ttype ifname\n", "set bridges {\n\t\ttype ifname\n\t\tflags timeout\n", 1)
+		}), "set bridges was of another kind"},
 	} {
 		if wrong, err := l.fw.Repair(t.Context()); wrong != "" || err != nil {
-			t.Fatalf("before %s: %q, %v", c.do, wrong, err)
+			t.Fatalf("before %s: %q, %v", c.want, wrong, err)
 		}
-		l.run("nft " + c.do)
+		text := c.do()
+		l.run("nft " + text)
 		if wrong, err := l.fw.Repair(t.Context()); !strings.HasPrefix(wrong, c.want) || err != nil {
-			t.Errorf("%s: %q, %v", c.do, wrong, err)
+			t.Errorf("%s: %q, %v", text, wrong, err)
 		}
-		if now := l.run("nft list ruleset"); now != whole {
-			t.Errorf("after %s:\n%s", c.do, now)
+		if now := listing(t); !slices.Equal(blocks(now), blocks(whole)) {
+			t.Errorf("after %s:\n%s", text, now)
+		}
+	}
+}
+
+// handle is the number of the first rule of a chain that has the text.
+func (l *lab) handle(chain, text string) string {
+	l.t.Helper()
+	for line := range strings.Lines(l.run("nft -a list chain inet minictl " + chain)) {
+		if _, handle, ok := strings.Cut(strings.TrimSpace(line), "# handle "); ok && strings.Contains(line, text) {
+			return handle
+		}
+	}
+	l.t.Fatalf("no rule of %s has %s", chain, text)
+	return ""
+}
+
+// TestAdopts has a second daemon state what the first one wrote: nothing is written again, so nothing has a new number. What
+// it states otherwise is written.
+func TestAdopts(t *testing.T) {
+	netdrivertest.NewNS(t)
+	bridges, ports, members := fullWish()
+	state := func(f *Firewall, members []netip.Addr) string {
+		t.Helper()
+		f.Hold()
+		err := f.SetMembers(t.Context(), 4789, members)
+		for _, b := range bridges {
+			err = errors.Join(err, f.SetBridge(t.Context(), b))
+		}
+		for owner, p := range ports {
+			err = errors.Join(err, f.SetPorts(t.Context(), owner, p))
+		}
+		if err = errors.Join(err, f.Sync(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if wrong, err := f.Repair(t.Context()); wrong != "" || err != nil {
+			t.Errorf("found %q, %v", wrong, err)
+		}
+		return netdrivertest.MustRun(t, "", "nft -a list ruleset")
+	}
+	first := state(newFirewall(t), members)
+	next := newFirewall(t)
+	if second := state(next, members); second != first {
+		t.Errorf("written again:\n%s", second)
+	}
+	if third := state(newFirewall(t), members[:1]); third == first {
+		t.Error("a wish that differs is not written")
+	}
+	// The one that has written nothing repairs all the same.
+	if wrong, err := next.Repair(t.Context()); wrong != "set members4 lacked an element" || err != nil {
+		t.Errorf("found %q, %v", wrong, err)
+	}
+}
+
+// BenchmarkRepair is what a look costs that finds a thousand ports as they should be.
+func BenchmarkRepair(b *testing.B) {
+	netdrivertest.NewNS(b)
+	f := New(netdrivertest.Quiet())
+	defer f.Close()
+	if err := f.SetBridge(b.Context(), bridgeA); err != nil {
+		b.Fatal(err)
+	}
+	var ports []Port
+	for i := range 1000 {
+		ports = append(ports, port("tcp", "", uint16(10000+i*2), "172.18.0.2:80", "br-a")) // not a range
+	}
+	if err := f.SetPorts(b.Context(), "web", ports); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if wrong, err := f.Repair(b.Context()); wrong != "" || err != nil {
+			b.Fatal(wrong, err)
 		}
 	}
 }
