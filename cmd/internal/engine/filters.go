@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,11 +17,7 @@ import (
 // known refuses a filter that nobody would answer, with docker's words.
 func known(f api.Filters, keys ...string) error {
 	for k := range f {
-		ok := false
-		for _, want := range keys {
-			ok = ok || k == want
-		}
-		if !ok {
+		if !slices.Contains(keys, k) {
 			return fmt.Errorf("invalid filter '%s': %w", k, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -49,6 +47,45 @@ func matchAny(want map[string]bool, fits func(v string) bool) bool {
 		}
 	}
 	return false
+}
+
+// matchName takes a part of a name or an ID, or a regular expression, as docker does.
+func matchName(want, name string) bool {
+	if strings.Contains(name, want) {
+		return true
+	}
+	re, err := regexp.Compile(want)
+	return err == nil && re.MatchString(name)
+}
+
+// truth reads a filter that is true or false; otherwise is what it is without.
+func truth(f api.Filters, key string, otherwise bool) (bool, error) {
+	v, err := boolFilter(f, key)
+	if v == nil {
+		return otherwise, err
+	}
+	return *v, err
+}
+
+// boolFilter reads a filter that is true or false; nil if it was not asked for.
+func boolFilter(f api.Filters, key string) (*bool, error) {
+	var out *bool
+	for s := range f[key] {
+		v := s == "1" || s == "true"
+		if !v && s != "0" && s != "false" || out != nil && *out != v {
+			return nil, invalid("invalid filter '%s=%s'", key, s)
+		}
+		out = &v
+	}
+	return out, nil
+}
+
+// parseUntil reads a filter's until: a time, or a duration that is counted back from now.
+func parseUntil(s string) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	return parseTime(s)
 }
 
 // parseTime reads the API's times: Unix seconds with optional nanoseconds, RFC 3339 and what docker lets be left out of it

@@ -33,15 +33,14 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
-	dangling, err := truth(f, "dangling", false)
+	dangling, err := boolFilter(f, "dangling")
 	if err != nil {
 		return nil, err
 	}
-	asked := len(f["dangling"]) > 0
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) || asked && !isDangling(i, dangling) {
+		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) || dangling != nil && !isDangling(i, *dangling) {
 			continue
 		}
 		tags, digests := i.RepoTags, i.RepoDigests
@@ -98,9 +97,7 @@ func (e *Engine) imageBounds(ctx context.Context, f api.Filters) (s span, err er
 		s.after = i.Created
 	}
 	for u := range f["until"] {
-		if d, err := time.ParseDuration(u); err == nil {
-			s.before = time.Now().Add(-d)
-		} else if s.before, err = parseTime(u); err != nil {
+		if s.before, err = parseUntil(u); err != nil {
 			return s, err
 		}
 	}

@@ -244,10 +244,8 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 		}
 	}
 	return matchLabels(f["label"], s.Config.Labels) &&
-		matchAny(f["id"], func(v string) bool { return strings.HasPrefix(s.ID, v) }) &&
-		matchAny(f["name"], func(v string) bool {
-			return strings.Contains(s.Name, strings.TrimPrefix(v, "/")) || "^/"+s.Name+"$" == v || "^"+s.Name+"$" == v
-		}) &&
+		matchAny(f["id"], func(v string) bool { return matchName(v, s.ID) }) &&
+		matchAny(f["name"], func(v string) bool { return matchName(v, "/"+s.Name) || matchName(v, s.Name) }) &&
 		matchAny(f["status"], func(v string) bool { return string(st.State) == v }) &&
 		matchAny(f["exited"], func(v string) bool {
 			return st.State == mobycontainer.StateExited && strconv.Itoa(st.ExitCode) == v

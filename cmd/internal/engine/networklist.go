@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/moby/moby/api/types/network"
 
@@ -26,30 +25,35 @@ func (e *Engine) NetworkList(ctx context.Context, f api.Filters) ([]network.Summ
 			return nil, invalid("invalid filter: 'type'='%s'", t)
 		}
 	}
+	dangling, err := boolFilter(f, "dangling")
+	if err != nil {
+		return nil, err
+	}
 	all, err := e.allNetworks(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := []network.Summary{}
 	for _, n := range all {
-		if e.networkMatches(f, n) {
+		if matchNetwork(f, n) && (dangling == nil || !n.predefined() && *dangling == e.isEmpty(n)) {
 			out = append(out, network.Summary{Network: n.view()})
 		}
 	}
 	return out, nil
 }
 
-func (e *Engine) networkMatches(f api.Filters, n *Network) bool {
+// isEmpty tells whether no endpoint is on a network.
+func (e *Engine) isEmpty(n *Network) bool {
+	return len(e.localUses(n.ID)) == 0 && len(e.cl.Records(n.ID)) == 0
+}
+
+func matchNetwork(f api.Filters, n *Network) bool {
 	return matchLabels(f["label"], n.Labels) &&
-		matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
-		matchAny(f["name"], func(v string) bool { return strings.Contains(n.Name, v) || "^"+n.Name+"$" == v }) &&
+		matchAny(f["id"], func(v string) bool { return matchName(v, n.ID) }) &&
+		matchAny(f["name"], func(v string) bool { return matchName(v, n.Name) }) &&
 		matchAny(f["driver"], func(v string) bool { return n.Driver == v }) &&
 		matchAny(f["scope"], func(v string) bool { return n.Scope == v }) &&
-		matchAny(f["type"], func(v string) bool { return (v == "builtin") == n.predefined() }) &&
-		matchAny(f["dangling"], func(v string) bool {
-			used := len(e.localUses(n.ID)) > 0 || len(e.cl.Records(n.ID)) > 0
-			return !n.predefined() && used == (v == "false" || v == "0")
-		})
+		matchAny(f["type"], func(v string) bool { return (v == "builtin") == n.predefined() })
 }
 
 // view is the network in docker's form.

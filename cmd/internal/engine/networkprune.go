@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
@@ -12,7 +11,8 @@ import (
 
 // NetworkPrune removes the networks that nobody uses, docker's filters applied.
 func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.PruneReport, error) {
-	if err := known(f, "label", "label!", "until"); err != nil {
+	p, err := newPruneFilter(f)
+	if err != nil {
 		return network.PruneReport{}, err
 	}
 	all, err := e.allNetworks(ctx)
@@ -21,8 +21,7 @@ func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.Prune
 	}
 	report := network.PruneReport{NetworksDeleted: []string{}}
 	for _, n := range all {
-		if n.predefined() || n.Name == e.cfg.GatewayBridge || !matchLabels(f["label"], n.Labels) ||
-			len(f["label!"]) > 0 && matchLabels(f["label!"], n.Labels) || len(f["until"]) > 0 && !olderThan(f["until"], n.Created) {
+		if n.predefined() || n.Name == e.cfg.GatewayBridge || !p.takes(n.Labels, n.Created) {
 			continue
 		}
 		if err := e.NetworkRemove(ctx, n.ID); err == nil {
@@ -32,16 +31,4 @@ func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.Prune
 		}
 	}
 	return report, nil
-}
-
-func olderThan(until map[string]bool, created time.Time) bool {
-	for u := range until {
-		if d, err := time.ParseDuration(u); err == nil {
-			return created.Before(time.Now().Add(-d))
-		}
-		if t, err := parseTime(u); err == nil {
-			return created.Before(t)
-		}
-	}
-	return false
 }

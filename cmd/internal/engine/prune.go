@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -31,9 +30,8 @@ func newPruneFilter(f api.Filters, more ...string) (pruneFilter, error) {
 		return p, invalid("more than one until filter specified")
 	}
 	for u := range f["until"] {
-		if d, err := time.ParseDuration(u); err == nil {
-			p.until = time.Now().Add(-d)
-		} else if p.until, err = parseTime(u); err != nil {
+		var err error
+		if p.until, err = parseUntil(u); err != nil {
 			return p, err
 		}
 	}
@@ -83,11 +81,10 @@ func (e *Engine) ImagesPrune(ctx context.Context, f api.Filters) (mobyimage.Prun
 	if err != nil {
 		return report, err
 	}
-	all, err := truth(f, "dangling", true)
+	unnamed, err := truth(f, "dangling", true)
 	if err != nil {
 		return report, err
 	}
-	all = !all
 	before, err := e.rt.LayersSize(ctx)
 	if err != nil {
 		return report, err
@@ -97,7 +94,7 @@ func (e *Engine) ImagesPrune(ctx context.Context, f api.Filters) (mobyimage.Prun
 		return report, err
 	}
 	for _, i := range images {
-		if len(i.RepoTags) > 0 && !all || !p.takes(i.Labels, i.Created) || len(e.imageUsers(i.ID)) > 0 {
+		if len(i.RepoTags) > 0 && unnamed || !p.takes(i.Labels, i.Created) || len(e.imageUsers(i.ID)) > 0 {
 			continue
 		}
 		// Forced, since all of its names are to go; nobody uses it.
@@ -117,20 +114,6 @@ func (e *Engine) ImagesPrune(ctx context.Context, f api.Filters) (mobyimage.Prun
 	report.SpaceReclaimed = uint64(max(before-after, 0))
 	e.pruned(events.ImageEventType, report.SpaceReclaimed)
 	return report, nil
-}
-
-// truth reads a filter that is true or false.
-func truth(f api.Filters, key string, otherwise bool) (bool, error) {
-	for v := range f[key] {
-		switch strings.ToLower(v) {
-		case "1", "true":
-			return true, nil
-		case "0", "false":
-			return false, nil
-		}
-		return false, invalid("invalid filter '%s=[%s]'", key, v)
-	}
-	return otherwise, nil
 }
 
 // DiskUsage is docker system df.

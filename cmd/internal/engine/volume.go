@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -215,28 +214,6 @@ func (e *Engine) VolumeList(_ context.Context, f api.Filters) ([]mobyvolume.Volu
 		}
 	}
 	return out, nil
-}
-
-// boolFilter reads a filter that is true or false; nil if it was not asked for.
-func boolFilter(f api.Filters, key string) (*bool, error) {
-	var out *bool
-	for s := range f[key] {
-		v := s == "1" || s == "true"
-		if !v && s != "0" && s != "false" || out != nil && *out != v {
-			return nil, invalid("invalid filter '%s=%s'", key, s)
-		}
-		out = &v
-	}
-	return out, nil
-}
-
-// matchName takes a part of the name, or a regular expression as docker does.
-func matchName(want, name string) bool {
-	if strings.Contains(name, want) {
-		return true
-	}
-	re, err := regexp.Compile(want)
-	return err == nil && re.MatchString(name)
 }
 
 // VolumeRemove removes a volume that no container names, and with it all its content. force makes a volume that is not
