@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -261,5 +263,35 @@ func remove(path string, id netdriver.EndpointID) error {
 	return nil
 }
 
-// alias is the remark on a network's VLAN.
-func alias(id netdriver.NetworkID) string { return "minictl network " + string(id) }
+// Prune removes every parent that was made for a network which is not in keep: what a crash, or a daemon that is cleaned
+// up after, has left.
+func (d *Driver) Prune(_ context.Context, keep []netdriver.NetworkID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, err := nl.Here()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	links, err := c.Links()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		id, ours := strings.CutPrefix(l.Alias, aliasPrefix)
+		if !ours || l.Kind == netdriver.TypeBridge || slices.Contains(keep, netdriver.NetworkID(id)) { // a bridge's alias says the same
+			continue
+		}
+		d.log.Info("left-over parent removed", "network", id, "link", l.Name)
+		if err := c.Delete(l.Index); err != nil {
+			errs = append(errs, fmt.Errorf("prune network %.12s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// aliasPrefix starts the remark on a network's VLAN; the network's ID follows.
+const aliasPrefix = "minictl network "
+
+func alias(id netdriver.NetworkID) string { return aliasPrefix + string(id) }

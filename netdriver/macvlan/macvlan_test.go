@@ -181,3 +181,36 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestPrune: what was made for a network that nobody knows any more goes. A veth stands for the VLAN, which kernels without
+// 8021q cannot make.
+func TestPrune(t *testing.T) {
+	netdrivertest.NewNS(t)
+	for name, remark := range map[string]string{"gone.7": alias("gone"), "kept.7": alias("kept"), "users.7": "mine"} {
+		netdrivertest.MustRun(t, "", "ip link add "+name+" type veth peer name p-"+name)
+		mark(t, name, remark)
+	}
+	netdrivertest.MustRun(t, "", "ip link add br-1 type bridge")
+	mark(t, "br-1", alias("bridged")) // another driver's
+	d := New(Config{Log: netdrivertest.Quiet(), Sandboxes: netdrivertest.Dir(t)})
+	if err := d.Prune(t.Context(), []netdriver.NetworkID{"kept"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"gone.7": false, "kept.7": true, "users.7": true, "br-1": true} {
+		if _, err := netdrivertest.Here(t).Link(name); (err == nil) != want {
+			t.Errorf("%s: %v, want it there: %v", name, err, want)
+		}
+	}
+}
+
+func mark(t *testing.T, name, remark string) {
+	t.Helper()
+	c := netdrivertest.Here(t)
+	l, err := c.Link(name)
+	if err == nil {
+		err = c.SetAlias(l.Index, remark)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/config"
 	"github.com/minictl/minictl/netdriver/bridge"
 	"github.com/minictl/minictl/netdriver/firewall"
+	"github.com/minictl/minictl/netdriver/macvlan"
 	"github.com/minictl/minictl/netdriver/nl"
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/sandbox"
@@ -113,6 +114,7 @@ func removeNetwork(ctx context.Context, cfg config.Config, log *slog.Logger) err
 	errs = append(errs,
 		overlay.New(overlay.Config{Log: log, NetnsDir: netnsDir}).Prune(ctx, nil),
 		bridge.New(bridge.Config{Log: log, Firewall: fw}).Prune(ctx, nil),
+		macvlan.New(macvlan.Config{Log: log, Sandboxes: dir}).Prune(ctx, nil),
 		fw.Sync(ctx), // an empty wish is no table
 		fw.Close(),
 	)
