@@ -37,7 +37,7 @@ func WitnessCommand(version string) *cobra.Command {
 			"cannot until an operator says so; a witness on any third machine makes it two of three. It needs port 7946 (TCP and UDP)\n" +
 			"and no runc, and touches neither links nor firewall.\n\n" +
 			"--join and --token are needed once; afterwards it knows its cluster. minictl cluster leave, on it, ends that.",
-		Example: `  minictl witness --join 192.168.66.11 --token MINI-1-...
+		Example: `  minictl witness --join 192.168.66.11 --token MCTL1-...
   minictl witness`,
 		Args: cobra.NoArgs,
 
