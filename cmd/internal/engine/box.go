@@ -161,6 +161,16 @@ func exitAnswer(s *container.Status) mobycontainer.WaitResponse {
 	return r
 }
 
+// drop tells all who wait for anything of a container that it is no more. b.mu must be held.
+func (b *box) drop() {
+	b.removed = true
+	for _, l := range b.late {
+		l.fail(nil)
+	}
+	b.late = nil
+	b.answerWaits(true)
+}
+
 // answerWaits answers those that wait for an exit, or everybody once the container is removed. b.mu must be held.
 func (b *box) answerWaits(removed bool) {
 	b.waits = slices.DeleteFunc(b.waits, func(w wait) bool {

@@ -40,11 +40,13 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, o api.CreateO
 		container.FlattenReadOnly(spec.Mounts)
 	}
 	b := &box{id: spec.ID, spec: *spec, status: container.Status{State: mobycontainer.StateCreated}}
+	b.op.Lock() // who finds it by its name waits until all of it is there
+	defer b.op.Unlock()
 	if err := e.claim(b); err != nil {
 		return resp, err
 	}
 	var u undo
-	u.add(func(context.Context) { e.forget(b) })
+	u.add(func(context.Context) { e.discardBox(b) })
 	defer func() {
 		if err != nil {
 			u.run(ctx)
@@ -241,6 +243,14 @@ func (e *Engine) claim(b *box) error {
 	e.names[b.spec.Name] = b.id
 	e.boxes[b.id] = b
 	return nil
+}
+
+// discardBox takes a container back that nobody has been told of. b.op must be held.
+func (e *Engine) discardBox(b *box) {
+	e.forget(b)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.drop()
 }
 
 func (e *Engine) forget(b *box) {

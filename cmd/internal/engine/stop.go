@@ -381,11 +381,6 @@ func (e *Engine) remove(ctx context.Context, b *box) error {
 	e.event(b, events.ActionDestroy)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.removed = true
-	for _, l := range b.late {
-		l.fail(nil)
-	}
-	b.late = nil
-	b.answerWaits(true)
+	b.drop()
 	return nil
 }
