@@ -37,7 +37,8 @@ func (e *Engine) ClusterInit(ctx context.Context, req api.ClusterInitRequest) (r
 		undo()
 		return r, err
 	}
-	if err := e.adoptDataPath(ctx); err != nil {
+	if err := e.settleIn(ctx); err != nil {
+		undo()
 		return r, err
 	}
 	token, err := e.ClusterToken(ctx, false)
@@ -67,11 +68,22 @@ func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r
 	if err := e.cl.Join(ctx, cluster.JoinOptions{Token: req.Token, Remote: req.Remote, InitOptions: o}); err != nil {
 		return r, err
 	}
-	if err := e.adoptDataPath(ctx); err != nil {
+	if err := e.settleIn(ctx); err != nil {
 		return r, err
 	}
 	self := e.cl.Self()
 	return api.ClusterJoinResponse{NodeID: string(self.ID), NodeName: self.Name, ClusterID: e.cl.ID(), Nodes: len(e.cl.Members())}, nil
+}
+
+// settleIn makes the data path of a cluster that this host has just come into. Without one it does not stay.
+func (e *Engine) settleIn(ctx context.Context) error {
+	err := e.adoptDataPath(ctx)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	return errors.Join(err, e.cl.Leave(ctx, true))
 }
 
 // adoptDataPath makes the overlays use the tunnel end that this host has now, and lets members' packets in.
