@@ -1,39 +1,25 @@
 package api
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/minictl/minictl/runtime/container"
+)
 
 // nameChars is how docker writes the rule in its messages.
 const nameChars = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
 
 // checkContainerName refuses what docker refuses; a leading slash is allowed, since inspect gives names with one.
 func checkContainerName(name string) error {
-	if validName(strings.TrimPrefix(name, "/")) {
+	if container.ValidName(strings.TrimPrefix(name, "/")) {
 		return nil
 	}
 	return invalid("Invalid container name (%s), only %s are allowed", clip(name), nameChars)
 }
 
-// maxName bounds a container's or a network's name, in bytes. Docker has no bound, but here names travel to every host
+// maxName bounds a network's name, in bytes, as a container's is. Docker has no bound, but here names travel to every host
 // and into DNS answers.
 const maxName = 255
-
-// validName is nameChars+, two characters or more, as docker has it.
-func validName(s string) bool {
-	if len(s) < 2 || len(s) > maxName || !alphanumeric(s[0]) {
-		return false
-	}
-	for i := 1; i < len(s); i++ {
-		if c := s[i]; !alphanumeric(c) && c != '_' && c != '.' && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-// alphanumeric is ASCII only: names become host names.
-func alphanumeric(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-}
 
 // checkNetworkName refuses what nobody could type again: docker refuses only the empty one.
 func checkNetworkName(name string) error {
