@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -276,5 +277,78 @@ func TestTTYWithoutTerminal(t *testing.T) {
 	r := clitest.Run(t, d, "run", "-it", "busybox")
 	if r.Code != 125 || !strings.Contains(r.Err, "stdin is not a terminal") || len(d.Requests()) != 0 {
 		t.Errorf("got %+v, requests %q", r, d.Requests())
+	}
+}
+
+// TestQuestionsEndWithASignal: Ctrl-C at a question ends the command at once, does nothing of it, and shows again what is
+// typed.
+func TestQuestionsEndWithASignal(t *testing.T) {
+	for question, args := range map[string][]string{
+		"continue? [y/N] ": {"volume", "prune"},
+		"Passphrase: ":     {"cluster", "backup", filepath.Join(t.TempDir(), "cluster.age")},
+		"Password: ":       {"login", "-u", "joe", "registry.example"},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			d := clitest.Start(t)
+			d.Handle("GET /cluster/backup", clitest.JSON(200, "secret"))
+			u := newTerminal(t)
+			done := u.run(d, args...)
+			u.waitFor(question)
+			if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case code := <-done:
+				if code != 130 {
+					t.Errorf("exit code %d, want 130", code)
+				}
+			case <-time.After(clitest.Patience):
+				t.Error("the command still waits for an answer")
+				u.typeKeys("\n\n")
+				<-done
+			}
+			u.mustBeRestored()
+			for _, r := range d.Requests() {
+				if r != "GET /cluster/backup" {
+					t.Errorf("asked the daemon for %s", r)
+				}
+			}
+		})
+	}
+}
+
+// TestHiddenAnswers: a passphrase is asked for twice and a password once, none of them shown.
+func TestHiddenAnswers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cluster.age")
+	d := clitest.Start(t)
+	d.Handle("GET /cluster/backup", clitest.JSON(200, "secret"))
+	d.Handle("POST /auth", clitest.JSON(200, `{"Status":"Login Succeeded"}`))
+	u := newTerminal(t)
+	done := u.run(d, "cluster", "backup", file)
+	u.waitFor("Passphrase: ")
+	u.typeKeys("hidden1\n")
+	u.waitFor("The same again: ")
+	u.typeKeys("hidden1\n")
+	if code := <-done; code != 0 {
+		t.Errorf("backup: exit code %d", code)
+	}
+	u.mustBeRestored()
+
+	done = u.run(d, "login", "registry.example")
+	u.waitFor("Username: ")
+	u.typeKeys("joe\n")
+	u.waitFor("Password: ")
+	u.typeKeys("hidden2\n")
+	if code := <-done; code != 0 {
+		t.Errorf("login: exit code %d", code)
+	}
+	u.mustBeRestored()
+	if got := d.Find(t, "POST", "/auth").Body; !strings.Contains(got, `"username":"joe"`) || !strings.Contains(got, `"password":"hidden2"`) {
+		t.Errorf("logged in with %s", got)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s := u.screen.String(); strings.Contains(s, "hidden") || !strings.Contains(s, "joe") {
+		t.Errorf("the screen shows %q", s)
 	}
 }

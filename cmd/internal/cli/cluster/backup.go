@@ -55,7 +55,7 @@ func runBackup(ctx context.Context, cl backupClient, c *console.Console, file, f
 		return err
 	}
 	defer plain.Close()
-	phrase, err := passphrase(c, from, true)
+	phrase, err := passphrase(ctx, c, from, true)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func runRestore(ctx context.Context, cl restoreClient, c *console.Console, file,
 		return err
 	}
 	defer f.Close()
-	phrase, err := passphrase(c, from, false)
+	phrase, err := passphrase(ctx, c, from, false)
 	if err != nil {
 		return err
 	}

@@ -2,13 +2,12 @@ package cluster
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-
-	"github.com/moby/term"
 
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
@@ -18,7 +17,7 @@ const maxPassphrase = 4096
 
 // passphrase takes it from a file's first line, from the terminal without showing it, or from the first line of standard
 // input. A new one is asked for twice: a slip would be noticed when it is too late.
-func passphrase(c *console.Console, file string, isNew bool) (string, error) {
+func passphrase(ctx context.Context, c *console.Console, file string, isNew bool) (string, error) {
 	var in io.Reader = c.In
 	switch {
 	case file != "" && file != "-":
@@ -29,7 +28,7 @@ func passphrase(c *console.Console, file string, isNew bool) (string, error) {
 		defer f.Close()
 		in = f
 	case c.In.IsTerminal():
-		return askPassphrase(c, isNew)
+		return askPassphrase(ctx, c, isNew)
 	}
 	p, err := firstLine(in)
 	if err == nil && p == "" {
@@ -46,23 +45,8 @@ func firstLine(r io.Reader) (string, error) {
 	return strings.TrimRight(line, "\r\n"), nil
 }
 
-func askPassphrase(c *console.Console, isNew bool) (string, error) {
-	state, err := term.SaveState(c.In.FD())
-	if err != nil {
-		return "", err
-	}
-	if err := term.DisableEcho(c.In.FD(), state); err != nil {
-		return "", err
-	}
-	defer func() { _ = term.RestoreTerminal(c.In.FD(), state) }()
-	in := bufio.NewReader(c.In)
-	ask := func(prompt string) (string, error) {
-		fmt.Fprint(c.Err, prompt)
-		line, err := in.ReadString('\n')
-		fmt.Fprintln(c.Err)
-		return strings.TrimRight(line, "\r\n"), err
-	}
-	p, err := ask("Passphrase: ")
+func askPassphrase(ctx context.Context, c *console.Console, isNew bool) (string, error) {
+	p, err := c.AskSecret(ctx, c.Err, "Passphrase: ")
 	if err != nil {
 		return "", err
 	}
@@ -72,7 +56,7 @@ func askPassphrase(c *console.Console, isNew bool) (string, error) {
 	if !isNew {
 		return p, nil
 	}
-	again, err := ask("The same again: ")
+	again, err := c.AskSecret(ctx, c.Err, "The same again: ")
 	if err == nil && again != p {
 		err = errors.New("the two differ")
 	}

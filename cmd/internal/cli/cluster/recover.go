@@ -48,8 +48,8 @@ func runRecover(ctx context.Context, cl recoverClient, c *console.Console, force
 		if err != nil {
 			return err
 		}
-		if !c.Confirm(strings.Join(plan.Summary, "\n")) {
-			return nil
+		if ok, err := c.Confirm(ctx, false, strings.Join(plan.Summary, "\n")); !ok {
+			return err
 		}
 	}
 	res, err := cl.Recover(ctx, api.ClusterRecoverRequest{})
@@ -90,8 +90,9 @@ func newRejoinCommand(c *console.Console) *cobra.Command {
 }
 
 func runRejoin(ctx context.Context, cl rejoinClient, c *console.Console, force bool, node string) error {
-	if !force && !c.Confirm("This host gives up what was decided on its side since the takeover. Its containers go on.") {
-		return nil
+	const warning = "This host gives up what was decided on its side since the takeover. Its containers go on."
+	if ok, err := c.Confirm(ctx, force, warning); !ok {
+		return err
 	}
 	if err := cl.Rejoin(ctx, api.ClusterRejoinRequest{Remote: node}); err != nil {
 		return err

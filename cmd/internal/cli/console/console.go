@@ -3,6 +3,7 @@
 package console
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type Console struct {
 
 	client *client.Client
 	config *configfile.ConfigFile
+	lines  *bufio.Reader // of In, for Ask
 }
 
 // New wraps the streams; whether they are terminals is found out here, once.

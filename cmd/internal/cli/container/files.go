@@ -111,8 +111,8 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !force && !c.Confirm("WARNING! This will remove all stopped containers.") {
-				return nil
+			if ok, err := c.Confirm(cmd.Context(), force, "WARNING! This will remove all stopped containers."); !ok {
+				return err
 			}
 			cl, err := c.Client()
 			if err != nil {

@@ -200,8 +200,8 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 			if all {
 				warning = "WARNING! This will remove all images without at least one container associated to them."
 			}
-			if !force && !c.Confirm(warning) {
-				return nil
+			if ok, err := c.Confirm(cmd.Context(), force, warning); !ok {
+				return err
 			}
 			cl, err := c.Client()
 			if err != nil {

@@ -3,7 +3,6 @@
 package registry
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/moby/client"
-	"github.com/moby/term"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
@@ -77,7 +75,7 @@ type loginClient interface {
 }
 
 func runLogin(ctx context.Context, cl loginClient, c *console.Console, addr string, o loginOptions) error {
-	if err := o.complete(c); err != nil {
+	if err := o.complete(ctx, c); err != nil {
 		return err
 	}
 	res, err := cl.RegistryLogin(ctx, client.RegistryLoginOptions{Username: o.user, Password: o.password, ServerAddress: addr})
@@ -88,19 +86,15 @@ func runLogin(ctx context.Context, cl loginClient, c *console.Console, addr stri
 	if t := res.Auth.IdentityToken; t != "" {
 		keep.Password, keep.IdentityToken = "", t
 	}
-	cfg := c.Config()
-	if err := cfg.GetCredentialsStore(addr).Store(keep); err != nil {
+	if err := c.Config().GetCredentialsStore(addr).Store(keep); err != nil {
 		return fmt.Errorf("keep credentials: %w", err)
-	}
-	if cfg.CredentialsStore == "" && cfg.CredentialHelpers[addr] == "" {
-		fmt.Fprintf(c.Err, "WARNING! The credentials are stored unencrypted in %s.\n", cfg.Filename)
 	}
 	fmt.Fprintln(c.Out, res.Auth.Status)
 	return nil
 }
 
 // complete asks for what the flags left out.
-func (o *loginOptions) complete(c *console.Console) error {
+func (o *loginOptions) complete(ctx context.Context, c *console.Console) error {
 	switch {
 	case o.fromStdin:
 		b, err := io.ReadAll(c.In)
@@ -113,7 +107,7 @@ func (o *loginOptions) complete(c *console.Console) error {
 	case !c.In.IsTerminal():
 		return errors.New("cannot perform an interactive login from a non-TTY device: give --username and --password-stdin")
 	default:
-		if err := o.ask(c); err != nil {
+		if err := o.ask(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -126,32 +120,16 @@ func (o *loginOptions) complete(c *console.Console) error {
 	return nil
 }
 
-// ask reads the password without showing it. Both come through one reader, which may have read ahead.
-func (o *loginOptions) ask(c *console.Console) error {
-	in := bufio.NewReader(c.In)
+func (o *loginOptions) ask(ctx context.Context, c *console.Console) (err error) {
 	if o.user == "" {
-		fmt.Fprint(c.Out, "Username: ")
-		line, err := in.ReadString('\n')
-		if err != nil {
+		if o.user, err = c.Ask(ctx, c.Out, "Username: "); err != nil {
 			return err
 		}
-		o.user = strings.TrimSpace(line)
+		o.user = strings.TrimSpace(o.user)
 	}
-	if o.password != "" {
-		return nil
+	if o.password == "" {
+		o.password, err = c.AskSecret(ctx, c.Out, "Password: ")
 	}
-	state, err := term.SaveState(c.In.FD())
-	if err != nil {
-		return err
-	}
-	if err := term.DisableEcho(c.In.FD(), state); err != nil {
-		return err
-	}
-	defer func() { _ = term.RestoreTerminal(c.In.FD(), state) }()
-	fmt.Fprint(c.Out, "Password: ")
-	line, err := in.ReadString('\n')
-	fmt.Fprintln(c.Out)
-	o.password = strings.TrimRight(line, "\r\n")
 	return err
 }
 

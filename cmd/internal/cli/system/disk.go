@@ -81,8 +81,8 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !o.force && !c.Confirm(o.warning()) {
-				return nil
+			if ok, err := c.Confirm(cmd.Context(), o.force, o.warning()); !ok {
+				return err
 			}
 			cl, err := c.Client()
 			if err != nil {

@@ -34,8 +34,8 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 				f, which = f.Clone().Add("all", "true"), "all local"
 			}
 			warning := "WARNING! This will remove " + which + " volumes not used by at least one container."
-			if !force && !c.Confirm(warning) {
-				return nil
+			if ok, err := c.Confirm(cmd.Context(), force, warning); !ok {
+				return err
 			}
 			cl, err := c.Client()
 			if err != nil {
