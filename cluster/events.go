@@ -31,9 +31,13 @@ type events struct {
 
 	mu    sync.Mutex
 	queue []event
+	// behind are the members that are being brought up to date; what a channel takes has it done once more.
+	behind map[NodeID]chan struct{}
 }
 
-func newEvents(c *Cluster) *events { return &events{c: c, wake: make(chan struct{}, 1)} }
+func newEvents(c *Cluster) *events {
+	return &events{c: c, wake: make(chan struct{}, 1), behind: map[NodeID]chan struct{}{}}
+}
 
 func (e *events) add(ev event) {
 	e.mu.Lock()
@@ -83,7 +87,7 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 		delete(c.met, ev.up)
 		c.mu.Unlock()
 		c.setAlive(ctx, ev.up, true)
-		wg.Go(func() { c.catchUp(ctx, ev.up) })
+		e.bring(wg, ev.up, func(more <-chan struct{}) { c.catchUp(ctx, ev.up, more) })
 	case ev.down != "":
 		c.log.Warn("member is down", "node", ev.down, "name", c.nameOf(ev.down))
 		if s := c.session(); s != nil {
@@ -95,7 +99,7 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 			c.setAlive(ctx, ev.gone, false)
 		}
 	case ev.behind != "":
-		wg.Go(func() { c.catchUp(ctx, ev.behind) })
+		e.bring(wg, ev.behind, func(more <-chan struct{}) { c.catchUp(ctx, ev.behind, more) })
 	case ev.untrusted != nil:
 		wg.Go(func() { c.renewVia(ctx, *ev.untrusted) })
 	case ev.met != nil:
@@ -103,6 +107,39 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 	case ev.versions != nil:
 		wg.Go(func() { c.compare(ctx, *ev.versions) })
 	}
+}
+
+// bring has catchUp run for a member, one at a time: what changed meanwhile goes with one run more, however often it was
+// asked for.
+func (e *events) bring(wg *sync.WaitGroup, id NodeID, catchUp func(more <-chan struct{})) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if more := e.behind[id]; more != nil {
+		select {
+		case more <- struct{}{}:
+		default:
+		}
+		return
+	}
+	more := make(chan struct{}, 1)
+	e.behind[id] = more
+	again := func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		select {
+		case <-more:
+			return true
+		default:
+			delete(e.behind, id)
+			return false
+		}
+	}
+	wg.Go(func() {
+		catchUp(more)
+		for again() {
+			catchUp(more)
+		}
+	})
 }
 
 func (c *Cluster) setAlive(ctx context.Context, id NodeID, alive bool) {
@@ -121,8 +158,9 @@ func (c *Cluster) applied(ctx context.Context, networks []string) error {
 	return err
 }
 
-// catchUp sends a member the own records and takes its own, a few times while it is alive and does not answer.
-func (c *Cluster) catchUp(ctx context.Context, id NodeID) {
+// catchUp sends a member the own records and takes its own, a few times while it is alive and does not answer; what comes
+// by more ends the pause between two.
+func (c *Cluster) catchUp(ctx context.Context, id NodeID, more <-chan struct{}) {
 	for pause := 100 * time.Millisecond; pause < 10*time.Second; pause *= 2 {
 		s := c.session()
 		if s == nil || !s.gossip.Alive(string(id)) {
@@ -139,6 +177,7 @@ func (c *Cluster) catchUp(ctx context.Context, id NodeID) {
 		c.log.Debug("member does not take records", "node", id, "err", err)
 		select {
 		case <-time.After(pause):
+		case <-more:
 		case <-ctx.Done():
 			return
 		}
