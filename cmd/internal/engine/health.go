@@ -190,7 +190,11 @@ func (e *Engine) runProbe(ctx context.Context, b *box, task *ctrd.Task, check *c
 	defer timer.Stop()
 	select {
 	case st := <-exit:
-		<-read
+		select { // what the command left behind may hold on to its output
+		case <-read:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
 		e.event(b, events.ActionExecDie, append(exitAttr(int(st.Code)), "execID", x.id)...)
 		return int(st.Code), nil
 	case <-timer.C:
