@@ -182,6 +182,12 @@ type Sizer interface {
 	MTU(n Network) (int, error)
 }
 
+// MACFixer is what drivers add some of whose networks give their endpoints a MAC that nobody can choose.
+type MACFixer interface {
+	// FixedMAC is the MAC that an endpoint of the network has; nil: its own.
+	FixedMAC(n Network) (net.HardwareAddr, error)
+}
+
 // DataPath is this host's end of the tunnels between hosts. The zero value means that the host has none yet.
 type DataPath struct {
 	Addr netip.Addr

@@ -20,6 +20,7 @@ import (
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/nl"
+	"github.com/minictl/minictl/netdriver/portmap"
 	"github.com/minictl/minictl/netdriver/sandbox"
 )
 
@@ -30,16 +31,23 @@ type Firewall interface {
 	SetPorts(ctx context.Context, owner string, ports []firewall.Port) error
 }
 
+// Relay is what the driver asks of netdriver/portmap: ports that no rule can lead to a container.
+type Relay interface {
+	Relay(owner string, targets []portmap.Target) error
+}
+
 // Config is what New needs.
 type Config struct {
 	Log      *slog.Logger
 	Firewall Firewall
+	Relay    Relay // nil: ports that no rule can lead to a container are not reached
 }
 
 // Driver makes bridge networks in the namespace its methods are called in.
 type Driver struct {
 	log      *slog.Logger
 	firewall Firewall
+	relay    Relay
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by bridge: one change of a network at a time
@@ -53,7 +61,7 @@ var (
 
 // New gives the driver.
 func New(c Config) *Driver {
-	return &Driver{log: c.Log.With("component", "bridge"), firewall: c.Firewall, locks: make(map[string]*sync.Mutex)}
+	return &Driver{log: c.Log.With("component", "bridge"), firewall: c.Firewall, relay: c.Relay, locks: make(map[string]*sync.Mutex)}
 }
 
 // Type is bridge.
@@ -141,16 +149,24 @@ func (d *Driver) join(ctx context.Context, c *nl.Conn, n netdriver.Network, o op
 	if err != nil {
 		return err
 	}
+	undo := context.WithoutCancel(ctx)
 	err = sandbox.Attach(ctx, c, sandbox.Plug{Endpoint: e, Sandbox: s, Bridge: br.Index, MTU: o.mtu, Isolated: !o.icc, Open: o.open})
 	if err != nil {
-		return errors.Join(err, d.firewall.SetPorts(context.WithoutCancel(ctx), string(e.ID), nil))
+		return errors.Join(err, d.setPorts(undo, string(e.ID), nil, nil))
 	}
-	err = d.firewall.SetPorts(ctx, string(e.ID), ports(o.name, e))
-	if err != nil {
-		undo := context.WithoutCancel(ctx)
-		return errors.Join(err, d.firewall.SetPorts(undo, string(e.ID), nil), sandbox.Detach(c, e.ID))
+	if err := d.setPorts(ctx, string(e.ID), ports(o.name, e), relayed(e)); err != nil {
+		return errors.Join(err, d.setPorts(undo, string(e.ID), nil, nil), sandbox.Detach(c, e.ID))
 	}
 	return nil
+}
+
+// setPorts states an endpoint's published ports, those that rules lead to it and those that have to be relayed.
+func (d *Driver) setPorts(ctx context.Context, owner string, ports []firewall.Port, targets []portmap.Target) error {
+	err := d.firewall.SetPorts(ctx, owner, ports)
+	if d.relay != nil {
+		err = errors.Join(err, d.relay.Relay(owner, targets))
+	}
+	return err
 }
 
 // Leave unplugs the endpoint and withdraws its ports.
@@ -165,7 +181,7 @@ func (d *Driver) Leave(ctx context.Context, n netdriver.Network, e netdriver.End
 		return err
 	}
 	defer c.Close()
-	if err := errors.Join(d.firewall.SetPorts(ctx, string(e.ID), nil), sandbox.Detach(c, e.ID)); err != nil {
+	if err := errors.Join(d.setPorts(ctx, string(e.ID), nil, nil), sandbox.Detach(c, e.ID)); err != nil {
 		return fmt.Errorf("leave network %s: %w", n.Name, err)
 	}
 	return nil
@@ -279,6 +295,24 @@ func ports(bridge string, e netdriver.Endpoint) []firewall.Port {
 				Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, Bridge: bridge,
 				Target: netip.AddrPortFrom(a.Addr(), p.ContainerPort),
 			})
+		}
+	}
+	return list
+}
+
+// relayed are the ports that are reached by IPv6 where no rule leads: from ::1, which the kernel takes no answer for from
+// a bridge, and to a container that has no IPv6 address.
+func relayed(e netdriver.Endpoint) []portmap.Target {
+	to := e.Address6.Addr()
+	if !to.IsValid() {
+		to = e.Address.Addr()
+	}
+	var list []portmap.Target
+	for _, p := range e.Ports {
+		any6 := !p.HostIP.IsValid() || p.HostIP == netip.IPv6Unspecified() || p.HostIP == netip.IPv6Loopback()
+		other6 := p.HostIP.Is6() && !e.Address6.IsValid()
+		if to.IsValid() && p.HostPort != 0 && p.Proto != "sctp" && (any6 || other6) {
+			list = append(list, portmap.Target{Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, To: netip.AddrPortFrom(to, p.ContainerPort)})
 		}
 	}
 	return list

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -19,19 +20,21 @@ import (
 	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/netdrivertest"
+	"github.com/minictl/minictl/netdriver/portmap"
 	"github.com/minictl/minictl/netdriver/sandbox"
 )
 
-// recorder is a Firewall that remembers its wish and fails where told to.
+// recorder is a Firewall and a Relay that remembers its wish and fails where told to.
 type recorder struct {
 	mu      sync.Mutex
 	bridges map[string]firewall.Bridge
 	ports   map[string][]firewall.Port
+	targets map[string][]portmap.Target
 	refuse  error // what SetPorts says to a list that is not empty
 }
 
 func newRecorder() *recorder {
-	return &recorder{bridges: make(map[string]firewall.Bridge), ports: make(map[string][]firewall.Port)}
+	return &recorder{bridges: make(map[string]firewall.Bridge), ports: make(map[string][]firewall.Port), targets: make(map[string][]portmap.Target)}
 }
 
 func (r *recorder) SetBridge(_ context.Context, b firewall.Bridge) error {
@@ -57,6 +60,15 @@ func (r *recorder) SetPorts(_ context.Context, owner string, ports []firewall.Po
 	}
 	if len(ports) > 0 {
 		return r.refuse
+	}
+	return nil
+}
+
+func (r *recorder) Relay(owner string, targets []portmap.Target) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.targets[owner] = targets; len(targets) == 0 {
+		delete(r.targets, owner)
 	}
 	return nil
 }
@@ -89,7 +101,9 @@ func TestConformance(t *testing.T) {
 			}
 		})
 		return netdrivertest.Subject{
-			New:       func(*testing.T) netdriver.Driver { return New(Config{Log: netdrivertest.Quiet(), Firewall: wall}) },
+			New: func(*testing.T) netdriver.Driver {
+				return New(Config{Log: netdrivertest.Quiet(), Firewall: wall, Relay: newRecorder()})
+			},
 			Network:   testNetwork(map[string]string{OptionICC: "false"}),
 			Endpoints: [2]netdriver.Endpoint{testEndpoint(2, "eth0"), testEndpoint(3, "eth1")},
 		}
@@ -117,7 +131,7 @@ func TestDualStackConformance(t *testing.T) {
 		return netdrivertest.Subject{
 			Golden: "dualstack",
 			New: func(*testing.T) netdriver.Driver {
-				return New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+				return New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 			},
 			Network:   dualStack(nil),
 			Endpoints: [2]netdriver.Endpoint{dualEndpoint(2, "eth0"), dualEndpoint(3, "eth1")},
@@ -140,7 +154,7 @@ func TestFirstPacketAndIsolation(t *testing.T) {
 		t.Run("icc="+icc, func(t *testing.T) {
 			netdrivertest.NewNS(t)
 			dir := netdrivertest.Dir(t)
-			d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+			d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 			n := testNetwork(map[string]string{OptionICC: icc})
 			a, b := plugIn(t, d, n, dir, 2), plugIn(t, d, n, dir, 3)
 			if !netdrivertest.Ping(a, netip.MustParseAddr("172.18.0.1")) {
@@ -156,7 +170,7 @@ func TestFirstPacketAndIsolation(t *testing.T) {
 func TestWishForTheFirewall(t *testing.T) {
 	netdrivertest.NewNS(t)
 	wall := newRecorder()
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall, Relay: wall})
 	n := testNetwork(map[string]string{OptionName: "mini_gwbridge", OptionICC: "false"})
 	plugIn(t, d, n, netdrivertest.Dir(t), 2)
 	b := wall.bridges["mini_gwbridge"]
@@ -166,6 +180,10 @@ func TestWishForTheFirewall(t *testing.T) {
 	want := firewall.Port{Proto: "tcp", HostPort: 8002, Target: netip.MustParseAddrPort("172.18.0.2:80"), Bridge: "mini_gwbridge"}
 	if got := wall.ports[string(testEndpoint(2, "eth0").ID)]; len(got) != 1 || got[0] != want {
 		t.Errorf("ports: %+v", got)
+	}
+	target := portmap.Target{Proto: "tcp", HostPort: 8002, To: want.Target}
+	if got := wall.targets[string(testEndpoint(2, "eth0").ID)]; len(got) != 1 || got[0] != target {
+		t.Errorf("relayed: %+v", got)
 	}
 	n.Internal = true
 	if err := d.Ensure(context.Background(), n); err != nil {
@@ -189,7 +207,7 @@ func TestPublishedPort(t *testing.T) {
 	netdrivertest.NewNS(t)
 	ctx := context.Background()
 	wall := firewall.New(netdrivertest.Quiet())
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall, Relay: newRecorder()})
 	n, e := testNetwork(map[string]string{OptionICC: "false"}), testEndpoint(2, "eth0")
 	box := plugIn(t, d, n, netdrivertest.Dir(t), 2)
 	var server net.Listener
@@ -214,10 +232,45 @@ func TestPublishedPort(t *testing.T) {
 	}
 }
 
+// TestRelayed leads to a container by hand what no rule leads there: from ::1, and by IPv6 to one that has none.
+func TestRelayed(t *testing.T) {
+	e := testEndpoint(2, "eth0")
+	e.Ports = nil
+	for i, ip := range []string{"", "0.0.0.0", "127.0.0.1", "::", "::1", "2001:db8::1"} {
+		p := netdriver.PortMapping{Proto: "tcp", HostPort: uint16(8000 + i), ContainerPort: 80}
+		if ip != "" {
+			p.HostIP = netip.MustParseAddr(ip)
+		}
+		e.Ports = append(e.Ports, p)
+	}
+	e.Ports = append(e.Ports, netdriver.PortMapping{Proto: "sctp", HostPort: 9, ContainerPort: 9}, netdriver.PortMapping{Proto: "tcp", ContainerPort: 7})
+	six := e
+	six.Address6 = netip.MustParsePrefix("fd00::2/64")
+	only := six
+	only.Address = netip.Prefix{}
+	for _, c := range []struct {
+		what string
+		e    netdriver.Endpoint
+		want string
+	}{
+		{"IPv4", e, "8000>172.18.0.2:80 8003>172.18.0.2:80 8004>172.18.0.2:80 8005>172.18.0.2:80"},
+		{"both", six, "8000>[fd00::2]:80 8003>[fd00::2]:80 8004>[fd00::2]:80"},
+		{"IPv6", only, "8000>[fd00::2]:80 8003>[fd00::2]:80 8004>[fd00::2]:80"},
+	} {
+		var got []string
+		for _, target := range relayed(c.e) {
+			got = append(got, fmt.Sprintf("%d>%s", target.HostPort, target.To))
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: %s, want %s", c.what, s, c.want)
+		}
+	}
+}
+
 func TestRefusedPortsLeaveNothing(t *testing.T) {
 	netdrivertest.NewNS(t)
 	wall := newRecorder()
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: wall, Relay: newRecorder()})
 	n := testNetwork(nil)
 	if err := d.Ensure(context.Background(), n); err != nil {
 		t.Fatal(err)
@@ -235,7 +288,7 @@ func TestRefusedPortsLeaveNothing(t *testing.T) {
 
 func TestDefaultRouteFollowsTheGateway(t *testing.T) {
 	netdrivertest.NewNS(t)
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 	n, e := testNetwork(nil), testEndpoint(2, "eth0")
 	s := netdrivertest.NewSandbox(t, netdrivertest.Dir(t), "s")
 	for range 2 {
@@ -255,7 +308,7 @@ func TestDefaultRouteFollowsTheGateway(t *testing.T) {
 func TestForeignBridges(t *testing.T) {
 	netdrivertest.NewNS(t)
 	ctx := context.Background()
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 	netdrivertest.MustRun(t, "", "ip link add lan type bridge")
 	netdrivertest.MustRun(t, "", "ip addr add 192.0.2.1/24 dev lan")
 	netdrivertest.MustRun(t, "", "ip link add cable type veth peer name cable1")
@@ -286,7 +339,7 @@ func TestForeignBridges(t *testing.T) {
 func TestPrune(t *testing.T) {
 	netdrivertest.NewNS(t)
 	ctx := context.Background()
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 	netdrivertest.MustRun(t, "", "ip link add lan type bridge")
 	empty := netdrivertest.Listing(t, "")
 	n := testNetwork(nil)
@@ -343,7 +396,7 @@ func FuzzOptions(f *testing.F) {
 func BenchmarkJoin(b *testing.B) {
 	netdrivertest.NewNS(b)
 	ctx := context.Background()
-	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder()})
+	d := New(Config{Log: netdrivertest.Quiet(), Firewall: newRecorder(), Relay: newRecorder()})
 	n, e := testNetwork(nil), testEndpoint(2, "eth0")
 	s := netdrivertest.NewSandbox(b, netdrivertest.Dir(b), "s")
 	for b.Loop() {

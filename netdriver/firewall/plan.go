@@ -82,8 +82,8 @@ func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 	l.base(t, "guard_loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw,
 		loopbackRules(ifs, nats[0])...)
 	l.base(t, "publish", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, dnat()...)
-	// Nothing leads ::1 to a container: IPv6 has no route_localnet, and the kernel takes no answer for ::1 from a bridge. A
-	// client is refused there at once and goes on to 127.0.0.1.
+	// Nothing leads ::1 to a container: IPv6 has no route_localnet, and the kernel takes no answer for ::1 from a bridge.
+	// What is sent there reaches the socket that holds the port.
 	l.base(t, "publish_local", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest,
 		slices.Concat([][]expr.Any{rule(nats[1].toLoopback6(), accept())}, dnat())...)
 	l.regular(t, "to_bridge", toBridgeRules(ifs, nats)...)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,7 +41,10 @@ type Driver struct {
 }
 
 // The driver honours the contract.
-var _ netdriver.Driver = (*Driver)(nil)
+var (
+	_ netdriver.Driver   = (*Driver)(nil)
+	_ netdriver.MACFixer = (*Driver)(nil)
+)
 
 // New gives the driver.
 func New(c Config) *Driver { return &Driver{log: c.Log.With("component", "macvlan"), dir: c.Sandboxes} }
@@ -52,6 +56,21 @@ func (d *Driver) Type() string { return netdriver.TypeMacvlan }
 func (d *Driver) Check(n netdriver.Network) error {
 	_, err := parse(n)
 	return err
+}
+
+// FixedMAC is the parent's, which a passthru endpoint has: with one of its own it would change the parent's.
+func (d *Driver) FixedMAC(n netdriver.Network) (net.HardwareAddr, error) {
+	o, err := parse(n)
+	if err != nil || o.mode != nl.MacvlanPassthru {
+		return nil, err
+	}
+	c, err := nl.Here()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	l, err := c.Link(o.parent)
+	return l.MAC, err
 }
 
 // Ensure makes or repairs the parent, where that is a VLAN of ours.

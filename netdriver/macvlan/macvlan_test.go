@@ -91,6 +91,13 @@ func TestModes(t *testing.T) {
 		if !netdrivertest.Ping(a.Path, netip.MustParseAddr("192.0.2.1")) {
 			t.Error("the router is not reached")
 		}
+		mac, err := d.FixedMAC(n)
+		if err != nil || !strings.Contains(netdrivertest.MustRun(t, a.Path, "ip link show eth0"), "link/ether "+mac.String()) {
+			t.Errorf("the endpoint's MAC is said to be %s (%v)", mac, err)
+		}
+		if mac, err := d.FixedMAC(testNetwork(map[string]string{OptionMode: "vepa"})); err != nil || mac != nil {
+			t.Errorf("an endpoint of vepa is said to have %s (%v)", mac, err)
+		}
 		if _, err := d.Join(context.Background(), n, testEndpoint(3, "eth0"), b); !errdefs.IsConflict(err) {
 			t.Errorf("a second endpoint: %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -17,6 +18,10 @@ import (
 // OptionMTU is the option that sets the containers' MTU, in bytes. What the tunnels cannot carry is cut to what they
 // can: a packet that vanishes is worse than a smaller one.
 const OptionMTU = "com.docker.network.driver.mtu"
+
+// OptionVNI is docker's, where it names an identifier for each subnet. Here all subnets of a network share one tunnel, and
+// so one identifier.
+const OptionVNI = "com.docker.network.driver.overlay.vxlanid_list"
 
 // optionEncrypted is docker's; a network that only looks encrypted would be worse than none.
 const optionEncrypted = "encrypted"
@@ -56,8 +61,33 @@ func parse(n netdriver.Network) (o options, err error) {
 		return o, fmt.Errorf("option %s: minictl does not encrypt what goes between hosts; leave it out, and let the hosts reach each other by a VPN if their network is not to be trusted: %w",
 			optionEncrypted, errdefs.ErrNotImplemented)
 	}
+	switch asked, err := askedVNI(n); {
+	case err != nil:
+		return o, err
+	case asked != 0 && asked != n.VNI:
+		return o, fmt.Errorf("option %s: %d is asked for, VNI %d was given: %w", OptionVNI, asked, n.VNI, errdefs.ErrInvalidArgument)
+	}
 	o.open, err = guard.Off(n.Options)
 	return o, err
+}
+
+// AskedVNI is the VXLAN identifier that the user chose for a network; 0 if he did not. ErrInvalidArgument names the option
+// and its value.
+func (d *Driver) AskedVNI(n netdriver.Network) (uint32, error) { return askedVNI(n) }
+
+func askedVNI(n netdriver.Network) (uint32, error) {
+	text := n.Options[OptionVNI]
+	if text == "" {
+		return 0, nil
+	}
+	if strings.Contains(text, ",") {
+		return 0, fmt.Errorf("option %s: %q: all subnets of a network share one VXLAN identifier here, name one only: %w", OptionVNI, text, errdefs.ErrNotImplemented)
+	}
+	vni, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || vni == 0 || vni > maxVNI {
+		return 0, fmt.Errorf("option %s: %q is not a VXLAN identifier in 1 … %d: %w", OptionVNI, text, maxVNI, errdefs.ErrInvalidArgument)
+	}
+	return uint32(vni), nil
 }
 
 // want is the whole wish for a network's devices.

@@ -80,7 +80,7 @@ func New(c Config) *Driver {
 func (d *Driver) Type() string { return netdriver.TypeOverlay }
 
 // Options are the names of all options the driver knows.
-func (d *Driver) Options() []string { return []string{OptionMTU, guard.Option} }
+func (d *Driver) Options() []string { return []string{OptionMTU, OptionVNI, guard.Option} }
 
 // Check refuses a network without VNI or subnet and options with bad values.
 func (d *Driver) Check(n netdriver.Network) error {

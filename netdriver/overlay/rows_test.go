@@ -160,6 +160,12 @@ func TestCheck(t *testing.T) {
 		OptionMTU + `: "lots"`: change(func(n *netdriver.Network) {
 			n.Options = map[string]string{OptionMTU: "lots"}
 		}),
+		OptionVNI + `: "0" is not a VXLAN identifier`:        change(func(n *netdriver.Network) { n.Options = map[string]string{OptionVNI: "0"} }),
+		OptionVNI + `: "16777216" is not a VXLAN identifier`: change(func(n *netdriver.Network) { n.Options = map[string]string{OptionVNI: "16777216"} }),
+		OptionVNI + `: "x" is not a VXLAN identifier`:        change(func(n *netdriver.Network) { n.Options = map[string]string{OptionVNI: "x"} }),
+		OptionVNI + `: 7 is asked for, VNI 8 was given`: change(func(n *netdriver.Network) {
+			n.VNI, n.Options = 8, map[string]string{OptionVNI: "7"}
+		}),
 	} {
 		if err := New(Config{Log: netdrivertest.Quiet()}).Check(n); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -167,6 +173,15 @@ func TestCheck(t *testing.T) {
 	}
 	if err := New(Config{Log: netdrivertest.Quiet()}).Check(testNetwork(0)); err != nil {
 		t.Error(err)
+	}
+	for want, options := range map[string]map[string]string{
+		"name one only":    {OptionVNI: "7,8"},
+		"does not encrypt": {optionEncrypted: ""},
+	} {
+		n := change(func(n *netdriver.Network) { n.Options = options })
+		if err := New(Config{Log: netdrivertest.Quiet()}).Check(n); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", options, err)
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package portmap hands out the host's ports and holds them: each port is bound by a socket of this process for as long
 // as it is reserved, so that neither another container nor a foreign process can take it.
 //
-// The sockets serve nobody. Packets are redirected before they would reach one.
+// Packets are redirected before they would reach one of these sockets; where that cannot be, see Relay.
 package portmap
 
 import (
@@ -36,6 +36,8 @@ type Allocator struct {
 	held map[slot][]claim
 	bind binder
 	last map[string]uint16 // the port given last out of the local range, by protocol
+
+	relay relay
 }
 
 // slot is what claims compete for.
@@ -186,6 +188,7 @@ func (a *Allocator) drop(s slot, match func(claim) bool) {
 	var keep []claim
 	for _, c := range a.held[s] {
 		if match(c) {
+			a.relay.drop(c.socks)
 			closeAll(c.socks)
 		} else {
 			keep = append(keep, c)

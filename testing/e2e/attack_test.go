@@ -118,6 +118,7 @@ func mark(name string) []byte { return []byte("mark<" + name + ">") }
 type plugged struct {
 	mac net.HardwareAddr
 	ip  netip.Addr
+	ip6 netip.Addr // invalid without IPv6
 }
 
 func plugOf(t *testing.T, h *lab.Host, container, iface string) plugged {
@@ -131,13 +132,17 @@ func plugOf(t *testing.T, h *lab.Host, container, iface string) plugged {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return plugged{mac, netip.MustParseAddr(m[2])}
+	p := plugged{mac: mac, ip: netip.MustParseAddr(m[2])}
+	if m := regexp.MustCompile(`inet6 (fd[0-9a-f:]+)/`).FindStringSubmatch(out); m != nil {
+		p.ip6 = netip.MustParseAddr(m[1])
+	}
+	return p
 }
 
 // gatewayOf is a bridge's own end, by its address.
 func gatewayOf(ip string) plugged {
 	a := netip.MustParseAddr(ip)
-	return plugged{append(net.HardwareAddr{0x02, 0x42}, a.AsSlice()...), a}
+	return plugged{mac: append(net.HardwareAddr{0x02, 0x42}, a.AsSlice()...), ip: a}
 }
 
 func broadcast() net.HardwareAddr { return bytes.Repeat([]byte{0xff}, 6) }
@@ -168,6 +173,42 @@ func arpReply(sha net.HardwareAddr, spa netip.Addr, to plugged, name string) []b
 	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, sha, spa.AsSlice(), to.mac, to.ip.AsSlice(), mark(name))
 }
 
+// ipv6 is a packet (RFC 8200) with the hop limit that neighbour discovery demands. The payload's checksum stands at sumAt.
+func ipv6(src, dst netip.Addr, next byte, payload []byte, sumAt int) []byte {
+	var sum uint32
+	for _, b := range [][]byte{src.AsSlice(), dst.AsSlice(), payload, {0, next, 0, byte(len(payload))}} {
+		for i := range b {
+			sum += uint32(b[i]) << (8 * (1 - i%2))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	payload = slices.Clone(payload)
+	binary.BigEndian.PutUint16(payload[sumAt:], ^uint16(sum))
+	return slices.Concat([]byte{0x60, 0, 0, 0}, binary.BigEndian.AppendUint16(nil, uint16(len(payload))), []byte{next, 255}, src.AsSlice(), dst.AsSlice(), payload)
+}
+
+// udp6 is a datagram in an IPv6 packet.
+func udp6(src, dst netip.Addr, port uint16, payload []byte) []byte {
+	head := binary.BigEndian.AppendUint16([]byte{0x9c, 0x40}, port)
+	head = binary.BigEndian.AppendUint16(head, uint16(8+len(payload)))
+	return ipv6(src, dst, 17, slices.Concat(head, []byte{0, 0}, payload), 6)
+}
+
+// discovery is a message of neighbour discovery (RFC 4861) about a target, with the MAC that it shall have.
+func discovery(kind byte, src, dst, target netip.Addr, mac net.HardwareAddr, name string) []byte {
+	return ipv6(src, dst, 58, slices.Concat([]byte{kind, 0, 0, 0, 0x20, 0, 0, 0}, target.AsSlice(), []byte{2, 1}, mac, mark(name)), 2)
+}
+
+// hidden puts a hop-by-hop header between a packet and what it carries.
+func hidden(packet []byte) []byte {
+	out := slices.Concat(packet[:40], []byte{packet[6], 0, 1, 4, 0, 0, 0, 0}, packet[40:])
+	binary.BigEndian.PutUint16(out[4:], uint16(len(out)-40))
+	out[6] = 0
+	return out
+}
+
 // vxlan puts a frame into a tunnel's packet (RFC 7348).
 func vxlan(vni uint32, frame []byte) []byte {
 	return slices.Concat([]byte{8, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, vni<<8), frame)
@@ -191,10 +232,10 @@ func TestAttacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h1.MustMinictl("network", "create", "-d", "overlay", "ov_a")
+	h1.MustMinictl("network", "create", "-d", "overlay", "--subnet", "fd00:a::/64", "ov_a")
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_b")
 	h1.MustMinictl("network", "create", "-d", "overlay", "--internal", "ov_in")
-	h1.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "br_a")
+	h1.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "--subnet", "fd00:b::/64", "br_a")
 	h1.MustMinictl("network", "create", "--subnet", "172.31.0.0/16", "br_b")
 	h1.MustMinictl("network", "create", "--subnet", "192.168.99.0/24", "--internal", "br_in")
 	h1.MustMinictl("network", "create", "--subnet", "192.168.98.0/24", "-o", "io.minictl.port_security=false", "br_open")
@@ -230,7 +271,10 @@ func TestAttacks(t *testing.T) {
 		}
 		return nil
 	})
-	const ip, arp, vlan = 0x0800, 0x0806, 0x8100
+	const ip, arp, vlan, ip6 = 0x0800, 0x0806, 0x8100, 0x86dd
+	const routerAdvertisement, neighbourAdvertisement, redirect = 134, 136, 137
+	everybody, everybody6 := netip.MustParseAddr("ff02::1"), net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
+	router, routerB := netip.MustParseAddr("fd00:a::1"), netip.MustParseAddr("fd00:b::1")
 	nobody := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	inner := func(dst plugged, name string) []byte {
 		return ether(nobody, dst.mac, ip, udp4(netip.MustParseAddr("10.0.0.99"), dst.ip, 9, mark(name)))
@@ -248,6 +292,14 @@ func TestAttacks(t *testing.T) {
 		{"ARP: I am another", "att", "eth0", ether(att.mac, far.mac, arp, arpReply(att.mac, vic.ip, far, "ARP: I am another"))},
 		{"ARP: I am the gateway", "att", "eth0", ether(att.mac, broadcast(), arp, arpReply(att.mac, netip.MustParseAddr("10.0.0.1"), vic, "ARP: I am the gateway"))},
 		{"ARP: I am at another's MAC", "att", "eth0", ether(att.mac, vic.mac, arp, arpReply(far.mac, att.ip, vic, "ARP: I am at another's MAC"))},
+		{"another's IPv6 address", "att", "eth0", ether(att.mac, vic.mac, ip6, udp6(far.ip6, vic.ip6, 9, mark("another's IPv6 address")))},
+		{"ND: I am another", "att", "eth0", ether(att.mac, far.mac, ip6, discovery(neighbourAdvertisement, att.ip6, far.ip6, vic.ip6, att.mac, "ND: I am another"))},
+		{"ND: I am the remote one", "att", "eth0", ether(att.mac, vic.mac, ip6, discovery(neighbourAdvertisement, att.ip6, vic.ip6, far.ip6, att.mac, "ND: I am the remote one"))},
+		{"ND: I am the gateway", "att", "eth0", ether(att.mac, everybody6, ip6, discovery(neighbourAdvertisement, att.ip6, everybody, router, att.mac, "ND: I am the gateway"))},
+		{"ND: another says so", "att", "eth0", ether(att.mac, vic.mac, ip6, discovery(neighbourAdvertisement, far.ip6, vic.ip6, far.ip6, att.mac, "ND: another says so"))},
+		{"ND: behind a header", "att", "eth0", ether(att.mac, vic.mac, ip6, hidden(discovery(neighbourAdvertisement, att.ip6, vic.ip6, far.ip6, att.mac, "ND: behind a header")))},
+		{"ND: I am a router", "att", "eth0", ether(att.mac, everybody6, ip6, discovery(routerAdvertisement, att.ip6, everybody, att.ip6, att.mac, "ND: I am a router"))},
+		{"ND: go by me", "att", "eth0", ether(att.mac, vic.mac, ip6, discovery(redirect, router, vic.ip6, att.ip6, att.mac, "ND: go by me"))},
 		{"a VLAN", "att", "eth0", ether(att.mac, vic.mac, vlan, slices.Concat([]byte{0, 7, 8, 0}, udp4(att.ip, vic.ip, 9, mark("a VLAN"))))},
 		{"something else than IP", "att", "eth0", ether(att.mac, vic.mac, 0x88b5, mark("something else than IP"))},
 		{"another overlay", "att", "eth0", to(att, oth, oth.ip.String(), 9, "another overlay")},
@@ -263,6 +315,7 @@ func TestAttacks(t *testing.T) {
 		{"VXLAN from a member's address", "oatt", "eth0", ether(oatt.mac, gatewayOf("192.168.98.1").mac, ip, udp4(h2.Addr(), h1.Addr(), 4789, vxlan(256, inner(vic, "VXLAN from a member's address"))))},
 		{"another's address on a bridge", "batt", "eth0", ether(batt.mac, bvic.mac, ip, udp4(netip.MustParseAddr("172.30.0.9"), bvic.ip, 9, mark("another's address on a bridge")))},
 		{"the gateway's ARP on a bridge", "batt", "eth0", ether(batt.mac, broadcast(), arp, arpReply(batt.mac, brA.ip, bvic, "the gateway's ARP on a bridge"))},
+		{"ND: another on a bridge", "batt", "eth0", ether(batt.mac, bvic.mac, ip6, discovery(neighbourAdvertisement, batt.ip6, bvic.ip6, routerB, batt.mac, "ND: another on a bridge"))},
 		{"another bridge", "batt", "eth0", to(batt, brA, bb.ip.String(), 9, "another bridge")},
 		{"a service on another bridge's gateway", "batt", "eth0", to(batt, brA, "172.31.0.1", 5999, "a service on another bridge's gateway")},
 		{"a service on an internal bridge's gateway", "batt", "eth0", to(batt, brA, "192.168.99.1", 5999, "a service on an internal bridge's gateway")},
@@ -292,6 +345,8 @@ func TestAttacks(t *testing.T) {
 
 	// Honest ones: every watcher is reached by somebody, and an open network's forger reaches its neighbour.
 	honest := []assault{
+		{"vic", "att", "eth0", ether(att.mac, vic.mac, ip6, udp6(att.ip6, vic.ip6, 9, mark("end of vic, by IPv6")))},
+		{"vic", "att", "eth0", ether(att.mac, vic.mac, ip6, discovery(neighbourAdvertisement, att.ip6, vic.ip6, att.ip6, att.mac, "end of vic, found by ND"))},
 		{"vic", "att", "eth0", to(att, vic, vic.ip.String(), 9, "end of vic")},
 		{"far", "att", "eth0", to(att, far, far.ip.String(), 9, "end of far")},
 		{"iovic", "iov", "eth0", to(iov, iovic, iovic.ip.String(), 9, "end of iovic")},
@@ -314,6 +369,9 @@ func TestAttacks(t *testing.T) {
 		}
 		return nil
 	})
+	for _, by := range []string{"end of vic, by IPv6", "end of vic, found by ND", "end of vic"} {
+		wantMatch(t, "vic", watchers["vic"](), `mark<`+by+`>`)
+	}
 	senders := []string{"att", "iov", "batt", "iatt"} // they are told by ICMP that nobody listens
 	for name, said := range watchers {
 		for line := range strings.Lines(said()) {

@@ -102,22 +102,24 @@ func TestPortForms(t *testing.T) {
 	h := start(t, l, "host1")
 	laptop := l.Client("laptop")
 	before := h.Snapshot()
-	h.MustMinictl("run", "-d", "--name", "many", "-p", "20000-29999:20000-29999", "-p", "3868:3868/sctp", "-p", "9000-9002:9000-9002/udp", "busybox", "httpd", "-f", "-p", "25000")
+	h.MustMinictl("run", "-d", "--name", "many", "-p", "20000-29999:20000-29999", "-p", "40000-40009:25000-25009", "-p", "3868:3868/sctp", "-p", "9000-9002:9000-9002/udp", "busybox", "httpd", "-f", "-p", "25000")
 	table := h.MustRun("nft", "list", "table", "inet", "minictl")
-	for _, want := range []string{`tcp \. 20000-29999 : 172\.17\.0\.2`, `udp \. 9000-9002 : 172\.17\.0\.2`, `sctp \. 3868 : 172\.17\.0\.2 \. 3868`} {
+	for _, want := range []string{`tcp \. 20000-29999 : 172\.17\.0\.2`, `udp \. 9000-9002 : 172\.17\.0\.2`, `sctp \. 3868 : 172\.17\.0\.2 \. 3868`, `tcp \. 40009 : 172\.17\.0\.2 \. 25009`} {
 		wantMatch(t, "the table", table, want)
 	}
-	if n := strings.Count(table, "172.17.0.2"); n != 3 {
+	if n := strings.Count(table, "172.17.0.2"); n != 3+10 { // ports that keep their numbers are one, the others one each
 		t.Errorf("%d elements for the container", n)
 	}
 	awaitListener(t, l, h, "many", 25000)
 	for _, from := range []*lab.Host{laptop, h} {
-		c, err := dial(from, "192.168.66.11:25000")
-		if err != nil {
-			t.Errorf("%s: %v", from.Name(), err)
-			continue
+		for _, port := range []string{"25000", "40000"} {
+			c, err := dial(from, "192.168.66.11:"+port)
+			if err != nil {
+				t.Errorf("%s, port %s: %v", from.Name(), port, err)
+				continue
+			}
+			c.Close()
 		}
-		c.Close()
 	}
 	wantMatch(t, "sctp is shown", h.MustMinictl("port", "many", "3868/sctp"), `0\.0\.0\.0:3868`)
 	fails(t, h, 125, `29999 failed: port is already allocated: many holds it`, "run", "--rm", "-p", "29999:80", "busybox", "true")

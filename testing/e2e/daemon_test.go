@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -72,8 +73,8 @@ func TestDaemonConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	configure(`{"bip": "10.0.0.1/24"}`)
-	fails(t, h, 1, `don't match any configuration option: bip`, "daemon", "--validate", "--config-file", file)
+	configure(`{"bop": "10.0.0.1/24"}`)
+	fails(t, h, 1, `don't match any configuration option: bop`, "daemon", "--validate", "--config-file", file)
 	fails(t, h, 1, `--debug in front of daemon`, "--debug", "daemon")
 	hosts := `"hosts": ["unix://` + lab.Socket + `", "unix://` + other + `"]`
 	configure(`{` + hosts + `, "web": "off", "log-driver": "local", "log-opts": {"max-file": "3"}}`)
@@ -138,6 +139,81 @@ func TestDaemonConfiguration(t *testing.T) {
 	wantMatch(t, "daemon's log", p.Output(), `\[log-driver log-opts node-name web\] cannot change while the daemon runs`)
 	h.StopDaemon()
 	hear("STOPPING=1")
+}
+
+// TestDefaultBridge has dockerd's settings of the default bridge, of networks and of resolvers in daemon.json: they hold for
+// those that do not say, as late as no container is on the bridge.
+func TestDefaultBridge(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h, laptop := start(t, l, "host1"), l.Client("laptop")
+	six := sixth(h, 11)
+	sixth(laptop, 99)
+	restart := func(settings string) {
+		t.Helper()
+		h.KillDaemon()
+		const file = "/run/daemon.json"
+		if err := os.WriteFile(h.Path(file), []byte(settings), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.Daemon("--config-file", file)
+	}
+	config := func() string {
+		return h.MustDocker("network", "inspect", "-f", "{{.EnableIPv6}}{{range .IPAM.Config}} {{.Subnet}} {{.IPRange}} {{.Gateway}}{{end}}", "bridge")
+	}
+	const before = "false 172.17.0.0/16  172.17.0.1\n"
+	if got := config(); got != before {
+		t.Fatalf("the default bridge: %q", got)
+	}
+	h.MustMinictl("run", "-d", "--name", "old", "busybox", "sleep", "600")
+	const settings = `{"bip": "10.77.0.9/24", "fixed-cidr": "10.77.0.64/26", "ipv6": true, "fixed-cidr-v6": "fd00:d::/64", "ip6tables": true, "mtu": 1400, "ip": "192.168.66.11",
+		"dns": ["192.168.66.1"], "dns-search": ["example"], "dns-opts": ["timeout:3"], "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1300"}}}`
+	restart(settings)
+	if got := config(); got != before {
+		t.Errorf("the default bridge under a container: %q", got)
+	}
+	h.MustMinictl("rm", "-f", "old")
+	restart(settings)
+	if got, want := config(), "true 10.77.0.0/24 10.77.0.64/26 10.77.0.9 fd00:d::/64  fd00:d::1\n"; got != want {
+		t.Errorf("the default bridge: %q, want %q", got, want)
+	}
+	h.MustMinictl("run", "-d", "--name", "web", "-p", "8080:80", "-p", "[::]:8081:80", "httpd")
+	awaitListener(t, l, h, "web", 80)
+	addrs := h.MustMinictl("exec", "web", "ip", "addr", "show", "eth0")
+	for _, want := range []string{`mtu 1400`, `inet 10\.77\.0\.64/24`, `inet6 fd00:d::2/64`} {
+		wantMatch(t, "a container", addrs, want)
+	}
+	wantDefault(t, h, "web", "10.77.0.9 dev eth0")
+	wantMatch(t, "outside by IPv6", h.MustMinictl("exec", "web", "ping", "-6", "-c", "1", "-W", "10", "fd00:66::99"), ` 0% packet loss`)
+	wantMatch(t, "by IPv6", fetch(t, laptop, "http://["+six+"]:8081/"), "It works!")
+	wantMatch(t, "by the address of --ip", fetch(t, laptop, "http://192.168.66.11:8080/"), "It works!")
+	if c, err := dial(h, "127.0.0.1:8080"); err == nil {
+		c.Close()
+		t.Error("a port answers beside --ip")
+	}
+	wantMatch(t, "resolv.conf", h.MustMinictl("exec", "web", "cat", "/etc/resolv.conf"), `(?s)nameserver 192\.168\.66\.1\nsearch example\noptions timeout:3\n`)
+	h.MustMinictl("network", "create", "plain")
+	h.MustMinictl("network", "create", "-o", "com.docker.network.driver.mtu=1200", "own")
+	for network, mtu := range map[string]string{"plain": "1300", "own": "1200"} {
+		wantMatch(t, network, h.MustMinictl("run", "--rm", "--network", network, "busybox", "ip", "link", "show", "eth0"), `mtu `+mtu+` `)
+	}
+	wantMatch(t, "resolv.conf with the resolver", h.MustMinictl("run", "--rm", "--network", "own", "busybox", "cat", "/etc/resolv.conf"), `(?s)search example\n.*# ExtServers: \[192\.168\.66\.1\]`)
+	h.MustMinictl("rm", "-f", "web")
+	restart(`{"ipv6": true, "userland-proxy": false}`)
+	wantMatch(t, "IPv6 by itself", config(), `^true 172\.17\.0\.0/16  172\.17\.0\.1 fd[0-9a-f:]+::/64 `)
+	h.MustMinictl("network", "create", "--ipv4=true", "four")
+	h.MustMinictl("run", "-d", "--name", "web", "--network", "four", "-p", "8080:80", "httpd")
+	awaitListener(t, l, h, "web", 80)
+	if _, err := dial(h, "[::1]:8080"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("without the proxy: %v", err)
+	}
+	if out := h.MustMinictl("port", "web"); out != "80/tcp -> 0.0.0.0:8080\n" {
+		t.Errorf("without the proxy: %q", out)
+	}
+	restart(`{}`)
+	if got := config(); got != before {
+		t.Errorf("without settings: %q", got)
+	}
 }
 
 // TestDaemonCleanup leaves the host as it was before the first daemon, containers or not; images stay until purged.

@@ -3,9 +3,11 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/minictl/minictl/testing/lab"
 )
@@ -64,15 +66,14 @@ func TestIPv6(t *testing.T) {
 		wantMatch(t, "laptop "+url, fetch(t, laptop, url), "It works!")
 		wantMatch(t, "host "+url, fetch(t, h1, url), "It works!")
 	}
-	// The kernel leads nothing from ::1 to a container: a client is refused at once, and goes on to the other family.
-	if c, err := dial(h1, "[::1]:8080"); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("[::1]:8080: %v, %v", c, err)
+	for _, localhost := range []string{"127.0.0.1", "[::1]"} {
+		wantMatch(t, localhost, fetch(t, h1, "http://"+localhost+":8080/"), "It works!")
 	}
-	wantMatch(t, "localhost", fetch(t, h1, "http://127.0.0.1:8080/"), "It works!")
 	wantMatch(t, "port", h1.MustDocker("port", "web"), `(?m)^80/tcp -> \[::\]:8080$`)
 	wantMatch(t, "outside", h2.MustMinictl("exec", "box", "ping", "-6", "-c", "1", "-W", "10", "fd00:66::99"), ` 0% packet loss`)
 
 	h1.MustMinictl("network", "create", "--ipv6", "br6")
+	h1.MustMinictl("network", "create", "--ipv6", "--ipv4=false", "br6only")
 	h1.MustMinictl("run", "-d", "--name", "b1", "--network", "br6", "-p", "[::]:8081:80", "httpd")
 	h1.MustDocker("run", "-d", "--name", "b2", "--network", "br6", "busybox", "sleep", "600")
 	wantMatch(t, "a bridge", h1.MustMinictl("exec", "b2", "ping", "-6", "-c", "1", "-W", "10", "b1"), ` 0% packet loss`)
@@ -82,6 +83,35 @@ func TestIPv6(t *testing.T) {
 	if c, err := dial(laptop, "192.168.66.11:8081"); err == nil {
 		c.Close()
 		t.Error("a port published on [::] answers on IPv4")
+	}
+
+	// A container of IPv6 alone has no port on an address of IPv4; one of IPv4 alone is reached by IPv6 as well, and on
+	// ::1 by the host alone.
+	h1.MustMinictl("run", "-d", "--name", "s1", "--network", "br6only", "-p", "0.0.0.0:8082:80", "-p", "8083:80", "httpd")
+	if out := h1.MustDocker("port", "s1"); out != "80/tcp -> [::]:8083\n" {
+		t.Errorf("ports of a container of IPv6 alone: %q", out)
+	}
+	h1.MustMinictl("run", "-d", "--name", "four", "-p", "8084:80", "-p", "[::1]:8085:80", "-p", "[::1]:5301:53/udp", "-p", "5302:53/udp", "-v", self(t)+":/echo:ro", "httpd")
+	h1.MustMinictl("exec", "-d", "four", "/echo", udpEcho)
+	for _, name := range []string{"s1", "four"} {
+		awaitListener(t, l, h1, name, 80)
+	}
+	wantMatch(t, "a container of IPv6 alone", fetch(t, laptop, "http://["+a1+"]:8083/"), "It works!")
+	wantMatch(t, "the port of one of IPv4 alone", h1.MustDocker("port", "four", "80/tcp"), `(?m)^0\.0\.0\.0:8084\n\[::1\]:8085\n\[::\]:8084$`)
+	for range 2 {
+		wantMatch(t, "IPv4 alone, by IPv6", fetch(t, laptop, "http://["+a1+"]:8084/"), "It works!")
+		wantMatch(t, "IPv4 alone, by IPv4", fetch(t, laptop, "http://192.168.66.11:8084/"), "It works!")
+		wantMatch(t, "on ::1", fetch(t, h1, "http://[::1]:8085/"), "It works!")
+		answered(t, l, h1, "[::1]:5301")
+		answered(t, l, h1, "[::1]:5302")
+		answered(t, l, laptop, "["+a1+"]:5302")
+		for _, to := range []string{"[" + a1 + "]:8085", "192.168.66.11:8085"} {
+			if c, err := dial(laptop, to); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("a port of ::1 at %s, from the wire: %v, %v", to, c, err)
+			}
+		}
+		h1.KillDaemon()
+		h1.Daemon()
 	}
 
 	h2.KillDaemon()
@@ -94,13 +124,41 @@ func TestIPv6(t *testing.T) {
 		return nil
 	})
 
-	h1.MustMinictl("rm", "-f", "web", "only1", "b1", "b2")
+	h1.MustMinictl("rm", "-f", "web", "only1", "b1", "b2", "s1", "four")
 	h2.MustMinictl("rm", "-f", "box", "only2")
-	h1.MustMinictl("network", "rm", "dual", "six", "br6")
+	h1.MustMinictl("network", "rm", "dual", "six", "br6", "br6only")
 	for i, h := range []*lab.Host{h1, h2} {
 		h.MustRun("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0") // as before; a router has addresses of its own
 		if diff := lab.Diff(before[i], h.Snapshot()); diff != "" {
 			t.Errorf("%s: left behind:\n%s", h.Name(), diff)
 		}
 	}
+}
+
+// answered wants a datagram to be echoed.
+func answered(t *testing.T, l *lab.Lab, from *lab.Host, to string) {
+	t.Helper()
+	conn, err := from.Dial(deadline(), "udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	l.Eventually(soon, func() error { return echoed(conn, "hello") })
+}
+
+// echoed sends a datagram over a stream, and wants it back.
+func echoed(conn net.Conn, what string) error {
+	_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := conn.Write([]byte(what)); err != nil {
+		return err
+	}
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(string(buf[:n]), what+" from ") {
+		return errf("%s: the echo says %q", what, buf[:n])
+	}
+	return nil
 }

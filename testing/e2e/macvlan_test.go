@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/minictl/minictl/testing/lab"
@@ -33,6 +34,16 @@ func TestMacvlan(t *testing.T) {
 	wantInterfaces(t, h, "box1", "")
 	fails(t, h, 1, `option parent: this host has no interface "nosuch0"`, "network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "lan2")
 	fails(t, h, 1, `minictl has no ipvlan driver`, "network", "create", "-d", "ipvlan", "-o", "parent=eth0", "lan2")
+	h.MustRun("ip", "link", "add", "cable0", "type", "veth", "peer", "name", "cable1")
+	h.MustMinictl("network", "create", "-d", "macvlan", "--subnet", "192.0.2.0/24", "-o", "parent=cable0", "-o", "macvlan_mode=passthru", "whole")
+	h.MustMinictl("run", "-d", "--name", "only", "--network", "whole", "busybox", "sleep", "600")
+	mac := strings.TrimSpace(h.MustRun("cat", "/sys/class/net/cable0/address"))
+	wantMatch(t, "a passthru endpoint's MAC", h.MustDocker("inspect", "-f", "{{.NetworkSettings.Networks.whole.MacAddress}}", "only"), "^"+mac+`\s`)
+	wantMatch(t, "as it is inside", h.MustMinictl("exec", "only", "cat", "/sys/class/net/eth0/address"), "^"+mac+`\s`)
+	h.MustMinictl("rm", "-f", "only")
+	fails(t, h, 125, `its endpoint has the MAC of the interface below, `+mac, "run", "--rm", "--network", "name=whole,mac-address=02:42:00:00:00:05", "busybox", "true")
+	h.MustMinictl("network", "rm", "whole")
+	h.MustRun("ip", "link", "del", "cable0")
 	h.MustMinictl("rm", "-f", "web1", "box1")
 	h.MustMinictl("network", "rm", "lan")
 	if diff := lab.Diff(before, h.Snapshot()); diff != "" {

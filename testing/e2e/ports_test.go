@@ -1,9 +1,8 @@
 package e2e
 
 import (
-	"os"
+	"net"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -89,47 +88,47 @@ func TestUDPStreams(t *testing.T) {
 	l := lab.New(t)
 	h := start(t, l, "host1")
 	laptop := l.Client("laptop")
-	h.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "br_net")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	six := sixth(h, 11)
+	sixth(laptop, 99)
+	h.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "--subnet", "fd00:30::/64", "br_net")
+	h.MustMinictl("network", "create", "--subnet", "172.31.0.0/16", "--subnet", "fd00:31::/64", "br_a")
 	serve := func(name, network string) {
-		h.MustMinictl("run", "-d", "--name", name, "--network", network, "-p", "5300:53/udp", "-v", self+":/echo:ro", "busybox", "sleep", "600")
+		h.MustMinictl("run", "-d", "--name", name, "--network", network, "-p", "5300:53/udp", "-v", self(t)+":/echo:ro", "busybox", "sleep", "600")
 		h.MustMinictl("exec", "-d", name, "/echo", udpEcho)
 	}
-	conn, err := laptop.Dial(deadline(), "udp", "192.168.66.11:5300")
-	if err != nil {
-		t.Fatal(err)
+	var streams []net.Conn
+	for _, to := range []string{"192.168.66.11:5300", "[" + six + "]:5300"} {
+		conn, err := laptop.Dial(deadline(), "udp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		streams = append(streams, conn)
 	}
-	defer conn.Close()
 	answered := func(what string) {
 		t.Helper()
-		l.Eventually(10*time.Second, func() error { // less than the kernel remembers a stream
-			_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
-			if _, err := conn.Write([]byte(what)); err != nil {
-				return err
-			}
-			buf := make([]byte, 100)
-			n, err := conn.Read(buf)
-			if err != nil {
-				return err
-			}
-			if !strings.HasPrefix(string(buf[:n]), what+" from ") {
-				return errf("%s: the echo says %q", what, buf[:n])
-			}
-			return nil
-		})
+		for _, conn := range streams {
+			l.Eventually(10*time.Second, func() error { return echoed(conn, what) }) // less than the kernel remembers a stream
+		}
 	}
-	serve("first", "bridge")
+	serve("first", "br_a")
 	answered("first")
 	h.MustMinictl("rm", "-f", "first")
-	_, _ = conn.Write([]byte("to nobody")) // the kernel notes a stream to the host itself
+	for _, conn := range streams {
+		_, _ = conn.Write([]byte("to nobody")) // the kernel notes a stream to the host itself
+	}
 	serve("second", "br_net")
 	answered("second")
-	// And after a move to another network, which gives it another address.
-	h.MustMinictl("network", "connect", "bridge", "second")
+	// And after a move to another network, which gives it other addresses.
+	h.MustMinictl("network", "connect", "br_a", "second")
 	answered("moved to the first by name")
-	h.MustMinictl("network", "disconnect", "bridge", "second")
+	h.MustMinictl("network", "disconnect", "br_a", "second")
 	answered("moved back")
+	// To a network without IPv6, where the daemon itself leads there, and back to the rules.
+	h.MustMinictl("network", "connect", "bridge", "second")
+	h.MustMinictl("network", "disconnect", "br_net", "second")
+	answered("without IPv6")
+	h.MustMinictl("network", "connect", "br_net", "second")
+	h.MustMinictl("network", "disconnect", "bridge", "second")
+	answered("with IPv6 again")
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,9 +47,10 @@ type Config struct {
 	NodeName      string
 	GatewayBridge string
 	AddressPools  []ipam.Block // where this host's own networks get their subnets; none of a family: docker's
-	Containerd    string       // address of an existing containerd; empty: the embedded one
-	Metrics       string       // address of /metrics; empty: none
-	Web           string       // address of the read-only web page; off: none
+	Networks      Networks
+	Containerd    string // address of an existing containerd; empty: the embedded one
+	Metrics       string // address of /metrics; empty: none
+	Web           string // address of the read-only web page; off: none
 	Registries    image.Registries
 	Log           mobycontainer.LogConfig // how the output of containers is kept that say nothing about it
 	BuildKit      image.BuildKit          // address of the BuildKit that builds; empty: the usual socket, if it is there
@@ -81,6 +83,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.NodeName, "node-name", "", "this host's name in its cluster (default: the host name)")
 	f.StringVar(&c.GatewayBridge, "gateway-bridge", "mini_gwbridge", "name of the bridge that leads overlay containers outside")
 	f.Var(pools{&c.AddressPools}, "default-address-pool", "base=PREFIX,size=BITS, where this host's own networks get their subnets (again for more, or for IPv6)")
+	c.Networks.flags(f)
 	f.StringVar(&c.Containerd, "containerd", "", "address of an existing containerd (default: one runs inside the daemon)")
 	f.StringVar(&c.ClusterStore, "cluster-store", "", "an external store that decides for the cluster: etcd://, consul:// or zk://HOST[:PORT][,...][/PATH]")
 	c.ClusterStoreOpts = map[string]string{}
@@ -147,6 +150,9 @@ func (c *Config) complete() error {
 	if err := container.CheckLog(c.Log); err != nil {
 		return fmt.Errorf("--log-driver and --log-opt: %w", err)
 	}
+	if err := c.Networks.complete(); err != nil {
+		return err
+	}
 	if err := c.completeStore(); err != nil {
 		return err
 	}
@@ -178,7 +184,8 @@ func (c Config) Fixed(next Config) []string {
 		"data-root": c.DataRoot == next.DataRoot, "exec-root": c.ExecRoot == next.ExecRoot, "pidfile": c.Pidfile == next.Pidfile,
 		"log-format": c.LogFormat == next.LogFormat, "node-name": c.NodeName == next.NodeName,
 		"gateway-bridge": c.GatewayBridge == next.GatewayBridge, "default-address-pools": slices.Equal(c.AddressPools, next.AddressPools),
-		"containerd": c.Containerd == next.Containerd, "web": c.Web == next.Web, "metrics-addr": c.Metrics == next.Metrics, "buildkit": c.BuildKit == next.BuildKit,
+		"network settings": reflect.DeepEqual(c.Networks, next.Networks),
+		"containerd":       c.Containerd == next.Containerd, "web": c.Web == next.Web, "metrics-addr": c.Metrics == next.Metrics, "buildkit": c.BuildKit == next.BuildKit,
 		"log-driver": c.Log.Type == next.Log.Type, "log-opts": maps.Equal(c.Log.Config, next.Log.Config),
 		"cluster-store": c.ClusterStore == next.ClusterStore, "cluster-store-opts": maps.Equal(c.ClusterStoreOpts, next.ClusterStoreOpts),
 		"insecure-registries": slices.Equal(c.Registries.Insecure, next.Registries.Insecure),

@@ -74,11 +74,11 @@ func apply(text []byte, f *pflag.FlagSet) error {
 // do now, or where the file is, have none.
 func flagOf(key string, f *pflag.FlagSet) *pflag.Flag {
 	switch key {
-	case "hosts", "labels", "registry-mirrors", "log-opts", "cluster-store-opts", "default-address-pools":
+	case "hosts", "labels", "registry-mirrors", "log-opts", "cluster-store-opts", "default-address-pools", "default-network-opts", "dns-opts":
 		return f.Lookup(strings.TrimSuffix(key, "s"))
 	case "insecure-registries":
 		return f.Lookup("insecure-registry")
-	case "host", "label", "insecure-registry", "registry-mirror", "log-opt", "cluster-store-opt", "default-address-pool", "config-file", "validate", "cleanup", "force", "purge", "help":
+	case "host", "label", "insecure-registry", "registry-mirror", "log-opt", "cluster-store-opt", "default-address-pool", "default-network-opt", "dns-opt", "config-file", "validate", "cleanup", "force", "purge", "help":
 		return nil
 	}
 	return f.Lookup(key)
@@ -98,6 +98,13 @@ func set(flag *pflag.Flag, value json.RawMessage) error {
 		}
 	case "pools":
 		err = flag.Value.(pools).setPools(value)
+	case "networkOptions":
+		err = flag.Value.(networkOptions).setOptions(value)
+	case "int":
+		var n int
+		if err = strict(value, &n, "a number"); err == nil {
+			err = flag.Value.Set(fmt.Sprint(n))
+		}
 	case "stringArray":
 		var list []string
 		if err = strict(value, &list, "a list of strings"); err == nil {

@@ -132,17 +132,18 @@ func (d *daemon) build(ctx context.Context) error {
 	if err != nil {
 		d.log.Error("containers will start with --security-opt apparmor=unconfined only", "err", err)
 	}
+	ports := portmap.New()
 	e, err := engine.New(engine.Config{
-		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, AddressPools: cfg.AddressPools, Version: cfg.Version,
+		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, AddressPools: cfg.AddressPools, Defaults: defaults(cfg.Networks), Version: cfg.Version,
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
-		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw}), host.New(), none.New(),
+		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw, Relay: relay(cfg.Networks, ports)}), host.New(), none.New(),
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")}),
 			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni")})},
 		Plugins: remote.New(remote.Config{
 			Log: d.log, Sockets: remote.SocketDir, Specs: remote.SpecDirs(), Sandboxes: filepath.Join(cfg.ExecRoot, "netns"),
 		}),
 		Overlay:  overlay.New(overlay.Config{Log: d.log, NetnsDir: netnsDir}),
-		Firewall: fw, Ports: portmap.New(), Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
+		Firewall: fw, Ports: ports, Resolver: resolver, Builder: buildkit.New(cfg.BuildKit, rt), Registries: cfg.Registries, Host: facts, DefaultLog: cfg.Log, Init: embedded.UnpackInit, Routes: routes,
 		WatchRoutes: nl.WatchRoutes, WatchLinks: nl.WatchLinks, WatchRules: firewall.Watch, Sandboxes: sandboxes{},
 	})
 	if err != nil {
@@ -160,6 +161,22 @@ func (d *daemon) build(ctx context.Context) error {
 	e.AnswerNames()
 	d.engine = e
 	return nil
+}
+
+// defaults are the settings of networks in the engine's words.
+func defaults(n config.Networks) engine.Defaults {
+	return engine.Defaults{
+		Bridge: n.Bridge, Options: n.Options, Relayed: n.Proxy,
+		DNS: dnsd.ResolvOptions{Servers: n.Servers, Search: n.DNSSearch, Options: n.DNSOptions},
+	}
+}
+
+// relay is what leads to containers where no rule can; nil: nothing.
+func relay(n config.Networks, ports *portmap.Allocator) bridge.Relay {
+	if !n.Proxy {
+		return nil
+	}
+	return ports
 }
 
 // serveHost lets the host's own programs ask for containers' names. Its identity in the resolver is no container's.

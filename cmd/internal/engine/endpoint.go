@@ -79,9 +79,6 @@ func portRequests(s *container.Spec) ([]portmap.Request, error) {
 				}
 				r.First, r.Last = rng.Start(), rng.End()
 			}
-			if b.HostIP == netip.IPv6Loopback() {
-				return nil, unsupported("minictl does not support publishing ports on [::1], from which the kernel leads nothing to a container: publish them on 127.0.0.1")
-			}
 			out = append(out, r)
 		}
 		if len(bindings) == 0 {
@@ -203,7 +200,26 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 		ep.MAC = ipam.MAC(all[0].Addr()).String()
 	}
 	reach("address-taken")
-	return ep, nil
+	return ep, e.fixMAC(n, &ep, j.set)
+}
+
+// fixMAC gives the endpoint the MAC that it cannot but have on its network, if that is so.
+func (e *Engine) fixMAC(n *Network, ep *container.Endpoint, set *network.EndpointSettings) error {
+	f, ok := e.drivers[n.Driver].(netdriver.MACFixer)
+	if !ok {
+		return nil
+	}
+	mac, err := f.FixedMAC(n.wish())
+	switch {
+	case err != nil:
+		return fmt.Errorf("join network %s: %w", n.Name, err)
+	case mac == nil:
+		return nil
+	case set != nil && len(set.MacAddress) > 0:
+		return invalid("join network %s: its endpoint has the MAC of the interface below, %s: leave out --mac-address", n.Name, mac)
+	}
+	ep.MAC = mac.String()
+	return nil
 }
 
 // allotAddress takes the endpoint's address of one family.

@@ -118,6 +118,8 @@ type Overlay interface {
 	netdriver.Driver
 	netdriver.PeerSetter
 	SetDataPath(ctx context.Context, d netdriver.DataPath) error
+	// AskedVNI is the VXLAN identifier that the user chose for a network; 0 if he did not.
+	AskedVNI(netdriver.Network) (uint32, error)
 }
 
 // Live are settings that can change while the engine runs; it only shows them.
@@ -134,6 +136,7 @@ type Config struct {
 	GatewayBridge string // name of the gateway bridge, which is also its link's
 	// AddressPools are where this host's own networks get their subnets; none of a family: docker's.
 	AddressPools []ipam.Block
+	Defaults     Defaults
 	Version      string
 	Live         func() Live // settings that can change; nil is none
 	Log          *slog.Logger

@@ -12,6 +12,7 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/netdriver/overlay"
 )
 
 // fakeCluster is one host's part of a cluster whose decisions are kept in one store in memory.
@@ -91,6 +92,9 @@ func (fakeOverlay) SetPeers(context.Context, netdriver.NetworkID, []netdriver.Pe
 	return nil
 }
 func (fakeOverlay) SetDataPath(context.Context, netdriver.DataPath) error { return nil }
+func (fakeOverlay) AskedVNI(n netdriver.Network) (uint32, error) {
+	return new(overlay.Driver).AskedVNI(n)
+}
 
 // newHost is an engine that can decide on networks and addresses, and nothing else.
 func newHost(t *testing.T, st store.Store, name string) *Engine {

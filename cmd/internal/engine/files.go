@@ -193,13 +193,12 @@ func (e *Engine) resolvFile(spec *container.Spec) ([]byte, error) {
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("read %s: %w", hostResolvConf, err)
 	}
-	h := spec.HostConfig
-	if h.NetworkMode.IsHost() && len(h.DNS)+len(h.DNSSearch)+len(h.DNSOptions) == 0 {
+	set := e.resolverOf(spec.HostConfig)
+	if spec.HostConfig.NetworkMode.IsHost() && len(set.Servers)+len(set.Search)+len(set.Options) == 0 {
 		return host, nil
 	}
-	return dnsd.ResolvConf(dnsd.ResolvOptions{
-		Host: host, Embedded: usesResolver(spec), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions,
-	}), nil
+	set.Embedded, set.Host = usesResolver(spec), host
+	return dnsd.ResolvConf(set), nil
 }
 
 // usesResolver tells whether a container gets the embedded resolver: on user-defined networks only, as with docker.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -39,7 +40,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, size bool) (m
 			OOMKilled: st.OOMKilled, Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt),
 		},
 		NetworkSettings: &mobycontainer.NetworkSettings{
-			SandboxKey: st.SandboxPath, Ports: portMap(&s, &st), Networks: endpointSettings(&s, &st),
+			SandboxKey: st.SandboxPath, Ports: e.portMap(&s, &st), Networks: endpointSettings(&s, &st),
 		},
 	}
 	if st.SandboxPath != "" {
@@ -85,24 +86,29 @@ func (e *Engine) execIDs(containerID string) []string {
 	return out
 }
 
-// bindings are how docker shows a port: one that is published on every address is shown once for each family that its
-// endpoint has.
-func bindings(ep *container.Endpoint, ip netip.Addr) []netip.Addr {
-	if ip.IsValid() {
-		return []netip.Addr{ip}
+// bindings are how docker shows a port: one that is published on every address is shown once for each family by which it
+// is reached. By IPv6 a container is reached that has none as well, see netdriver/portmap's Relay, where the host has it.
+func (e *Engine) bindings(ep *container.Endpoint, m container.PortMapping) []netip.Addr {
+	if m.HostIP.IsValid() {
+		return []netip.Addr{m.HostIP}
 	}
 	var out []netip.Addr
-	for _, p := range ep.Addresses() {
-		if p.Addr().Is4() {
-			out = append(out, netip.IPv4Unspecified())
-		} else {
-			out = append(out, netip.IPv6Unspecified())
-		}
+	if ep.Address.IsValid() {
+		out = append(out, netip.IPv4Unspecified())
+	}
+	if e.reachedBySix(ep, m) {
+		out = append(out, netip.IPv6Unspecified())
 	}
 	return out
 }
 
-func portMap(s *container.Spec, st *container.Status) network.PortMap {
+// hostHasIPv6 tells whether any interface of the host, loopback included, has an IPv6 address.
+func hostHasIPv6() bool {
+	b, err := os.ReadFile("/proc/net/if_inet6")
+	return err == nil && len(b) > 0
+}
+
+func (e *Engine) portMap(s *container.Spec, st *container.Status) network.PortMap {
 	out := network.PortMap{}
 	for p := range s.Config.ExposedPorts {
 		out[p] = nil
@@ -114,7 +120,7 @@ func portMap(s *container.Spec, st *container.Status) network.PortMap {
 				out[p] = append(out[p], network.PortBinding{})
 				continue
 			}
-			for _, ip := range bindings(&ep, m.HostIP) {
+			for _, ip := range e.bindings(&ep, m) {
 				out[p] = append(out[p], network.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(m.HostPort))})
 			}
 		}
@@ -232,7 +238,7 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 	for p := range s.Config.ExposedPorts {
 		exposed[p] = true
 	}
-	for p, bindings := range portMap(s, st) {
+	for p, bindings := range e.portMap(s, st) {
 		if len(bindings) > 0 {
 			published[p], exposed[p] = true, true
 			for _, b := range bindings {
@@ -276,7 +282,7 @@ func (e *Engine) summary(s *container.Spec, st *container.Status) mobycontainer.
 	if !st.Running() {
 		return r
 	}
-	for p, bindings := range portMap(s, st) {
+	for p, bindings := range e.portMap(s, st) {
 		if len(bindings) == 0 {
 			r.Ports = append(r.Ports, mobycontainer.PortSummary{PrivatePort: p.Num(), Type: string(p.Proto())})
 		}

@@ -62,6 +62,7 @@ type Network struct {
 	IPAMOptions map[string]string  `json:"ipamOptions,omitempty"`
 	IPAM        string             `json:"ipam,omitempty"`  // the plugin that manages the addresses; empty: we do
 	State       map[string]string  `json:"state,omitempty"` // options that the driver's plugin added for all hosts
+	Asked       json.RawMessage    `json:"asked,omitempty"` // of the default bridge: the settings it follows; none: docker's
 
 	rev      store.Revision // of a global network's record
 	gateways []netip.Addr   // that the user asked for
@@ -211,6 +212,7 @@ func (e *Engine) newNetwork(ctx context.Context, req network.CreateRequest) (*Ne
 	case req.Ingress:
 		return nil, unsupported("minictl does not support --ingress: it publishes ports on the host that runs the container")
 	}
+	e.defaultOptions(n)
 	var err error
 	if n.Scope, err = e.findDriver(ctx, n); err != nil {
 		return nil, err
@@ -368,10 +370,6 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	if err := nameFree(append(local, others...), n.Name); err != nil {
 		return err
 	}
-	used := map[uint32]bool{}
-	for _, o := range others {
-		used[o.VNI] = true
-	}
 	// A host that is missing since a takeover may have made networks that nobody here knows: see nextAddress.
 	late := e.cl.Cautious()
 	blocks, err := e.overlayBlocks(ctx)
@@ -383,8 +381,8 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 		blocks, ula = ipam.Late(blocks), ipam.Late(ula)
 	}
 	if n.Driver == netdriver.TypeOverlay {
-		if n.VNI = freeVNI(used, late); n.VNI == 0 {
-			return &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
+		if n.VNI, err = e.chooseVNI(n, others, late); err != nil {
+			return err
 		}
 	}
 	if n.IPAM == "" {
@@ -393,6 +391,29 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 		}
 	}
 	return e.driver(n).Check(n.wish())
+}
+
+// chooseVNI is the VXLAN identifier asked for, if no other network has it, or a free one.
+func (e *Engine) chooseVNI(n *Network, others []*Network, late bool) (uint32, error) {
+	asked, err := e.cfg.Overlay.AskedVNI(n.wish())
+	if err != nil {
+		return 0, err
+	}
+	used := map[uint32]bool{}
+	for _, o := range others {
+		if o.VNI == asked && asked != 0 {
+			return 0, conflict("create network: network %s has the VXLAN identifier %d; choose another one", o.Name, asked)
+		}
+		used[o.VNI] = true
+	}
+	if asked != 0 {
+		return asked, nil
+	}
+	vni := freeVNI(used, late)
+	if vni == 0 {
+		return 0, &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
+	}
+	return vni, nil
 }
 
 // freeVNI is the lowest identifier that is not used, or the highest; 0 if there is none.

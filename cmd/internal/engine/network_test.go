@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/netdriver/ipam"
+	"github.com/minictl/minictl/netdriver/overlay"
 )
 
 func TestPickNetwork(t *testing.T) {
@@ -82,6 +84,37 @@ func TestCreateGlobal(t *testing.T) {
 	overlap := network.CreateRequest{Name: "o", Driver: "overlay", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: netip.MustParsePrefix("10.0.0.128/25")}}}}
 	if _, err := e.NetworkCreate(t.Context(), overlap); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("an overlapping subnet: %v", err)
+	}
+}
+
+// TestAskedVNI gives a network the VXLAN identifier that was asked for, once, and passes over it afterwards.
+func TestAskedVNI(t *testing.T) {
+	e := newHost(t, memstore.New(), "host")
+	create := func(name, asked string) error {
+		req := network.CreateRequest{Name: name, Driver: "overlay"}
+		if asked != "" {
+			req.Options = map[string]string{overlay.OptionVNI: asked}
+		}
+		_, err := e.NetworkCreate(t.Context(), req)
+		return err
+	}
+	for _, c := range []struct {
+		name, asked string
+		want        uint32
+	}{{"asked", "256", 256}, {"next", "", 257}, {"far", "16777215", lastVNI}, {"low", "7", 7}, {"last", "", 258}} {
+		if err := create(c.name, c.asked); err != nil {
+			t.Fatal(err)
+		}
+		n, err := e.findNetwork(t.Context(), c.name)
+		if err != nil || n.VNI != c.want {
+			t.Errorf("%s has VNI %d (%v), want %d", c.name, n.VNI, err, c.want)
+		}
+	}
+	if err := create("twice", "7"); !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "network low has the VXLAN identifier 7") {
+		t.Errorf("an identifier twice: %v", err)
+	}
+	if err := create("list", "8,9"); !errdefs.IsNotImplemented(err) {
+		t.Errorf("two identifiers: %v", err)
 	}
 }
 

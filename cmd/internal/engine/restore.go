@@ -91,6 +91,9 @@ func (e *Engine) Restore(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if err := e.settleBridge(); err != nil {
+		return fmt.Errorf("set up the default bridge: %w", err)
+	}
 	if err := e.restoreVolumes(); err != nil {
 		return err
 	}
@@ -137,7 +140,8 @@ func (e *Engine) AnswerNames() {
 	})
 }
 
-// restoreNetworks reads the local networks and makes sure that the predefined ones are among them.
+// restoreNetworks reads the local networks and makes sure that the predefined ones are among them; see settleBridge for
+// the default bridge.
 func (e *Engine) restoreNetworks() error {
 	if err := each(e.state, "networks", func(n Network) { e.networks[n.ID] = &n }); err != nil {
 		return err
@@ -149,23 +153,11 @@ func (e *Engine) restoreNetworks() error {
 			n.Options[defaultOption] = "true" // older records do not have it
 		}
 	}
-	for name, driver := range map[string]string{
-		network.NetworkBridge: netdriver.TypeBridge, network.NetworkHost: netdriver.TypeHost, network.NetworkNone: netdriver.TypeNull,
-	} {
+	for name, driver := range map[string]string{network.NetworkHost: netdriver.TypeHost, network.NetworkNone: netdriver.TypeNull} {
 		if have[name] {
 			continue
 		}
 		n := &Network{ID: newID(), Name: name, Created: time.Now().UTC(), Scope: scopeLocal, Driver: driver}
-		if driver == netdriver.TypeBridge {
-			n.Options = map[string]string{gwICCOption: "true", gwMasqOption: "true", gwNameOption: defaultBridgeLink, defaultOption: "true"}
-			all := make([]*Network, 0, len(e.networks))
-			for _, o := range e.networks {
-				all = append(all, o)
-			}
-			if err := e.choosePool(n, all, e.bridgeBlocks(), nil); err != nil {
-				return err
-			}
-		}
 		if err := e.keepNetwork(n); err != nil {
 			return err
 		}

@@ -120,7 +120,8 @@ func (e *Engine) view(b *box) dnsd.View {
 	}
 	h := spec.HostConfig
 	v.Beyond = func() ([]netip.AddrPort, int) {
-		set := dnsd.ResolvOptions{Embedded: true, Host: e.zones.hostConf(), Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
+		set := e.resolverOf(h)
+		set.Embedded, set.Host = true, e.zones.hostConf()
 		return set.Upstreams(), set.Ndots()
 	}
 	return v
