@@ -1,5 +1,5 @@
-// Package cluster has the commands that make hosts one cluster: init, join, token, leave, status, and
-// after a disaster recover, rejoin and restore.
+// Package cluster has the commands that make hosts one cluster: init, join, token, leave, status, ca, and for disasters
+// backup, restore, recover and rejoin.
 package cluster
 
 import (
@@ -76,6 +76,7 @@ func newInitCommand(c *console.Console) *cobra.Command {
 	fs.StringVar(&req.DataPathAddr, "data-path-addr", "",
 		"Address or interface for the containers' traffic (default: --advertise-addr)")
 	fs.IPNetSliceVar(&pools, "default-addr-pool", nil, "Ranges that overlay networks are cut from (default 10.0.0.0/8)")
+	fs.Lookup("default-addr-pool").DefValue = "" // an empty list, which the help would show
 	fs.IntVar(&req.AddrPoolBits, "default-addr-pool-mask-length", 0, "Prefix length of each network's part of --default-addr-pool (default 24)")
 	fs.Uint16Var(&req.DataPathPort, "data-path-port", 0, "UDP port for the containers' traffic (default 4789)")
 	return cmd
@@ -243,7 +244,7 @@ func newLeaveCommand(c *console.Console) *cobra.Command {
 			return runLeave(cmd.Context(), cl, c.Out, force)
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "Leave even if the other hosts cannot be told")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Leave even if the other hosts cannot be told, and stop containers that are on overlay networks")
 	return cmd
 }
 

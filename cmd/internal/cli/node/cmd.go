@@ -55,8 +55,9 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 		Aliases: []string{"remove"},
 		Short:   "Remove one or more hosts that are gone for good from the cluster",
 		Long: "Remove one or more hosts that are gone for good from the cluster: their addresses are free again, their\n" +
-			"containers' names are forgotten. A host that is alive leaves by itself: minictl cluster leave, on it.",
-		Example:               "  minictl node rm host3",
+			"containers' names are forgotten. A host that is alive leaves by itself: minictl cluster leave, on it. One that is in\n" +
+			"other hands is cut off with --force; the join tokens and the gossip key that it knows are then worth nothing.",
+		Example:               "  minictl node rm host3\n  minictl node rm --force stolen",
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Nodes(c),
 		DisableFlagsInUseLine: true,
@@ -71,7 +72,7 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "Accepted as docker's; a host that is alive is not removed all the same")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Remove a host that is alive, too")
 	return cmd
 }
 
@@ -130,7 +131,7 @@ func newListCommand(c *console.Console) *cobra.Command {
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display IDs")
 	fs.StringVar(&o.format, "format", "", console.FormatHelp)
-	fs.VarP(&o.filter, "filter", "f", "Filter output: id=, name=, role=voter|learner, status=ready|down")
+	fs.VarP(&o.filter, "filter", "f", "Filter output: id=, name=, role=voter|learner|witness, status=ready|down")
 	return cmd
 }
 
