@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
 
@@ -32,13 +33,9 @@ func newBackupCommand(c *console.Console) *cobra.Command {
 		Example:               "  minictl cluster backup cluster.age\n  minictl cluster backup --passphrase-file /root/phrase /mnt/cluster.age",
 		Args:                  console.Exactly(1),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runBackup(cmd.Context(), cl, c, args[0], from)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, args []string) error {
+			return runBackup(ctx, cl, c, args[0], from)
+		}),
 	}
 	passphraseFlag(cmd, &from)
 	return cmd
@@ -95,13 +92,9 @@ func newRestoreCommand(c *console.Console) *cobra.Command {
 		Example:               "  minictl cluster restore cluster.age\n  minictl cluster restore --advertise-addr eth0 cluster.age < phrase",
 		Args:                  console.Exactly(1),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runRestore(cmd.Context(), cl, c, args[0], from, req)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, args []string) error {
+			return runRestore(ctx, cl, c, args[0], from, req)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&req.AdvertiseAddr, "advertise-addr", "",

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
@@ -38,13 +39,9 @@ func newRotateCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runRotate(cmd.Context(), cl, c, detach, force)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
+			return runRotate(ctx, cl, c, detach, force)
+		}),
 	}
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "Return when it has begun")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "End a rotation that has begun without waiting for hosts that do not follow")

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/api"
@@ -30,12 +31,11 @@ func NewCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
-func clusterClient(c *console.Console) (*clusterapi.Client, error) {
-	cl, err := c.Client()
-	if err != nil {
-		return nil, err
-	}
-	return clusterapi.New(cl), nil
+// withClient is WithClient with the client of the cluster's own routes.
+func withClient(c *console.Console, do func(ctx context.Context, cl *clusterapi.Client, args []string) error) func(*cobra.Command, []string) error {
+	return c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+		return do(ctx, clusterapi.New(cl), args)
+	})
 }
 
 // initClient is what init needs of the daemon.
@@ -55,11 +55,7 @@ func newInitCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
 			for _, p := range pools {
 				prefix, err := netip.ParsePrefix(p.String())
 				if err != nil {
@@ -67,8 +63,8 @@ func newInitCommand(c *console.Console) *cobra.Command {
 				}
 				req.AddrPools = append(req.AddrPools, prefix)
 			}
-			return runInit(cmd.Context(), cl, c.Out, req)
-		},
+			return runInit(ctx, cl, c.Out, req)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&req.AdvertiseAddr, "advertise-addr", "",
@@ -145,17 +141,13 @@ func newJoinCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, args []string) error {
 			req.Remote = args[0]
 			if req.Token == "" {
 				return fmt.Errorf("--token is missing: run 'minictl cluster token' on a host of the cluster for the whole line")
 			}
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runJoin(cmd.Context(), cl, c.Out, req)
-		},
+			return runJoin(ctx, cl, c.Out, req)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&req.Token, "token", "", "Token for entry into the cluster")
@@ -197,13 +189,9 @@ func newTokenCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runToken(cmd.Context(), cl, c.Out, rotate, quiet)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
+			return runToken(ctx, cl, c.Out, rotate, quiet)
+		}),
 	}
 	cmd.Flags().BoolVar(&rotate, "rotate", false, "Make a new token and refuse the former one")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Print the token alone")
@@ -236,13 +224,9 @@ func newLeaveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runLeave(cmd.Context(), cl, c.Out, force)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
+			return runLeave(ctx, cl, c.Out, force)
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Leave even if the other hosts cannot be told, and stop containers that are on overlay networks")
 	return cmd
@@ -281,13 +265,9 @@ func newStatusCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runStatus(cmd.Context(), cl, c.Out, format)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
+			return runStatus(ctx, cl, c.Out, format)
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "Format output: 'json' or a Go template such as '{{.ClusterID}}'")
 	return cmd

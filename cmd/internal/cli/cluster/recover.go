@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
@@ -28,13 +29,9 @@ func newRecoverCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runRecover(cmd.Context(), cl, c, force)
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, _ []string) error {
+			return runRecover(ctx, cl, c, force)
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
 	return cmd
@@ -77,13 +74,9 @@ func newRejoinCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(0, 1),
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := clusterClient(c)
-			if err != nil {
-				return err
-			}
-			return runRejoin(cmd.Context(), cl, c, force, strings.Join(args, ""))
-		},
+		RunE: withClient(c, func(ctx context.Context, cl *clusterapi.Client, args []string) error {
+			return runRejoin(ctx, cl, c, force, strings.Join(args, ""))
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
 	return cmd

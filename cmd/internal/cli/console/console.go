@@ -4,6 +4,7 @@ package console
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/streams"
 	"github.com/moby/moby/client"
+	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli/dial"
 )
@@ -75,6 +77,17 @@ func (c *Console) Client() (*client.Client, error) {
 	}
 	c.client = cl
 	return cl, nil
+}
+
+// WithClient makes a command of what it does with the daemon.
+func (c *Console) WithClient(do func(ctx context.Context, cl *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cl, err := c.Client()
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), cl, args)
+	}
 }
 
 // Config gives docker's own configuration file (credentials, detach keys, proxies), read at the first call. A broken

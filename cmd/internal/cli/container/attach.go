@@ -28,13 +28,9 @@ func newAttachCommand(c *console.Console) *cobra.Command {
 	fs.BoolVar(&o.noStdin, "no-stdin", false, "Do not attach STDIN")
 	fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy all received signals to the process")
 	fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
-		return runAttach(cmd.Context(), cl, c, o, args[0])
-	}
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+		return runAttach(ctx, cl, c, o, args[0])
+	})
 	return cmd
 }
 

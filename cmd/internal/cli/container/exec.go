@@ -32,14 +32,10 @@ func newExecCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(2),
 		ValidArgsFunction:     complete.First(1, complete.Containers(c, false)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			o.container, o.command = args[0], args[1:]
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runExec(cmd.Context(), cl, c, &o)
-		},
+			return runExec(ctx, cl, c, &o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.SetInterspersed(false) // what follows the container is the command's

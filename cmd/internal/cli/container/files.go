@@ -23,15 +23,11 @@ func newExportCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.First(1, complete.Containers(c, true)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			return c.WriteTo(output, func() (io.ReadCloser, error) {
-				return cl.ContainerExport(cmd.Context(), args[0], client.ContainerExportOptions{})
+				return cl.ContainerExport(ctx, args[0], client.ContainerExportOptions{})
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
 	return cmd
@@ -45,12 +41,8 @@ func newDiffCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.First(1, complete.Containers(c, true)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			res, err := cl.ContainerDiff(cmd.Context(), args[0], client.ContainerDiffOptions{})
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			res, err := cl.ContainerDiff(ctx, args[0], client.ContainerDiffOptions{})
 			if err != nil {
 				return err
 			}
@@ -58,7 +50,7 @@ func newDiffCommand(c *console.Console) *cobra.Command {
 				fmt.Fprintln(c.Out, ch.Kind, ch.Path)
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -75,22 +67,18 @@ func newCommitCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(1, 2),
 		ValidArgsFunction:     complete.First(1, complete.Containers(c, true)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			o.Changes, o.NoPause = changes.GetSlice(), !pause
 			if len(args) > 1 {
 				o.Reference = args[1]
 			}
-			res, err := cl.ContainerCommit(cmd.Context(), args[0], o)
+			res, err := cl.ContainerCommit(ctx, args[0], o)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.Out, res.ID)
 			return nil
-		},
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&pause, "pause", "p", true, "Pause container during commit")
@@ -110,21 +98,17 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ok, err := c.Confirm(cmd.Context(), force, "WARNING! This will remove all stopped containers."); !ok {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			if ok, err := c.Confirm(ctx, force, "WARNING! This will remove all stopped containers."); !ok {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			freed, err := Prune(cmd.Context(), cl, c.Out, filter.Value())
+			freed, err := Prune(ctx, cl, c.Out, filter.Value())
 			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.Out, "Total reclaimed space:", units.HumanSize(float64(freed)))
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
 	cmd.Flags().Var(&filter, "filter", `Provide filter values (e.g. "until=<timestamp>")`)

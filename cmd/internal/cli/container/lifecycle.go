@@ -121,30 +121,22 @@ func newRenameCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(2),
 		ValidArgsFunction:     complete.Then(complete.Containers(c, true), complete.None),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			if strings.TrimSpace(args[1]) == "" {
 				return errors.New("the new name is empty")
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			_, err = cl.ContainerRename(cmd.Context(), args[0], client.ContainerRenameOptions{NewName: args[1]})
+			_, err := cl.ContainerRename(ctx, args[0], client.ContainerRenameOptions{NewName: args[1]})
 			return err
-		},
+		}),
 	}
 }
 
 func newWaitCommand(c *console.Console) *cobra.Command {
 	cmd := each("wait CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes",
 		"  minictl wait job1", complete.Containers(c, false))
-	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
-		return runWait(cmd.Context(), cl, c, refs)
-	}
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
+		return runWait(ctx, cl, c, refs)
+	})
 	return cmd
 }
 

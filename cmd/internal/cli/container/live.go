@@ -47,17 +47,13 @@ func newTopCommand(c *console.Console) *cobra.Command {
 	cmd := each("top CONTAINER [ps OPTIONS]", "Display the running processes of a container",
 		"  minictl top web1\n  minictl top web1 -o pid,rss,cmd", complete.First(1, complete.Containers(c, false)))
 	cmd.Flags().SetInterspersed(false)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
-		res, err := cl.ContainerTop(cmd.Context(), args[0], client.ContainerTopOptions{Arguments: args[1:]})
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+		res, err := cl.ContainerTop(ctx, args[0], client.ContainerTopOptions{Arguments: args[1:]})
 		if err != nil {
 			return err
 		}
 		return writeTop(c.Out, res)
-	}
+	})
 	return cmd
 }
 

@@ -33,13 +33,9 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		"  minictl container inspect -f '{{.State.Status}}' web1", complete.Containers(c, true))
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
-	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
-		return inspect.Write(c.Out, refs, format, Getter(cmd.Context(), cl, size))
-	}
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
+		return inspect.Write(c.Out, refs, format, Getter(ctx, cl, size))
+	})
 	return cmd
 }
 
@@ -65,13 +61,9 @@ func newLogsCommand(c *console.Console) *cobra.Command {
 	fs.BoolVarP(&o.Timestamps, "timestamps", "t", false, "Show timestamps")
 	fs.BoolVar(&o.Details, "details", false, "Show extra details provided to logs")
 	fs.StringVarP(&o.Tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
-		return runLogs(cmd.Context(), cl, c.Out, c.Err, args[0], o)
-	}
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+		return runLogs(ctx, cl, c.Out, c.Err, args[0], o)
+	})
 	return cmd
 }
 
@@ -109,17 +101,13 @@ func newPortCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(1, 2),
 		ValidArgsFunction:     complete.First(1, complete.Containers(c, false)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			port := ""
 			if len(args) > 1 {
 				port = args[1]
 			}
-			return runPort(cmd.Context(), cl, c.Out, args[0], port)
-		},
+			return runPort(ctx, cl, c.Out, args[0], port)
+		}),
 	}
 }
 

@@ -27,13 +27,9 @@ func newStartCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Containers(c, true),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runStart(cmd.Context(), cl, c, o, args)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			return runStart(ctx, cl, c, o, args)
+		}),
 	}
 	cmd.Flags().BoolVarP(&o.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	cmd.Flags().BoolVarP(&o.interactive, "interactive", "i", false, "Attach container's STDIN")

@@ -40,19 +40,15 @@ func newStatsCommand(c *console.Console) *cobra.Command {
 	fs.BoolVar(&o.once, "no-stream", false, "Disable streaming stats and only pull the first result")
 	fs.BoolVar(&o.noTrunc, "no-trunc", false, "Do not truncate output")
 	fs.StringVar(&o.format, "format", "", console.FormatHelp)
-	cmd.RunE = func(cmd *cobra.Command, refs []string) error {
-		cl, err := c.Client()
-		if err != nil {
-			return err
-		}
+	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 		if o.format == "" {
 			o.format = c.Config().StatsFormat
 		}
 		if o.format == "" {
 			o.format = formatter.TableFormatKey
 		}
-		return runStats(cmd.Context(), cl, c.Out, refs, o)
-	}
+		return runStats(ctx, cl, c.Out, refs, o)
+	})
 	return cmd
 }
 

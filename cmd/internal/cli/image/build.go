@@ -52,13 +52,9 @@ func newBuildCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runBuild(cmd.Context(), cl, c, args[0], o)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			return runBuild(ctx, cl, c, args[0], o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.VarP(&o.tags, "tag", "t", `Name and optionally a tag in the "name:tag" format`)

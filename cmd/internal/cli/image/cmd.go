@@ -60,17 +60,13 @@ func newLoadCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			p, err := variant(platform)
 			if err != nil {
 				return err
 			}
-			return runLoad(cmd.Context(), cl, c, input, quiet, p)
-		},
+			return runLoad(ctx, cl, c, input, quiet, p)
+		}),
 	}
 	cmd.Flags().StringVarP(&input, "input", "i", "", "Read from tar archive file, instead of STDIN")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
@@ -120,7 +116,7 @@ func newImportCommand(c *console.Console) *cobra.Command {
 		Example:               "  tar -C rootfs -c . | minictl import -c 'CMD [\"/bin/sh\"]' - tiny:latest",
 		Args:                  console.Between(1, 2),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			o := client.ImageImportOptions{Message: message, Changes: changes.GetSlice()}
 			if platform != "" {
 				p, err := platforms.Parse(platform)
@@ -129,12 +125,8 @@ func newImportCommand(c *console.Console) *cobra.Command {
 				}
 				o.Platform = p
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runImport(cmd.Context(), cl, c, args[0], strings.Join(args[1:], ""), o)
-		},
+			return runImport(ctx, cl, c, args[0], strings.Join(args[1:], ""), o)
+		}),
 	}
 	cmd.Flags().VarP(&changes, "change", "c", "Apply Dockerfile instruction to the created image")
 	cmd.Flags().StringVarP(&message, "message", "m", "", "Set commit message for imported image")
@@ -179,14 +171,10 @@ func newTagCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(2),
 		ValidArgsFunction:     complete.Images(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			_, err = cl.ImageTag(cmd.Context(), client.ImageTagOptions{Source: args[0], Target: args[1]})
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			_, err := cl.ImageTag(ctx, client.ImageTagOptions{Source: args[0], Target: args[1]})
 			return err
-		},
+		}),
 	}
 }
 
@@ -199,17 +187,13 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Images(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 			p, err := variant(platform)
 			if err != nil {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return inspect.Write(c.Out, refs, format, Getter(cmd.Context(), cl, p))
-		},
+			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, p))
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	cmd.Flags().StringVar(&platform, "platform", "", "Inspect a specific platform of the multi-platform image")
@@ -249,11 +233,7 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Images(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 			o := client.ImageRemoveOptions{Force: force, PruneChildren: !noPrune}
 			for _, v := range variants {
 				p, err := platforms.Parse(v)
@@ -262,8 +242,8 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 				}
 				o.Platforms = append(o.Platforms, p)
 			}
-			return runRemove(cmd.Context(), cl, c, refs, o)
-		},
+			return runRemove(ctx, cl, c, refs, o)
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force removal of the image")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")

@@ -28,19 +28,15 @@ func newListCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(0, 1),
 		ValidArgsFunction:     complete.First(1, complete.Images(c)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			if len(args) > 0 {
 				o.reference = args[0]
 			}
 			if o.format == "" {
 				o.format = c.Config().ImagesFormat
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runList(cmd.Context(), cl, c.Out, o)
-		},
+			return runList(ctx, cl, c.Out, o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.all, "all", "a", false, "Show all images (default hides intermediate images)")

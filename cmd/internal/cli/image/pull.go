@@ -43,13 +43,9 @@ func newPullCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.First(1, complete.Images(c)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runPull(cmd.Context(), cl, c, args[0], o)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			return runPull(ctx, cl, c, args[0], o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.All, "all-tags", "a", false, "Download all tagged images in the repository")

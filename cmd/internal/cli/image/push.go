@@ -29,13 +29,9 @@ func newPushCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.First(1, complete.Images(c)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runPush(cmd.Context(), cl, c, args[0], o)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			return runPush(ctx, cl, c, args[0], o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.all, "all-tags", "a", false, "Push all tags of an image to the repository")

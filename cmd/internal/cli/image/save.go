@@ -30,11 +30,7 @@ func newSaveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Images(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 			var o []client.ImageSaveOption
 			switch p, err := variant(platform); {
 			case err != nil:
@@ -42,8 +38,8 @@ func newSaveCommand(c *console.Console) *cobra.Command {
 			case p != nil:
 				o = append(o, client.ImageSaveWithPlatforms(*p))
 			}
-			return c.WriteTo(output, func() (io.ReadCloser, error) { return cl.ImageSave(cmd.Context(), refs, o...) })
-		},
+			return c.WriteTo(output, func() (io.ReadCloser, error) { return cl.ImageSave(ctx, refs, o...) })
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
 	cmd.Flags().StringVar(&platform, "platform", "", "Save only the given platform variant (os[/arch[/variant]])")
@@ -76,11 +72,7 @@ func newHistoryCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.First(1, complete.Images(c)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			var ho []client.ImageHistoryOption
 			switch p, err := variant(o.platform); {
 			case err != nil:
@@ -88,12 +80,12 @@ func newHistoryCommand(c *console.Console) *cobra.Command {
 			case p != nil:
 				ho = append(ho, client.ImageHistoryWithPlatform(*p))
 			}
-			res, err := cl.ImageHistory(cmd.Context(), args[0], ho...)
+			res, err := cl.ImageHistory(ctx, args[0], ho...)
 			if err != nil {
 				return err
 			}
 			return writeHistory(c.Out, res.Items, o)
-		},
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.human, "human", "H", true, "Print sizes and dates in human readable format")
@@ -195,25 +187,21 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			warning := "WARNING! This will remove all dangling images."
 			if all {
 				warning = "WARNING! This will remove all images without at least one container associated to them."
 			}
-			if ok, err := c.Confirm(cmd.Context(), force, warning); !ok {
+			if ok, err := c.Confirm(ctx, force, warning); !ok {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			freed, err := Prune(cmd.Context(), cl, c.Out, filter.Value(), all)
+			freed, err := Prune(ctx, cl, c.Out, filter.Value(), all)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.Out, "Total reclaimed space:", units.HumanSize(float64(freed)))
 			return nil
-		},
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&all, "all", "a", false, "Remove all unused images, not just dangling ones")

@@ -38,13 +38,9 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Networks(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return inspect.Write(c.Out, refs, format, Getter(cmd.Context(), cl, verbose))
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
+			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, verbose))
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Verbose output for diagnostics")
@@ -74,19 +70,15 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Networks(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 			return c.EachError(refs, "remove networks", func(ref string) error {
-				_, err := cl.NetworkRemove(cmd.Context(), ref, client.NetworkRemoveOptions{})
+				_, err := cl.NetworkRemove(ctx, ref, client.NetworkRemoveOptions{})
 				if force && errdefs.IsNotFound(err) {
 					return console.Quiet(err)
 				}
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not error if the network does not exist")
 	return cmd
@@ -101,15 +93,11 @@ func newDisconnectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(2),
 		ValidArgsFunction:     complete.Then(complete.Networks(c), complete.Containers(c, true)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			_, err = cl.NetworkDisconnect(cmd.Context(), args[0],
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
+			_, err := cl.NetworkDisconnect(ctx, args[0],
 				client.NetworkDisconnectOptions{Container: args[1], Force: force})
 			return err
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force the container to disconnect from a network")
 	return cmd
@@ -125,16 +113,12 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ok, err := c.Confirm(cmd.Context(), force, "WARNING! This will remove all custom networks not used by at least one container."); !ok {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			if ok, err := c.Confirm(ctx, force, "WARNING! This will remove all custom networks not used by at least one container."); !ok {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runPrune(cmd.Context(), cl, c.Out, filter.Value())
-		},
+			return runPrune(ctx, cl, c.Out, filter.Value())
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
 	cmd.Flags().Var(&filter, "filter", `Provide filter values (e.g. "until=<timestamp>")`)

@@ -123,19 +123,15 @@ func newConnectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(2),
 		ValidArgsFunction:     complete.Then(complete.Networks(c), complete.Containers(c, true)),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			ep, err := o.endpoint()
 			if err != nil {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			_, err = cl.NetworkConnect(cmd.Context(), args[0],
+			_, err = cl.NetworkConnect(ctx, args[0],
 				client.NetworkConnectOptions{Container: args[1], EndpointConfig: ep})
 			return err
-		},
+		}),
 	}
 	fs := cmd.Flags()
 	fs.Var(&o.ip, "ip", `IPv4 address (e.g., "172.30.100.104")`)

@@ -36,13 +36,9 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Nodes(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return inspect.Write(c.Out, refs, format, Getter(cmd.Context(), cl, clusterapi.New(cl)))
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
+			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, clusterapi.New(cl)))
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	return cmd
@@ -61,16 +57,12 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Nodes(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 			return c.EachError(refs, "remove nodes", func(ref string) error {
-				_, err := cl.NodeRemove(cmd.Context(), ref, client.NodeRemoveOptions{Force: force})
+				_, err := cl.NodeRemove(ctx, ref, client.NodeRemoveOptions{Force: force})
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Remove a host that is alive, too")
 	return cmd
@@ -117,16 +109,12 @@ func newListCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			if o.format == "" {
 				o.format = c.Config().NodesFormat
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runList(cmd.Context(), clusterapi.New(cl), c.Out, o)
-		},
+			return runList(ctx, clusterapi.New(cl), c.Out, o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display IDs")

@@ -31,13 +31,9 @@ func newUpdateCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Exactly(1),
 		ValidArgsFunction:     complete.Nodes(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, refs []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runUpdate(cmd.Context(), cl, clusterapi.New(cl), c.Out, refs[0], o)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
+			return runUpdate(ctx, cl, clusterapi.New(cl), c.Out, refs[0], o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.Var(&o.add, "label-add", "Add or change a label (key=value)")

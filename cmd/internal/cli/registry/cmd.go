@@ -41,19 +41,15 @@ func newLoginCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(0, 1),
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			if o.fromStdin && o.password != "" {
 				return errors.New("conflicting options: cannot specify both --password and --password-stdin")
 			}
 			if o.fromStdin && o.user == "" {
 				return errors.New("the --password-stdin option requires --username to be set")
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runLogin(cmd.Context(), cl, c, server(args), o)
-		},
+			return runLogin(ctx, cl, c, server(args), o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&o.user, "username", "u", "", "Username")

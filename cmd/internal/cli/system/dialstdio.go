@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
@@ -22,18 +23,14 @@ func newDialStdioCommand(c *console.Console) *cobra.Command {
 		ValidArgsFunction:     complete.None,
 		Hidden:                true,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			conn, err := cl.Dialer()(cmd.Context())
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			conn, err := cl.Dialer()(ctx)
 			if err != nil {
 				return err
 			}
 			defer conn.Close()
-			return proxy(cmd.Context(), conn, c.In, c.Out)
-		},
+			return proxy(ctx, conn, c.In, c.Out)
+		}),
 	}
 }
 

@@ -30,13 +30,9 @@ func newDfCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runDf(cmd.Context(), cl, c.Out, format, verbose)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			return runDf(ctx, cl, c.Out, format, verbose)
+		}),
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Show detailed information on space usage")
 	cmd.Flags().StringVar(&format, "format", "", console.FormatHelp)
@@ -80,16 +76,12 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if ok, err := c.Confirm(cmd.Context(), o.force, o.warning()); !ok {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			if ok, err := c.Confirm(ctx, o.force, o.warning()); !ok {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runPrune(cmd.Context(), cl, c.Out, o)
-		},
+			return runPrune(ctx, cl, c.Out, o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.force, "force", "f", false, "Do not prompt for confirmation")

@@ -41,14 +41,10 @@ func newEventsCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			o.Filters = filter.Value()
-			return runEvents(cmd.Context(), cl, c.Out, o, format)
-		},
+			return runEvents(ctx, cl, c.Out, o, format)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&o.Since, "since", "", "Show all events created since timestamp")

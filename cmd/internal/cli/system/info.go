@@ -31,13 +31,9 @@ func newInfoCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runInfo(cmd.Context(), cl, clusterapi.New(cl), c, format)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			return runInfo(ctx, cl, clusterapi.New(cl), c, format)
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	return cmd

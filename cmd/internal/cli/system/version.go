@@ -43,13 +43,9 @@ func newVersionCommand(c *console.Console, version string) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runVersion(cmd.Context(), cl, c.Out, clientVersion{Version: version, Context: c.Daemon.ContextName(c.Config())}, format)
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
+			return runVersion(ctx, cl, c.Out, clientVersion{Version: version, Context: c.Daemon.ContextName(c.Config())}, format)
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	return cmd

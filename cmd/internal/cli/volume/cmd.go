@@ -29,13 +29,9 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Volumes(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return inspect.Write(c.Out, names, format, Getter(cmd.Context(), cl))
-		},
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, names []string) error {
+			return inspect.Write(c.Out, names, format, Getter(ctx, cl))
+		}),
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
 	return cmd
@@ -66,16 +62,12 @@ func newRemoveCommand(c *console.Console) *cobra.Command {
 		Args:                  console.AtLeast(1),
 		ValidArgsFunction:     complete.Volumes(c),
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, names []string) error {
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, names []string) error {
 			return c.EachError(names, "remove volumes", func(name string) error {
-				_, err := cl.VolumeRemove(cmd.Context(), name, client.VolumeRemoveOptions{Force: force})
+				_, err := cl.VolumeRemove(ctx, name, client.VolumeRemoveOptions{Force: force})
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force the removal of one or more volumes")
 	return cmd

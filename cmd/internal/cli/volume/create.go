@@ -25,7 +25,7 @@ func newCreateCommand(c *console.Console) *cobra.Command {
 		Args:                  console.Between(0, 1),
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, args []string) error {
 			if len(args) == 1 {
 				if o.Name != "" {
 					return errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg")
@@ -33,12 +33,8 @@ func newCreateCommand(c *console.Console) *cobra.Command {
 				o.Name = args[0]
 			}
 			o.DriverOpts, o.Labels = driverOpts.GetAll(), opts.ConvertKVStringsToMap(labels.GetSlice())
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runCreate(cmd.Context(), cl, c.Out, o)
-		},
+			return runCreate(ctx, cl, c.Out, o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&o.Driver, "driver", "d", "local", "Specify volume driver name")

@@ -33,16 +33,12 @@ func newListCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			if o.format == "" && !o.quiet {
 				o.format = c.Config().VolumesFormat
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runList(cmd.Context(), cl, c.Out, o)
-		},
+			return runList(ctx, cl, c.Out, o)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display volume names")

@@ -25,7 +25,7 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 		Args:                  console.NoArgs,
 		ValidArgsFunction:     complete.None,
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.WithClient(func(ctx context.Context, cl *client.Client, _ []string) error {
 			f, which := filter.Value(), "anonymous local"
 			if all {
 				if _, ok := f["all"]; ok {
@@ -34,15 +34,11 @@ func newPruneCommand(c *console.Console) *cobra.Command {
 				f, which = f.Clone().Add("all", "true"), "all local"
 			}
 			warning := "WARNING! This will remove " + which + " volumes not used by at least one container."
-			if ok, err := c.Confirm(cmd.Context(), force, warning); !ok {
+			if ok, err := c.Confirm(ctx, force, warning); !ok {
 				return err
 			}
-			cl, err := c.Client()
-			if err != nil {
-				return err
-			}
-			return runPrune(cmd.Context(), cl, c.Out, f)
-		},
+			return runPrune(ctx, cl, c.Out, f)
+		}),
 	}
 	fs := cmd.Flags()
 	fs.BoolVarP(&all, "all", "a", false, "Remove all unused volumes, not just anonymous ones")
