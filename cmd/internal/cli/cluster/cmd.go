@@ -20,6 +20,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/clusterapi"
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
+	"github.com/minictl/minictl/cmd/internal/cli/inspect"
 )
 
 // NewCommand gives minictl cluster.
@@ -281,7 +282,7 @@ func runStatus(ctx context.Context, cl statusClient, out io.Writer, format strin
 		return err
 	}
 	if format != "" {
-		return printAs(out, st, format)
+		return inspect.Print(out, st, format)
 	}
 	if len(st.Summary) > 0 {
 		fmt.Fprintf(out, "%s\n\n", strings.Join(st.Summary, "\n"))

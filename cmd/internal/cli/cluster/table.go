@@ -1,32 +1,13 @@
 package cluster
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
 	"github.com/docker/cli/cli/command/formatter/tabwriter"
-	"github.com/docker/cli/templates"
 
 	"github.com/minictl/minictl/cmd/internal/api"
-	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
-
-// printAs prints v as one line of JSON or through a template.
-func printAs(out io.Writer, v any, format string) error {
-	if format == "json" {
-		return json.NewEncoder(out).Encode(v)
-	}
-	t, err := templates.Parse(format)
-	if err != nil {
-		return console.Exit(64, fmt.Errorf("template parsing error: %w", err))
-	}
-	if err := t.Execute(out, v); err != nil {
-		return console.Exit(64, fmt.Errorf("template parsing error: %w", err))
-	}
-	_, err = fmt.Fprintln(out)
-	return err
-}
 
 // table has one line a node; the star marks this host.
 func table(out io.Writer, st api.ClusterStatus) error {

@@ -20,6 +20,31 @@ const FormatHelp = "Format output: 'json' (compact JSON) or a Go template such a
 // badTemplate is docker's exit code for a template that does not parse.
 const badTemplate = 64
 
+// parse gives a template that prints one object; 'json' is one, too. The error has docker's exit code.
+func parse(format string) (*template.Template, error) {
+	if format == "json" {
+		format = "{{json .}}"
+	}
+	t, err := templates.Parse(format)
+	if err != nil {
+		return nil, console.Exit(badTemplate, fmt.Errorf("template parsing error: %w", err))
+	}
+	return t, nil
+}
+
+// Print prints an object that is no list through a template, in a line of its own.
+func Print(out io.Writer, v any, format string) error {
+	t, err := parse(format)
+	if err != nil {
+		return err
+	}
+	if err := t.Execute(out, v); err != nil {
+		return console.Exit(badTemplate, fmt.Errorf("template parsing error: %w", err))
+	}
+	_, err = fmt.Fprintln(out)
+	return err
+}
+
 // Getter finds one object: as a Go value for templates, and as the daemon's own JSON.
 type Getter func(ref string) (value any, raw []byte, err error)
 
@@ -28,9 +53,9 @@ type Getter func(ref string) (value any, raw []byte, err error)
 func Write(out io.Writer, refs []string, format string, get Getter) error {
 	var tmpl *template.Template
 	if format != "" && format != "json" {
-		t, err := templates.Parse(format)
+		t, err := parse(format)
 		if err != nil {
-			return console.Exit(badTemplate, fmt.Errorf("template parsing error: %w", err))
+			return err
 		}
 		tmpl = t
 	}

@@ -8,11 +8,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/template"
 	"time"
 
 	"github.com/docker/cli/opts"
-	"github.com/docker/cli/templates"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -24,9 +22,6 @@ import (
 
 // stamp is RFC 3339 with all nine digits, so that columns line up.
 const stamp = "2006-01-02T15:04:05.000000000Z07:00"
-
-// badTemplate is docker's exit code for a template that does not parse.
-const badTemplate = 64
 
 func newEventsCommand(c *console.Console) *cobra.Command {
 	var (
@@ -63,7 +58,7 @@ type eventsClient interface {
 func runEvents(ctx context.Context, cl eventsClient, out io.Writer, o client.EventsListOptions, format string) error {
 	write, err := eventWriter(format)
 	if err != nil {
-		return console.Exit(badTemplate, fmt.Errorf("parse format: %w", err))
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -84,29 +79,14 @@ func runEvents(ctx context.Context, cl eventsClient, out io.Writer, o client.Eve
 }
 
 func eventWriter(format string) (func(io.Writer, events.Message) error, error) {
-	switch format {
-	case "":
+	if format == "" {
 		return writeEvent, nil
-	case "json":
-		format = "{{json .}}"
-	}
-	t, err := templates.Parse(format)
-	if err != nil {
-		return nil, err
 	}
 	// A wrong field name shows now and not at the first event.
-	if err := t.Execute(io.Discard, &events.Message{}); err != nil {
+	if err := inspect.Print(io.Discard, &events.Message{}, format); err != nil {
 		return nil, err
 	}
-	return func(out io.Writer, m events.Message) error { return execute(out, t, m) }, nil
-}
-
-func execute(out io.Writer, t *template.Template, v any) error {
-	if err := t.Execute(out, v); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(out)
-	return err
+	return func(out io.Writer, m events.Message) error { return inspect.Print(out, m, format) }, nil
 }
 
 func writeEvent(out io.Writer, m events.Message) error {

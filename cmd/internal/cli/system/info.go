@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/docker/cli/templates"
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
@@ -55,14 +54,7 @@ func runInfo(ctx context.Context, cl infoClient, st storeClient, c *console.Cons
 		return err
 	}
 	if format != "" {
-		if format == "json" {
-			format = "{{json .}}"
-		}
-		t, err := templates.Parse(format)
-		if err != nil {
-			return console.Exit(badTemplate, fmt.Errorf("parse format: %w", err))
-		}
-		return execute(c.Out, t, res.Info)
+		return inspect.Print(c.Out, res.Info, format)
 	}
 	fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %t\n\n", c.Version, c.Daemon.ContextName(c.Config()), c.Debug)
 	var cluster api.ClusterStatus

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -8,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/docker/cli/cli/command/formatter/tabwriter"
-	"github.com/docker/cli/templates"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
@@ -66,17 +66,7 @@ func runVersion(ctx context.Context, cl versionClient, out io.Writer, this clien
 		v.Server = &server
 	}
 	if format != "" {
-		if format == "json" {
-			format = "{{json .}}"
-		}
-		t, err := templates.Parse(format)
-		if err != nil {
-			return console.Exit(badTemplate, fmt.Errorf("parse format: %w", err))
-		}
-		if err := execute(out, t, v); err != nil {
-			return console.Exit(badTemplate, err)
-		}
-		return serverErr
+		return cmp.Or(inspect.Print(out, v, format), serverErr)
 	}
 	if err := writeVersions(out, v); err != nil {
 		return err
