@@ -99,10 +99,10 @@ func runBuild(ctx context.Context, cl buildClient, c *console.Console, where str
 		}
 	}
 	in, dockerfile, done, err := buildContext(c, where, o)
+	defer done()
 	if err != nil {
 		return err
 	}
-	defer done()
 	req.Dockerfile = dockerfile
 	res, err := cl.ImageBuild(ctx, in, req)
 	if err != nil {
@@ -166,7 +166,8 @@ func (o buildOptions) request(c *console.Console) (client.ImageBuildOptions, err
 	return req, nil
 }
 
-// buildContext is what is sent: a folder without what its .dockerignore names, an archive, a repository.
+// buildContext is what is sent: a folder without what its .dockerignore names, an archive, a repository. done removes what
+// it made, and is to be called after an error, too.
 func buildContext(c *console.Console, where string, o buildOptions) (in io.ReadCloser, dockerfile string, done func(), err error) {
 	done = func() {}
 	kind, err := dockerbuild.DetectContextType(where)

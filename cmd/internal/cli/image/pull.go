@@ -57,24 +57,33 @@ func newPullCommand(c *console.Console) *cobra.Command {
 
 // runPull says which tag it took when none was given, and at the end the full name, as docker does.
 func runPull(ctx context.Context, cl Puller, c *console.Console, name string, o PullOptions) error {
-	ref, err := reference.ParseNormalizedNamed(name)
+	ref, err := tagged(name, o.All, o.Quiet, o.Out)
 	if err != nil {
-		return fmt.Errorf("image %q: %w", name, err)
-	}
-	switch {
-	case o.All && !reference.IsNameOnly(ref):
-		return errors.New("tag can't be used with --all-tags/-a")
-	case !o.All && reference.IsNameOnly(ref):
-		ref = reference.TagNameOnly(ref)
-		if t, ok := ref.(reference.Tagged); ok && !o.Quiet {
-			fmt.Fprintln(o.Out, "Using default tag:", t.Tag())
-		}
+		return err
 	}
 	if err := Pull(ctx, cl, c, ref.String(), o); err != nil {
 		return err
 	}
 	fmt.Fprintln(c.Out, ref.String())
 	return nil
+}
+
+// tagged gives an image's full name, with the default tag unless all are meant, and says so.
+func tagged(name string, all, quiet bool, out io.Writer) (reference.Named, error) {
+	ref, err := reference.ParseNormalizedNamed(name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("image %q: %w", name, err)
+	case all && !reference.IsNameOnly(ref):
+		return nil, errors.New("tag can't be used with --all-tags/-a")
+	case all || !reference.IsNameOnly(ref):
+		return ref, nil
+	}
+	ref = reference.TagNameOnly(ref)
+	if t, ok := ref.(reference.Tagged); ok && !quiet {
+		fmt.Fprintln(out, "Using default tag:", t.Tag())
+	}
+	return ref, nil
 }
 
 // Pull fetches ref, a full name, with the credentials that docker's configuration file has for its registry. Progress

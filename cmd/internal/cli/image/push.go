@@ -2,12 +2,10 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/moby/client"
 	"github.com/spf13/cobra"
 
@@ -46,18 +44,9 @@ type pushClient interface {
 }
 
 func runPush(ctx context.Context, cl pushClient, c *console.Console, name string, o pushOptions) error {
-	ref, err := reference.ParseNormalizedNamed(name)
+	ref, err := tagged(name, o.all, o.quiet, c.Out)
 	if err != nil {
-		return fmt.Errorf("image %q: %w", name, err)
-	}
-	switch {
-	case o.all && !reference.IsNameOnly(ref):
-		return errors.New("tag can't be used with --all-tags/-a")
-	case !o.all && reference.IsNameOnly(ref):
-		ref = reference.TagNameOnly(ref)
-		if t, ok := ref.(reference.Tagged); ok && !o.quiet {
-			fmt.Fprintln(c.Out, "Using default tag:", t.Tag())
-		}
+		return err
 	}
 	po := client.ImagePushOptions{All: o.all}
 	if o.platform != "" {
