@@ -34,13 +34,29 @@ func DefaultOverlay() []Block {
 	return []Block{{netip.MustParsePrefix("10.0.0.0/8"), 24}}
 }
 
-// Blocks makes pools of ranges that somebody chose, each cut into subnets of a prefix length. The error is
-// errdefs.ErrInvalidArgument.
+// The sizes of subnets that nobody chose, in bits: docker's, and RFC 4291's.
+const (
+	defaultSize  = 24
+	defaultSize6 = 64
+)
+
+// DefaultSize is the prefix length of subnets of these ranges unless another is asked for; see Blocks.
+func DefaultSize(bases []netip.Prefix) int {
+	if slices.ContainsFunc(bases, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		return defaultSize
+	}
+	return defaultSize6
+}
+
+// Blocks makes pools of ranges that somebody chose, each cut into subnets of a prefix length. Among ranges of both families
+// the length is IPv4's, and those of IPv6 are cut into /64s. The error is errdefs.ErrInvalidArgument.
 func Blocks(bases []netip.Prefix, size int) ([]Block, error) {
 	out := make([]Block, 0, len(bases))
+	mixed := DefaultSize(bases) == defaultSize
 	for i, base := range bases {
-		if base.Addr().Is6() {
-			return nil, errdefs.ErrInvalidArgument.WithMessage(fmt.Sprintf("invalid base pool %s: must be an IPv4 range such as 10.20.0.0/16", base))
+		size := size
+		if mixed && base.Addr().Is6() {
+			size = max(defaultSize6, base.Bits())
 		}
 		if err := (Block{base, size}).Check(); err != nil {
 			return nil, err

@@ -23,7 +23,9 @@ func TestBlocks(t *testing.T) {
 		{[]string{"10.20.0.0/16"}, 15, "invalid subnet size 15 for pool 10.20.0.0/16: must be from 16 to 29"},
 		{[]string{"10.20.0.0/16"}, 30, "invalid subnet size 30 for pool 10.20.0.0/16: must be from 16 to 29"},
 		{[]string{"10.20.0.0/16"}, -1, "invalid subnet size -1 for pool 10.20.0.0/16: must be from 16 to 29"},
-		{[]string{"fd00::/64"}, 24, "invalid base pool fd00::/64: must be an IPv4 range such as 10.20.0.0/16"},
+		{[]string{"fd00::/48"}, 56, ""},
+		{[]string{"fd00::/64"}, 24, "invalid subnet size 24 for pool fd00::/64: must be from 64 to 125"},
+		{[]string{"fd00::/48", "fd00:0:0:1::/64"}, 64, "base pools fd00::/48 and fd00:0:0:1::/64 overlap"},
 		{[]string{"10.20.0.0/16", "10.20.3.0/24"}, 24, "base pools 10.20.0.0/16 and 10.20.3.0/24 overlap"},
 	} {
 		var bases []netip.Prefix
@@ -45,6 +47,10 @@ func TestBlocks(t *testing.T) {
 				t.Errorf("%v: %v, %v", b, p, err)
 			}
 		}
+	}
+	mixed, err := Blocks([]netip.Prefix{netip.MustParsePrefix("fd00::/48"), netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("fd01::/80")}, 26)
+	if want := "[{fd00::/48 64} {10.20.0.0/16 26} {fd01::/80 80}]"; err != nil || fmt.Sprint(mixed) != want {
+		t.Errorf("both families: %v, %v, want %s", mixed, err, want)
 	}
 	if _, err := Blocks([]netip.Prefix{{}}, 24); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("no prefix: %v", err)

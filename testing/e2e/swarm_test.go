@@ -30,7 +30,7 @@ func TestSwarmCommands(t *testing.T) {
 	refused(h1, `invalid subnet size 8 for pool 10\.20\.0\.0/16`, "swarm", "init", "--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "8")
 	refused(h1, `--autolock is not supported`, "swarm", "init", "--autolock")
 	refused(h1, `--availability`, "swarm", "init", "--availability", "drain")
-	h1.MustDocker("swarm", "init", "--advertise-addr", "eth0", "--default-addr-pool", "10.20.0.0/16", "--default-addr-pool-mask-length", "26")
+	h1.MustDocker("swarm", "init", "--advertise-addr", "eth0", "--default-addr-pool", "10.20.0.0/16", "--default-addr-pool", "fd00:20::/48", "--default-addr-pool-mask-length", "26")
 	refused(h1, `leave`, "swarm", "init")
 	token := strings.TrimSpace(h1.MustDocker("swarm", "join-token", "-q", "worker"))
 	h2.MustDocker("swarm", "join", "--token", token, h1.Addr().String()+":2377")
@@ -38,10 +38,11 @@ func TestSwarmCommands(t *testing.T) {
 	// Both hosts cut their networks from the pools that the first chose.
 	for i, h := range []*lab.Host{h1, h2} {
 		name := "net" + itoa(i)
-		h.MustDocker("network", "create", "-d", "overlay", name)
-		wantMatch(t, name, h.MustDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", name), `^10\.20\.0\.`+itoa(64*i)+`/26\n$`)
+		h.MustDocker("network", "create", "-d", "overlay", "--ipv6", name)
+		wantMatch(t, name, h.MustDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", name), `^10\.20\.0\.`+itoa(64*i)+`/26 fd00:20:0:`+[]string{":", "1::"}[i]+`/64 \n$`)
+		wantMatch(t, "by scope", h.MustDocker("network", "ls", "-q", "--no-trunc", "-f", "scope=swarm"), strings.TrimSpace(h.MustDocker("network", "inspect", "-f", "{{.Id}}", name)))
 	}
-	wantMatch(t, "info", h2.MustDocker("info", "--format", "{{.Swarm.Cluster.DefaultAddrPool}} {{.Swarm.Cluster.SubnetSize}} {{.Swarm.Nodes}}"), `^\[10\.20\.0\.0/16\] 26 2\n$`)
+	wantMatch(t, "info", h2.MustDocker("info", "--format", "{{.Swarm.Cluster.DefaultAddrPool}} {{.Swarm.Cluster.SubnetSize}} {{.Swarm.Nodes}}"), `^\[10\.20\.0\.0/16 fd00:20::/48\] 26 2\n$`)
 
 	id2 := strings.TrimSpace(h2.MustDocker("info", "--format", "{{.Swarm.NodeID}}"))
 	h1.MustDocker("node", "update", "--label-add", "rack=7", "--label-add", "disk=ssd", "host2")

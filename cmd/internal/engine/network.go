@@ -372,11 +372,10 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	}
 	// A host that is missing since a takeover may have made networks that nobody here knows: see nextAddress.
 	late := e.cl.Cautious()
-	blocks, err := e.overlayBlocks(ctx)
+	blocks, ula, err := e.overlayBlocks(ctx)
 	if err != nil {
 		return e.undecided("create network "+n.Name, err)
 	}
-	ula := []ipam.Block{e.clusterULA()}
 	if late {
 		blocks, ula = ipam.Late(blocks), ipam.Late(ula)
 	}

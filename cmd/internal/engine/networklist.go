@@ -52,7 +52,7 @@ func matchNetwork(f api.Filters, n *Network) bool {
 		matchAny(f["id"], func(v string) bool { return matchName(v, n.ID) }) &&
 		matchAny(f["name"], func(v string) bool { return matchName(v, n.Name) }) &&
 		matchAny(f["driver"], func(v string) bool { return n.Driver == v }) &&
-		matchAny(f["scope"], func(v string) bool { return n.Scope == v }) &&
+		matchAny(f["scope"], func(v string) bool { return n.Scope == v || v == scopeSwarm && n.global() }) &&
 		matchAny(f["type"], func(v string) bool { return (v == "builtin") == n.predefined() })
 }
 

@@ -13,13 +13,10 @@ import (
 // keyPools is where the Store has the ranges that overlays without a --subnet are cut from, if somebody chose them.
 const keyPools = "address-pools"
 
-// defaultPoolBits is the subnets' prefix length unless another was asked for.
-const defaultPoolBits = 24
-
 // pools is keyPools' value.
 type pools struct {
 	Bases []netip.Prefix `json:"bases"`
-	Bits  int            `json:"bits"` // prefix length of each subnet
+	Bits  int            `json:"bits"` // prefix length of each subnet; see ipam.Blocks
 }
 
 // chosenPools reads the pools; ok is false when nobody chose any.
@@ -34,16 +31,30 @@ func chosenPools(ctx context.Context, s store.Store, fresh bool) (p pools, ok bo
 	return p, true, nil
 }
 
-// overlayBlocks are what overlays are cut from.
-func (e *Engine) overlayBlocks(ctx context.Context) ([]ipam.Block, error) {
-	p, ok, err := chosenPools(ctx, e.cl.Store(), true)
+// overlayBlocks are what overlays' subnets of each family are cut from.
+func (e *Engine) overlayBlocks(ctx context.Context) (v4, v6 []ipam.Block, err error) {
+	p, _, err := chosenPools(ctx, e.cl.Store(), true)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !ok {
-		return ipam.DefaultOverlay(), nil
+	chosen, err := ipam.Blocks(p.Bases, p.Bits)
+	if err != nil {
+		return nil, nil, err
 	}
-	return ipam.Blocks(p.Bases, p.Bits)
+	for _, b := range chosen {
+		if b.Base.Addr().Is4() {
+			v4 = append(v4, b)
+		} else {
+			v6 = append(v6, b)
+		}
+	}
+	if len(v4) == 0 {
+		v4 = ipam.DefaultOverlay()
+	}
+	if len(v6) == 0 {
+		v6 = []ipam.Block{e.clusterULA()}
+	}
+	return v4, v6, nil
 }
 
 // choosePools writes the pools before there are others to read them, and gives the way back. Without any there is nothing
@@ -53,7 +64,7 @@ func (e *Engine) choosePools(ctx context.Context, bases []netip.Prefix, bits int
 		return func() {}, nil
 	}
 	if bits == 0 {
-		bits = defaultPoolBits
+		bits = ipam.DefaultSize(bases)
 	}
 	if _, err := ipam.Blocks(bases, bits); err != nil {
 		return nil, err

@@ -77,6 +77,41 @@ func TestSubnetsChosen(t *testing.T) {
 	}
 }
 
+// TestChosenPools cuts subnets of each family from the ranges that were chosen for it, else from the usual ones.
+func TestChosenPools(t *testing.T) {
+	on := true
+	for _, c := range []struct {
+		bases string
+		bits  int
+		want  string
+	}{
+		{"10.20.0.0/16", 26, "10.20.0.0/26 fd"},
+		{"10.20.0.0/16 fd00:20::/48", 0, "10.20.0.0/24 fd00:20::/64"},
+		{"fd00:20::/48 10.20.0.0/16", 26, "10.20.0.0/26 fd00:20::/64"},
+		{"fd00:20::/48", 0, "10.0.0.0/24 fd00:20::/64"},
+		{"fd00:20::/48", 112, "10.0.0.0/24 fd00:20::/112"},
+	} {
+		e := newHost(t, memstore.New(), "host")
+		var bases []netip.Prefix
+		for _, b := range strings.Fields(c.bases) {
+			bases = append(bases, netip.MustParsePrefix(b))
+		}
+		if _, err := e.choosePools(t.Context(), bases, c.bits); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.NetworkCreate(t.Context(), request("n", nil, &on)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := e.findNetwork(t.Context(), "n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Subnets[0].Prefix.String() + " " + n.Subnets[1].Prefix.String(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s by %d: %s, want %s", c.bases, c.bits, got, c.want)
+		}
+	}
+}
+
 // TestReserveOfBothFamilies: a host that is cut off gives an address of each family, and what it gives is its own.
 func TestReserveOfBothFamilies(t *testing.T) {
 	ctx := t.Context()

@@ -72,9 +72,9 @@ func newInitCommand(c *console.Console) *cobra.Command {
 		"Address or interface that other hosts reach this one by (default: the one that leads outside)")
 	fs.StringVar(&req.DataPathAddr, "data-path-addr", "",
 		"Address or interface for the containers' traffic (default: --advertise-addr)")
-	fs.IPNetSliceVar(&pools, "default-addr-pool", nil, "Ranges that overlay networks are cut from (default 10.0.0.0/8)")
+	fs.IPNetSliceVar(&pools, "default-addr-pool", nil, "Ranges that overlay networks are cut from, of IPv4, IPv6 or both (default 10.0.0.0/8 and a unique local range)")
 	fs.Lookup("default-addr-pool").DefValue = "" // an empty list, which the help would show
-	fs.IntVar(&req.AddrPoolBits, "default-addr-pool-mask-length", 0, "Prefix length of each network's part of --default-addr-pool (default 24)")
+	fs.IntVar(&req.AddrPoolBits, "default-addr-pool-mask-length", 0, "Prefix length of each network's part of --default-addr-pool (default 24; of IPv6: 64)")
 	fs.Uint16Var(&req.DataPathPort, "data-path-port", 0, "UDP port for the containers' traffic (default 4789)")
 	return cmd
 }
