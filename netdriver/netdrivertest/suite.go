@@ -37,6 +37,8 @@ type Subject struct {
 	Endpoints [2]netdriver.Endpoint
 	// Namespaces are paths of namespaces that the driver makes beside the sandboxes; their listings count.
 	Namespaces []string
+	// Inert says that the driver makes nothing: what has to go again with an endpoint is not asked of it.
+	Inert bool
 	// Prepare, if any, readies the fresh namespace the daemon shall live in.
 	Prepare func(t *testing.T)
 }
@@ -47,14 +49,19 @@ func Suite(t *testing.T, subject func(t *testing.T, dir string) Subject) {
 	for _, b := range []struct {
 		name string
 		run  func(*testing.T, *bench)
+		made bool // it is about what an endpoint has in the kernel
 	}{
-		{"golden", golden}, {"repeat", repeat}, {"random", random}, {"restart", restart}, {"faults", faults},
-		{"sandbox gone", sandboxGone}, {"sandbox moved", sandboxMoved},
+		{"golden", golden, false}, {"repeat", repeat, false}, {"random", random, false}, {"restart", restart, false}, {"faults", faults, true},
+		{"sandbox gone", sandboxGone, true}, {"sandbox moved", sandboxMoved, true},
 	} {
 		t.Run(b.name, func(t *testing.T) {
 			NewNS(t)
 			dir := Dir(t)
-			b.run(t, newBench(t, subject(t, dir), dir))
+			s := subject(t, dir)
+			if s.Inert && b.made {
+				return
+			}
+			b.run(t, newBench(t, s, dir))
 		})
 	}
 }

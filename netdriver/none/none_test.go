@@ -1,7 +1,6 @@
 package none_test
 
 import (
-	"context"
 	"testing"
 
 	"github.com/minictl/minictl/netdriver"
@@ -10,25 +9,16 @@ import (
 	"github.com/minictl/minictl/netdriver/none"
 )
 
-// TestNothingChanges runs the two drivers that make nothing.
-func TestNothingChanges(t *testing.T) {
-	netdrivertest.NewNS(t)
-	s := netdrivertest.NewSandbox(t, netdrivertest.Dir(t), "box")
-	listing := func() string { return netdrivertest.Listing(t, "") + netdrivertest.Listing(t, s.Path) }
-	before, ctx := listing(), context.Background()
-	for want, d := range map[string]netdriver.Driver{netdriver.TypeNull: none.New(), netdriver.TypeHost: host.New()} {
-		n, e := netdriver.Network{Name: want}, netdriver.Endpoint{Interface: "eth0"}
-		at, err := d.Join(ctx, n, e, s)
-		if err != nil || at.Interface != "" || at.Decided != nil || d.Type() != want {
-			t.Errorf("%s: %+v, %v", d.Type(), at, err)
-		}
-		for _, err := range []error{d.Check(n), d.Ensure(ctx, n), d.Leave(ctx, n, e), d.Remove(ctx, n)} {
-			if err != nil {
-				t.Errorf("%s: %v", want, err)
-			}
-		}
-		if got := listing(); got != before {
-			t.Errorf("%s leaves\n%s", want, got)
-		}
+// TestConformance runs the suite over the two drivers that make nothing.
+func TestConformance(t *testing.T) {
+	for _, d := range []netdriver.Driver{none.New(), host.New()} {
+		t.Run(d.Type(), func(t *testing.T) {
+			netdrivertest.Suite(t, func(*testing.T, string) netdrivertest.Subject {
+				return netdrivertest.Subject{
+					New: func(*testing.T) netdriver.Driver { return d }, Inert: true, Network: netdriver.Network{Name: d.Type(), Driver: d.Type()},
+					Endpoints: [2]netdriver.Endpoint{{ID: "a", Interface: "eth0"}, {ID: "b", Interface: "eth1"}},
+				}
+			})
+		})
 	}
 }

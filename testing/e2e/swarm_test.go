@@ -39,7 +39,7 @@ func TestSwarmCommands(t *testing.T) {
 	for i, h := range []*lab.Host{h1, h2} {
 		name := "net" + itoa(i)
 		h.MustDocker("network", "create", "-d", "overlay", "--ipv6", name)
-		wantMatch(t, name, h.MustDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", name), `^10\.20\.0\.`+itoa(64*i)+`/26 fd00:20:0:`+[]string{":", "1::"}[i]+`/64 \n$`)
+		wantMatch(t, name, h.MustDocker("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", name), `^10\.20\.0\.`+itoa(64*i)+`/26 fd00:20:`+[]string{":", "0:1::"}[i]+`/64 \n$`)
 		wantMatch(t, "by scope", h.MustDocker("network", "ls", "-q", "--no-trunc", "-f", "scope=swarm"), strings.TrimSpace(h.MustDocker("network", "inspect", "-f", "{{.Id}}", name)))
 	}
 	wantMatch(t, "info", h2.MustDocker("info", "--format", "{{.Swarm.Cluster.DefaultAddrPool}} {{.Swarm.Cluster.SubnetSize}} {{.Swarm.Nodes}}"), `^\[10\.20\.0\.0/16 fd00:20::/48\] 26 2\n$`)
