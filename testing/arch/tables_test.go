@@ -9,8 +9,15 @@ import (
 )
 
 // TestFailureTable holds testing/FAILURES.md to what it says: sixteen rows, and every test that one names exists.
-func TestFailureTable(t *testing.T) {
-	table, err := os.ReadFile("../FAILURES.md")
+func TestFailureTable(t *testing.T) { holdTable(t, "../FAILURES.md", 16) }
+
+// TestNetworkTable does the same for testing/NETWORKS.md.
+func TestNetworkTable(t *testing.T) { holdTable(t, "../NETWORKS.md", 39) }
+
+// holdTable wants a table to have so many numbered rows, each of which names tests that exist or says that there is none.
+func holdTable(t *testing.T, file string, want int) {
+	t.Helper()
+	table, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +49,7 @@ func TestFailureTable(t *testing.T) {
 			}
 		}
 	}
-	if rows != 16 {
-		t.Errorf("%d rows, want 16", rows)
+	if rows != want {
+		t.Errorf("%d rows, want %d", rows, want)
 	}
 }
