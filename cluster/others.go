@@ -26,8 +26,9 @@ const (
 	meetGrace = 5 * time.Second
 	// probeTimeout bounds the question whether a host is there; the answer comes from its kernel.
 	probeTimeout = 500 * time.Millisecond
-	// saveEvery bounds how often the other hosts' records are written.
-	saveEvery = time.Second
+	// savePause is how many times as long as writing the other hosts' records took it rests: a few take no time and are on
+	// disk in a moment, ten thousand never keep a processor busy.
+	savePause = 20
 )
 
 // loadOthers reads the records of the other hosts that were alive; unreadable ones are none, as they come again.
@@ -98,9 +99,10 @@ func (c *Cluster) keepOthers(ctx context.Context) {
 			c.writeOthers()
 			return
 		}
+		began := time.Now()
 		c.writeOthers()
 		select {
-		case <-time.After(saveEvery):
+		case <-time.After(savePause * time.Since(began)):
 		case <-ctx.Done():
 		}
 	}

@@ -21,15 +21,18 @@ const repairEvery = 30 * time.Second
 type drift struct {
 	mu       sync.Mutex
 	repaired map[string]int
+	last     time.Time // of the last repair
+	found    string    // what was wrong then
 	blocks   []firewall.Block
 }
 
 // driftKinds are what is looked after: the table of rules, links, and the rows of overlays.
 func driftKinds() []string { return []string{"nft", "link", "fdb", "neighbour"} }
 
-func (d *drift) add(kind string, n int) {
+func (d *drift) add(kind string, n int, found string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.last, d.found = time.Now(), found
 	if d.repaired == nil {
 		d.repaired = map[string]int{}
 	}
@@ -55,18 +58,28 @@ func (d *drift) block(now []firewall.Block) (fresh []firewall.Block) {
 	return fresh
 }
 
-// warnings are docker info's.
-func (d *drift) warnings() []string {
-	out := []string{}
+// words say what was repaired, how often, and when last; "" is nothing.
+func (d *drift) words() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var parts []string
-	repaired := d.counts()
 	for _, kind := range driftKinds() {
-		if n := repaired[kind]; n > 0 {
+		if n := d.repaired[kind]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", kind, n))
 		}
 	}
-	if len(parts) > 0 {
-		out = append(out, "WARNING: something else on this host has changed what minictl made in the kernel; repaired since the daemon began: "+strings.Join(parts, ", "))
+	if len(parts) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("something else on this host has changed what minictl made in the kernel; repaired since the daemon began: %s; last at %s: %s",
+		strings.Join(parts, ", "), d.last.Format(time.RFC3339), d.found)
+}
+
+// warnings are docker info's.
+func (d *drift) warnings() []string {
+	out := []string{}
+	if words := d.words(); words != "" {
+		out = append(out, "WARNING: "+words)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -104,7 +117,7 @@ func (e *Engine) repairLoop() {
 func (e *Engine) repair(ctx context.Context) {
 	wrong, err := e.cfg.Firewall.Repair(ctx)
 	if wrong != "" {
-		e.drift.add("nft", 1)
+		e.drift.add("nft", 1, wrong)
 		e.log.Warn("repaired the packet rules: another program has changed them", "found", wrong)
 	}
 	e.repairFailed("packet rules", err)
@@ -112,7 +125,7 @@ func (e *Engine) repair(ctx context.Context) {
 		found, err := r.Repair(ctx)
 		for kind, n := range found {
 			if n > 0 {
-				e.drift.add(kind, n)
+				e.drift.add(kind, n, fmt.Sprintf("overlays: %s, %d", kind, n))
 				e.log.Warn("repaired the overlays: another program has changed them", "kind", kind, "count", n)
 			}
 		}
@@ -183,7 +196,7 @@ func (e *Engine) repairBridge(ctx context.Context, n *Network, m misser) error {
 	if err != nil || missing == 0 {
 		return err
 	}
-	e.drift.add("link", missing)
+	e.drift.add("link", missing, fmt.Sprintf("%d links of network %s were missing", missing, n.Name))
 	e.log.Warn("repaired a bridge: another program has removed links of it", "network", n.Name, "count", missing)
 	for _, p := range here {
 		if err := e.driverJoin(ctx, n, &p.endpoint, p.sandbox, nil); err != nil {

@@ -33,6 +33,9 @@ func (e *Engine) ClusterStatus(ctx context.Context) (api.ClusterStatus, error) {
 	s.Summary = v.summarize()
 	e.showStore(&s)
 	s.Summary = append(s.Summary, e.clashWords()...)
+	if words := e.drift.words(); words != "" {
+		s.Summary = append(s.Summary, strings.ToUpper(words[:1])+words[1:]+".")
+	}
 	return s, nil
 }
 
