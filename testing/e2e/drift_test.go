@@ -76,7 +76,12 @@ func TestDrift(t *testing.T) {
 		})
 	}
 	_, errOut, _ := h1.Minictl("info")
-	wantMatch(t, "info", errOut, `(?m)^WARNING: something else on this host has changed .* nft \d+, link \d+, fdb \d+, neighbour \d+$`)
+	const repaired = `omething else on this host has changed .* nft \d+, link \d+, fdb \d+, neighbour \d+; last at \d{4}-\S+: \S`
+	wantMatch(t, "info", errOut, `(?m)^WARNING: s`+repaired)
+	wantMatch(t, "cluster status", h1.MustMinictl("cluster", "status"), `(?m)^S`+repaired)
+	if out := h2.MustMinictl("cluster", "status"); strings.Contains(out, "omething else") {
+		t.Errorf("nobody has changed anything on host2: %s", out)
+	}
 	l.Eventually(patient, func() error {
 		now := h1.Snapshot()
 		if diff := lab.Diff(section(whole, "nft"), section(now, "nft")); diff != "" {

@@ -24,15 +24,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, echo())
 		os.Exit(1)
 	}
-	if len(os.Args) > 1 && os.Args[1] == attack {
-		if err := attackMain(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if len(os.Args) > 1 && os.Args[1] == pluginRole {
-		if err := pluginMain(os.Args[2:]); err != nil {
+	roles := map[string]func(args []string) error{attack: attackMain, pluginRole: pluginMain, traffic: trafficMain}
+	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
+		if err := roles[os.Args[1]](os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

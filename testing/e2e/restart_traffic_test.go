@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +18,7 @@ func TestRestartUnderTraffic(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	h1, h2 := pair(t, l)
-	w := &trafficWorld{t: t, l: l, hosts: []*lab.Host{h1, h2}, laptop: l.Client("laptop"), addrs: map[string]string{}}
+	w := &trafficWorld{l: l, hosts: []*lab.Host{h1, h2}, laptop: l.Client("laptop"), addrs: map[string]string{}, watched: map[*lab.Host]*watcher{}}
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	w.ns = "1-" + strings.TrimSpace(h1.MustMinictl("network", "inspect", "-f", "{{.Id}}", "ov_net1"))[:10]
 	for _, h := range w.hosts {
@@ -26,6 +26,7 @@ func TestRestartUnderTraffic(t *testing.T) {
 		h.MustMinictl("run", "-d", "--name", name, "--network", "ov_net1", "-p", "8080:7000", "-v", self(t)+":/traffic:ro", "busybox", "/traffic", traffic, "serve", "7000")
 		w.addrs[name] = addressOf(h, name)
 		awaitListener(t, l, h, name, 7000)
+		w.watched[h] = w.watch(h)
 	}
 	other := filepath.Join(t.TempDir(), "minictl-next")
 	copyProgram(t, other)
@@ -56,12 +57,13 @@ func TestRestartUnderTraffic(t *testing.T) {
 
 // trafficWorld is two hosts with a server each, and who looks from outside.
 type trafficWorld struct {
-	t      *testing.T
 	l      *lab.Lab
 	hosts  []*lab.Host
 	laptop *lab.Host
 	ns     string            // the overlay's namespace
 	addrs  map[string]string // of the servers
+
+	watched map[*lab.Host]*watcher
 }
 
 // restart ends the daemons of some hosts and starts them again, under traffic from and to all.
@@ -99,9 +101,9 @@ func (w *trafficWorld) restart(t *testing.T, hosts []*lab.Host, again bool, end 
 		}
 	}
 	before := map[*lab.Host]string{}
-	watched := map[*lab.Host]func() string{}
 	for _, h := range w.hosts {
-		before[h], watched[h] = w.kernel(h), w.watch(h)
+		before[h] = w.kernel(h)
+		w.watched[h].gone()
 	}
 
 	for _, h := range hosts {
@@ -117,18 +119,12 @@ func (w *trafficWorld) restart(t *testing.T, hosts []*lab.Host, again bool, end 
 			return err
 		})
 		conn, err := w.laptop.Dial(t.Context(), "tcp", h.Addr().String()+":8080")
+		if err == nil {
+			err = echoOnce(conn)
+		}
 		if err != nil {
 			t.Errorf("connect while the daemon is away: %v", err)
-			continue
 		}
-		b := []byte("ping")
-		if _, err = conn.Write(b); err == nil {
-			_, err = io.ReadFull(conn, b)
-		}
-		if err != nil {
-			t.Errorf("echo while the daemon is away: %v", err)
-		}
-		conn.Close()
 	}
 	for _, h := range hosts {
 		h.RestartDaemon()
@@ -151,12 +147,11 @@ func (w *trafficWorld) restart(t *testing.T, hosts []*lab.Host, again bool, end 
 		if before[h] != after {
 			t.Errorf("%s: the kernel held\n%s\nand holds\n%s", h.Name(), before[h], after)
 		}
-		for line := range strings.Lines(watched[h]()) {
-			if lower := strings.ToLower(line); strings.HasPrefix(lower, "deleted") || strings.HasPrefix(lower, "delete ") {
-				t.Errorf("%s: taken out of the kernel meanwhile: %s", h.Name(), line)
-			}
+		for _, event := range w.watched[h].gone() {
+			t.Errorf("%s: taken out of the kernel meanwhile: %s", h.Name(), event)
 		}
 	}
+
 	for _, h := range w.hosts {
 		h.MustMinictl("stop", "-t", "200", "stream-"+h.Name(), "ask-"+h.Name())
 	}
@@ -165,10 +160,9 @@ func (w *trafficWorld) restart(t *testing.T, hosts []*lab.Host, again bool, end 
 	}
 	for _, p := range outside {
 		if code, err := p.Wait(patient); code != 0 || err != nil {
-			t.Errorf("from outside: code %d, %v", code, err)
+			t.Errorf("from outside: code %d, %v; all of this name have written: %s", code, err, p.Output())
 		}
 	}
-	t.Logf("from outside: %s", outside[0].Output())
 	for _, look := range boxes {
 		look(t)
 	}
@@ -194,34 +188,64 @@ func (w *trafficWorld) kernel(h *lab.Host) string {
 	return strings.Join(out, "\n")
 }
 
-// watch has the kernel tell of what changes on a host; the result tells of all that did, and ends it.
-func (w *trafficWorld) watch(h *lab.Host) (events func() string) {
-	const mark = "watchmark" // a bridge, and a table: what the kernel told before has been written when they are
-	type monitor struct {
-		*lab.Process
-		skip int // its file holds what earlier ones of the name have written
-	}
-	var all []monitor
-	for _, args := range [][]string{
+// watcher has a host's kernel tell of links, rows and rules that come and go.
+type watcher struct {
+	w     *trafficWorld
+	h     *lab.Host
+	procs []*lab.Process
+	marks int
+	read  []int // how much of what each has written is from before
+}
+
+func (w *trafficWorld) watch(h *lab.Host) *watcher {
+	k := &watcher{w: w, h: h}
+	for _, args := range [][]string{ // each writes to a file of its first word's name
 		{"ip", "monitor", "link"},
-		{"ip", "-n", w.ns, "monitor", "link", "neigh"},
-		{"bridge", "-n", w.ns, "monitor", "fdb"},
+		{"nsenter", "--net=/run/netns/" + w.ns, "ip", "monitor", "link", "neigh"},
+		{"sh", "-c", "exec bridge -n " + w.ns + " monitor fdb"},
 		{"nft", "monitor"},
 	} {
-		skip := 0
-		if len(all) > 0 && args[0] == "ip" {
-			skip = -1 // written by both
-		}
-		p := h.Start(args...)
-		if skip == 0 {
-			skip = len(p.Output())
-		}
-		all = append(all, monitor{p, skip})
+		k.procs = append(k.procs, h.Start(args...))
 	}
-	return func() string {
-		h.MustRun("ip", "link", "add", mark, "type", "bridge")
-		return ""
+	k.read = make([]int, len(k.procs))
+	k.gone()
+	return k
+}
+
+// gone gives what was taken out of the kernel since it was last called. All of it has been written when what is made and
+// taken out here has.
+func (k *watcher) gone() (events []string) {
+	k.marks++
+	name := "mark" + itoa(k.marks)
+	ended := func(line string) bool {
+		return strings.Contains(line, name) && (strings.HasPrefix(line, "Deleted") || strings.HasPrefix(line, "delete"))
 	}
+	k.w.l.Eventually(patient, func() error { // a monitor may not have begun yet
+		for _, in := range []string{"-s", "-n " + k.w.ns} {
+			k.h.MustRun("sh", "-ec", strings.NewReplacer("NAME", name, "IN", in).Replace(
+				"ip IN link add NAME type bridge; bridge IN fdb add 02:00:00:00:00:01 dev NAME self permanent; ip IN link del NAME"))
+		}
+		k.h.MustRun("sh", "-ec", "nft add table inet "+name+"; nft delete table inet "+name)
+		for _, p := range k.procs {
+			if !slices.ContainsFunc(lines(p.Output()), ended) {
+				return errf("%s: a monitor has not told of %s yet: %s", k.h.Name(), name, p.Output())
+			}
+		}
+		return nil
+	})
+	for i, p := range k.procs {
+		out := p.Output()
+		for _, line := range lines(out[k.read[i]:]) {
+			if strings.Contains(line, "mark") {
+				continue
+			}
+			if strings.HasPrefix(line, "Deleted") || strings.HasPrefix(line, "delete") {
+				events = append(events, line)
+			}
+		}
+		k.read[i] = len(out)
+	}
+	return events
 }
 
 // copyProgram puts the binary under test at another path.

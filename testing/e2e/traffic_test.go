@@ -27,11 +27,12 @@ const traffic = "traffic"
 // trafficMain is the program inside: "serve PORT" is the other end of the rest; "stream ADDRESS" sends and takes numbered
 // blocks over one connection; "connect ADDRESS" makes one connection after the other; "ask [-again] NAME=ADDRESS…" asks
 // the resolver a thousand questions a second. They go on until SIGTERM, then print what they found, and fail if anything is
-// missing. No time decides: what comes late has come.
+// missing. No time decides: what comes late has come. "who NAME" answers datagrams with its name, "ping ADDRESS FILE" sends
+// them and writes down who has answered which.
 func trafficMain(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if len(args) < 2 {
+	if len(args) < 2 || args[0] == "ping" && len(args) < 3 {
 		return fmt.Errorf("traffic: %q", args)
 	}
 	fmt.Fprintln(os.Stdout, "begun")
@@ -44,6 +45,10 @@ func trafficMain(args []string) error {
 		return trafficConnect(ctx, args[1])
 	case "ask":
 		return trafficAsk(ctx, args[1:])
+	case "who":
+		return trafficWho(args[1])
+	case "ping":
+		return trafficPing(ctx, args[1], args[2])
 	}
 	return fmt.Errorf("traffic: %q", args)
 }
@@ -202,7 +207,7 @@ func trafficStream(ctx context.Context, addr string) error {
 	return nil
 }
 
-// count is what became of many attempts.
+// attempts are what became of many of one kind.
 type attempts struct {
 	mu      sync.Mutex
 	made    int
@@ -247,15 +252,21 @@ func trafficConnect(ctx context.Context, addr string) error {
 	}
 }
 
-// connectOnce makes one connection and has four bytes echoed.
+// connectOnce makes one connection and uses it.
 func connectOnce(addr string) error {
 	conn, err := net.DialTimeout("tcp", addr, never)
 	if err != nil {
 		return err
 	}
+	return echoOnce(conn)
+}
+
+// echoOnce has four bytes echoed by trafficServe, and closes the connection.
+func echoOnce(conn net.Conn) error {
 	defer conn.Close()
 	b := []byte("ping")
-	if _, err = conn.Write(b); err == nil {
+	_, err := conn.Write(b)
+	if err == nil {
 		_ = conn.SetReadDeadline(time.Now().Add(never))
 		_, err = io.ReadFull(conn, b)
 	}
@@ -483,4 +494,56 @@ func waiting(path string) (bytes, dropped int, err error) {
 		return int(n), d, errors.Join(err1, err2)
 	}
 	return 0, 0, fmt.Errorf("no socket at 127.0.0.11 in %s", path)
+}
+
+// whoPort is where datagrams are answered with a name.
+const whoPort = "7007"
+
+func trafficWho(name string) error {
+	c, err := net.ListenPacket("udp", ":"+whoPort)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 100)
+	for {
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteTo(fmt.Appendf(nil, "%s %s", b[:n], name), from); err != nil {
+			return err
+		}
+	}
+}
+
+// trafficPing sends a datagram each two milliseconds, and writes a line for each answer: when it was asked, in nanoseconds
+// since 1970, and who has answered.
+func trafficPing(ctx context.Context, addr, file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := net.Dial("udp", net.JoinHostPort(addr, whoPort))
+	if err != nil {
+		return err
+	}
+	go func() {
+		b := make([]byte, 100)
+		for ctx.Err() == nil {
+			if n, err := c.Read(b); err == nil { // an error says that nobody listens, for now
+				_, _ = f.Write(append(b[:n], '\n'))
+			}
+		}
+	}()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = c.Write(fmt.Append(nil, time.Now().UnixNano()))
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
