@@ -74,7 +74,7 @@ func (s *Server) Add(id string, udp net.PacketConn, tcp net.Listener, view func(
 		if err := hold(udp); err != nil {
 			s.log.Warn("few questions can wait while the daemon is restarted", "err", err)
 		}
-		c.waiting = append(c.waiting, &dns.Server{PacketConn: udp, UDPSize: maxUDP, Handler: dns.HandlerFunc(answer),
+		c.waiting = append(c.waiting, &dns.Server{PacketConn: s.quicken(udp, view), UDPSize: maxUDP, Handler: dns.HandlerFunc(answer),
 			// The library wakes up at each timeout to look around; a thousand idle containers should cost nothing.
 			ReadTimeout: time.Hour})
 	}
