@@ -2,8 +2,10 @@ package firewall
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -46,6 +48,18 @@ func TestRedirectDNS(t *testing.T) {
 		} {
 			l.expect(t, c.want, func() string { return l.ask("c1", c.network, c.addr) })
 		}
+	}
+	// A container with rules of its own that track connections sees one connection each, both ends of it at port 53.
+	enter(t, s.Path, func() error {
+		out, err := exec.Command("nft", "add table ip own; add chain ip own in { type filter hook input priority 0; };"+
+			"add rule ip own in meta l4proto { tcp, udp } th sport 53 ct state new drop").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	for _, network := range []string{"udp", "tcp"} {
+		l.expect(t, "resolver saw 127.0.0.1", func() string { return l.ask("c1", network, "127.0.0.11:53") })
 	}
 	if got := listing(t); got != "" {
 		t.Errorf("in the host's namespace:\n%s", got)
