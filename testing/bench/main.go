@@ -75,7 +75,7 @@ type part struct {
 func (b *bench) parts() []part {
 	return []part{
 		{"sizes", b.sizes}, {"start", b.starts}, {"memory", b.memory}, {"idle", b.idle}, {"run", b.runs}, {"trace", b.trace}, {"exec", b.execs}, {"streams", b.streams},
-		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names}, {"net", b.network}, {"members", b.members}, {"cluster", b.clusters},
+		{"concurrent", b.concurrent}, {"many", b.many}, {"list", b.list}, {"pull", b.pull}, {"names", b.names}, {"net", b.network}, {"dns", b.dns}, {"ports", b.publish}, {"attach", b.attach}, {"members", b.members}, {"cluster", b.clusters},
 	}
 }
 

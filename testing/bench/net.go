@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,17 +15,13 @@ import (
 
 // What the project wants to reach on the network.
 const (
-	ratioData        = 1    // of docker's figure on the same path
-	ratioHandMade    = 0.97 // of a hand-made VXLAN's TCP and UDP
-	ratioDNS         = 2    // of docker's queries a second
-	targetPublish    = 1000 // ms to publish publishPorts
-	targetPublishMem = 20   // MB for them
-	publishPorts     = 10000
+	ratioData     = 1    // of docker's figure on the same path
+	ratioHandMade = 0.97 // of a hand-made VXLAN's TCP and UDP
 )
 
 const (
-	netRepeats = 3
-	netSeconds = "1"
+	netRepeats = 7
+	netSeconds = "0.5"
 	probeBin   = "/probe"
 )
 
@@ -41,15 +38,25 @@ type path struct {
 type metric struct {
 	kind, what, format string
 	more               bool
+	cpu                bool // the probe gives the processor time as well
+	handMade           bool // the hand-made VXLAN's figure is a target
 }
 
 func metrics() []metric {
+	stream := func(kind, what string) metric {
+		return metric{kind: kind, what: what, format: "%.2f Gbit/s", more: true, cpu: true, handMade: true}
+	}
 	return []metric{
-		{"tcp1", "TCP, one stream", "%.2f Gbit/s", true}, {"tcp4", "TCP, four streams", "%.2f Gbit/s", true},
-		{"udp", "UDP of 64 bytes, arriving", "%.0f /s", true}, {"rr", "a byte there and back", "%.1f µs", false},
-		{"conns", "new connections", "%.0f /s", true},
+		stream("tcp1", "TCP, one stream"), stream("tcp1back", "TCP, one stream from server to client"),
+		stream("tcp4", "TCP, four streams"), stream("tcp4back", "TCP, four streams from server to client"),
+		{kind: "udp", what: "UDP of 64 bytes, arriving", format: "%.0f /s", more: true, handMade: true},
+		{kind: "rr", what: "a byte there and back, both ends on one processor", format: "%.1f µs"},
+		{kind: "conns", what: "new connections", format: "%.0f /s", more: true},
 	}
 }
+
+// cpuOf is the sample of a metric's processor time.
+func cpuOf(kind string) string { return kind + " cpu" }
 
 // network measures the data path. All paths take turns with all metrics, so that a passing load hits all of them alike.
 func (b *bench) network() error {
@@ -72,10 +79,7 @@ func (b *bench) network() error {
 	paths = append(paths, hand)
 	var ways [2][]*path
 	for i := range all {
-		second, err := minictl(b.h2)
-		if all[i].name != ourName {
-			second, err = b.dockerSecond.client, nil
-		}
+		second, err := b.second(&all[i])
 		if err == nil {
 			ways[i], err = b.ways(&all[i], second, self)
 		}
@@ -90,9 +94,10 @@ func (b *bench) network() error {
 		}
 		paths = append(paths, p)
 	}
-	for range netRepeats {
+	for i := range netRepeats {
 		for _, m := range metrics() {
-			for _, p := range paths {
+			for k := range paths { // each round begins with another: who comes after whom matters, too
+				p := paths[(i+k)%len(paths)]
 				if err := p.measure(m.kind); err != nil {
 					return fmt.Errorf("%s, %s: %w", p.what, m.what, err)
 				}
@@ -101,20 +106,43 @@ func (b *bench) network() error {
 	}
 	for _, m := range metrics() {
 		for _, p := range append(paths[:2:2], ways[0]...) {
-			f := figure{what: m.what + ", " + p.what, values: p.values[m.kind], format: m.format, more: m.more}
-			if p.theirs != nil {
-				f.peer, f.ratio = p.theirs.values[m.kind], ratioData
-			}
-			if p == ways[0][0] && m.more && m.kind != "conns" {
+			f := p.figure(m.kind, m.what, m.format)
+			if f.more = m.more; m.handMade && p == ways[0][0] {
 				f.target = ratioHandMade * hand.values[m.kind].median()
 			}
 			b.table.add(f)
+			if m.cpu {
+				b.table.add(p.figure(cpuOf(m.kind), "… processor time of both ends", "%.2f s/GB"))
+			}
 		}
 	}
-	if err := b.dns(all); err != nil {
+	return b.each(func(e *engine) error {
+		second, err := b.second(e)
+		if err == nil {
+			_, err = second.run("rm", "-f", "net-far", "net-pub")
+		}
+		if err == nil {
+			_, err = e.run("rm", "-f", "net-near", "net-from", "net-br1", "net-br2")
+		}
 		return err
+	})
+}
+
+// second is an engine's other host.
+func (b *bench) second(e *engine) (client, error) {
+	if e.name == ourName {
+		return minictl(b.h2)
 	}
-	return b.publish()
+	return b.dockerSecond.client, nil
+}
+
+// figure is one line about a path, beside docker's same way.
+func (p *path) figure(kind, what, format string) figure {
+	f := figure{what: what + ", " + p.what, values: p.values[kind], format: format}
+	if p.theirs != nil {
+		f.peer, f.ratio = p.theirs.values[kind], ratioData
+	}
+	return f
 }
 
 func (p *path) measure(kind string) error {
@@ -122,15 +150,33 @@ func (p *path) measure(kind string) error {
 	if err != nil {
 		return err
 	}
-	v, err := strconv.ParseFloat(strings.TrimSpace(out), 64)
-	if err != nil {
-		return fmt.Errorf("%q: %w", out, err)
-	}
 	if p.values == nil {
 		p.values = map[string]sample{}
 	}
-	p.values[kind] = append(p.values[kind], v)
-	return nil
+	values, err := numbers(out)
+	for i, v := range values {
+		p.values[kind] = append(p.values[kind], v)
+		if i == 0 {
+			kind = cpuOf(kind)
+		}
+	}
+	return err
+}
+
+// numbers reads what a probe prints.
+func numbers(out string) ([]float64, error) {
+	var list []float64
+	for _, f := range strings.Fields(out) {
+		v, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the probe says %q: %w", out, err)
+		}
+		list = append(list, v)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("the probe says nothing")
+	}
+	return list, nil
 }
 
 // onHost runs the client as a program of a host, behind a prefix such as "ip netns exec NAME".
@@ -177,12 +223,22 @@ func (b *bench) awaitProbe(client func(args ...string) (string, error), target s
 	})
 }
 
+// serveProbe starts a container with a server.
+func serveProbe(c client, self, name, network string, more ...string) error {
+	_, err := c.run(append(append([]string{"run", "-d", "--name", name, "--network", network, "-v", self + ":" + probeBin + ":ro"}, more...), "busybox", probeBin, "probe", "serve")...)
+	return err
+}
+
+// inside runs a probe's client in a container.
+func (e *engine) inside(name string) func(args ...string) (string, error) {
+	return func(args ...string) (string, error) {
+		c, err := e.run(append([]string{"exec", name, probeBin, "probe"}, args...)...)
+		return c.out, err
+	}
+}
+
 // ways are an engine's paths: overlay across hosts, on one host, the default bridge, a published port.
 func (b *bench) ways(e *engine, second client, self string) ([]*path, error) {
-	on := func(c client, name, network string, more ...string) error {
-		_, err := c.run(append(append([]string{"run", "-d", "--name", name, "--network", network, "-v", self + ":" + probeBin + ":ro"}, more...), "busybox", probeBin, "probe", "serve")...)
-		return err
-	}
 	for _, c := range []struct {
 		client        client
 		name, network string
@@ -191,14 +247,8 @@ func (b *bench) ways(e *engine, second client, self string) ([]*path, error) {
 		{second, "net-far", overlay, nil}, {e.client, "net-near", overlay, nil}, {e.client, "net-from", overlay, nil},
 		{e.client, "net-br1", "bridge", nil}, {e.client, "net-br2", "bridge", nil}, {second, "net-pub", "bridge", probe.Published()},
 	} {
-		if err := on(c.client, c.name, c.network, c.more...); err != nil {
+		if err := serveProbe(c.client, self, c.name, c.network, c.more...); err != nil {
 			return nil, err
-		}
-	}
-	inside := func(name string) func(args ...string) (string, error) {
-		return func(args ...string) (string, error) {
-			c, err := e.run(append([]string{"exec", name, probeBin, "probe"}, args...)...)
-			return c.out, err
 		}
 	}
 	address := func(of client, name string) (string, error) {
@@ -223,9 +273,9 @@ func (b *bench) ways(e *engine, second client, self string) ([]*path, error) {
 		other = b.dockerSecond.host.Addr().String()
 	}
 	list := []*path{
-		{what: "overlay across hosts", target: far, client: inside("net-from")},
-		{what: "overlay on one host", target: near, client: inside("net-from")},
-		{what: "bridge", target: bridge, client: inside("net-br1")},
+		{what: "overlay across hosts", target: far, client: e.inside("net-from")},
+		{what: "overlay on one host", target: near, client: e.inside("net-from")},
+		{what: "bridge", target: bridge, client: e.inside("net-br1")},
 		{what: "a published port", target: probe.PublishedOn(other), client: onHost(e.host, self)},
 	}
 	for _, p := range list {
@@ -234,66 +284,4 @@ func (b *bench) ways(e *engine, second client, self string) ([]*path, error) {
 		}
 	}
 	return list, nil
-}
-
-// dns measures the resolver in a container, for a name on the other host.
-func (b *bench) dns(all []engine) error {
-	for _, m := range []struct {
-		kind, what, format string
-		more               bool
-		ratio              float64
-	}{
-		{"dns1", "DNS, one client", "%.0f /s", true, ratioDNS}, {"dns8", "DNS, eight clients", "%.0f /s", true, ratioDNS},
-		{"dns99", "… 99th percentile of eight clients'", "%.2f ms", false, 1},
-	} {
-		p, err := b.turns(netRepeats, func(e *engine) (float64, error) {
-			c, err := e.run("exec", "net-from", probeBin, "probe", m.kind, "net-far", netSeconds)
-			if err != nil {
-				return 0, err
-			}
-			return strconv.ParseFloat(strings.TrimSpace(c.out), 64)
-		})
-		if err != nil {
-			return err
-		}
-		f := versus(m.what, p, m.ratio)
-		f.format, f.more = m.format, m.more
-		b.table.add(f)
-	}
-	return nil
-}
-
-// publish times a container with ten thousand ports against one without, and weighs the daemon before and after. Docker
-// would start twenty thousand processes for it, and is not asked.
-func (b *bench) publish() error {
-	var took, grew sample
-	pid := b.h1.Running().Pid()
-	for range netRepeats {
-		plain, err := cli(b.h1, "run", "-d", "--name", "ports", "busybox", "sleep", "600")
-		if err != nil {
-			return err
-		}
-		if _, err := cli(b.h1, "rm", "-f", "ports"); err != nil {
-			return err
-		}
-		before, err := weigh(pid)
-		if err != nil {
-			return err
-		}
-		many, err := cli(b.h1, "run", "-d", "--name", "ports", "-p", fmt.Sprintf("20000-%d:20000-%d", 20000+publishPorts-1, 20000+publishPorts-1), "busybox", "sleep", "600")
-		if err != nil {
-			return err
-		}
-		after, err := weigh(pid)
-		if err != nil {
-			return err
-		}
-		took, grew = append(took, ms(many.wall-plain.wall)), append(grew, after.Private-before.Private)
-		if _, err := cli(b.h1, "rm", "-f", "ports"); err != nil {
-			return err
-		}
-	}
-	b.table.add(figure{what: fmt.Sprintf("publishing %d ports: `run -d` more than without", publishPorts), values: took, target: targetPublish})
-	b.table.add(figure{what: "… the daemon's memory more than before", values: grew, format: "%.1f MB", target: targetPublishMem})
-	return nil
 }

@@ -8,28 +8,30 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // The server's ports, one for each kind of work.
 const (
-	portSink  = "7001" // reads and forgets
-	portEcho  = "7002" // sends back a byte for each
-	portClose = "7003" // accepts and closes
-	portCount = "7004" // TCP tells how many datagrams UDP has had
+	portSink   = "7001" // reads and forgets
+	portEcho   = "7002" // sends back a byte for each
+	portClose  = "7003" // accepts and closes
+	portCount  = "7004" // TCP tells a tally, of which UDP's datagrams are a part
+	portSource = "7005" // sends until nobody reads
 )
 
 // Published are the -p of a container with the server in it, ten thousand up, since the host may serve itself as well.
 func Published() []string {
 	var list []string
-	for _, p := range []string{portSink, portEcho, portClose, portCount, portCount + "/udp"} {
+	for _, p := range []string{portSink, portEcho, portClose, portCount, portCount + "/udp", portSource} {
 		list = append(list, "-p", "1"+p[:4]+":"+p)
 	}
 	return list
@@ -46,7 +48,13 @@ func at(host, port string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// Main is "serve" or "KIND TARGET SECONDS"; it prints one number.
+// Where the two ends run: what moves much has a processor for each end, what goes there and back has one for both, so that
+// no end's waking on the other's processor is measured.
+func clientCPU() int { return 0 }
+func serverCPU() int { return runtime.NumCPU() - 1 }
+
+// Main is "serve" or "KIND TARGET SECONDS"; it prints one number, for streams a second one: the processor time of both
+// ends in seconds per GB.
 func Main(args []string) error {
 	if len(args) == 1 && args[0] == "serve" {
 		return serve()
@@ -58,25 +66,43 @@ func Main(args []string) error {
 	if err != nil {
 		return err
 	}
-	work, ok := map[string]func(string, time.Duration) (float64, error){
-		"tcp1": func(h string, d time.Duration) (float64, error) { return streams(h, 1, d) },
-		"tcp4": func(h string, d time.Duration) (float64, error) { return streams(h, 4, d) },
-		"udp":  datagrams, "rr": roundTrips, "conns": connections,
-		"dns1":  func(n string, d time.Duration) (float64, error) { q, _, err := queries(n, 1, d); return q, err },
-		"dns8":  func(n string, d time.Duration) (float64, error) { q, _, err := queries(n, 8, d); return q, err },
-		"dns99": func(n string, d time.Duration) (float64, error) { _, p, err := queries(n, 8, d); return p, err },
+	work, ok := map[string]func(string, time.Duration) ([]float64, error){
+		"tcp1": streams(1, false), "tcp4": streams(4, false), "tcp1back": streams(1, true), "tcp4back": streams(4, true),
+		"udp": one(datagrams), "rr": one(roundTrips), "conns": one(connections),
+		"dns1": queries(1), "dns8": queries(8),
 	}[args[0]]
 	if !ok {
 		return fmt.Errorf("probe: unknown kind %q", args[0])
 	}
-	v, err := work(args[1], time.Duration(secs*float64(time.Second)))
-	if err == nil {
-		fmt.Println(v)
+	if err := pinProcess(clientCPU()); err != nil && !strings.HasPrefix(args[0], "dns") {
+		return err
 	}
+	v, err := work(args[1], time.Duration(secs*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(strings.Trim(fmt.Sprint(v), "[]"))
 	return err
 }
 
+// one is the work that gives one number.
+func one(work func(string, time.Duration) (float64, error)) func(string, time.Duration) ([]float64, error) {
+	return func(host string, d time.Duration) ([]float64, error) {
+		v, err := work(host, d)
+		return []float64{v}, err
+	}
+}
+
+// tally is what a server has done so far.
+type tally struct {
+	Datagrams uint64
+	CPU       int64 // its processor time, in ns
+}
+
 func serve() error {
+	if err := pinProcess(serverCPU()); err != nil {
+		return err
+	}
 	var got atomic.Uint64
 	pc, err := net.ListenPacket("udp", ":"+portCount)
 	if err != nil {
@@ -95,11 +121,15 @@ func serve() error {
 	}()
 	for port, handle := range map[string]func(net.Conn){
 		portSink: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
-		portEcho: func(c net.Conn) {
-			_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 64))
+		portSource: func(c net.Conn) {
+			b := make([]byte, blockSize)
+			for err := error(nil); err == nil; {
+				_, err = c.Write(b)
+			}
 		},
+		portEcho:  func(c net.Conn) { _ = echo(c) },
 		portClose: func(net.Conn) {},
-		portCount: func(c net.Conn) { _ = binary.Write(c, binary.BigEndian, got.Load()) },
+		portCount: func(c net.Conn) { _ = binary.Write(c, binary.BigEndian, tally{got.Load(), ownCPU()}) },
 	} {
 		ln, err := net.Listen("tcp", ":"+port)
 		if err != nil {
@@ -116,44 +146,64 @@ func serve() error {
 			}
 		}()
 	}
-	fmt.Println("serving")
+	if _, err := fmt.Println("serving"); err != nil {
+		return err
+	}
 	return <-failed
 }
 
-// streams gives Gbit/s.
-func streams(host string, n int, d time.Duration) (float64, error) {
-	var sent atomic.Int64
-	errs := make(chan error, n)
-	begin := time.Now()
-	for range n {
-		c, err := net.Dial("tcp", at(host, portSink))
-		if err != nil {
-			return 0, err
-		}
-		go func() {
-			defer c.Close()
-			b := make([]byte, 128<<10)
-			for time.Since(begin) < d {
-				k, err := c.Write(b)
-				sent.Add(int64(k))
-				if err != nil {
-					errs <- err
-					return
-				}
+// blockSize is how much a stream's end writes or reads at once.
+const blockSize = 128 << 10
+
+// streams gives Gbit/s, and the processor time of both ends in seconds per GB. back is from the server to the client.
+func streams(n int, back bool) func(host string, d time.Duration) ([]float64, error) {
+	port, move := portSink, net.Conn.Write
+	if back {
+		port, move = portSource, net.Conn.Read
+	}
+	return func(host string, d time.Duration) ([]float64, error) {
+		var conns []net.Conn
+		for range n {
+			c, err := net.Dial("tcp", at(host, port))
+			if err != nil {
+				return nil, err
 			}
-			errs <- nil
-		}()
+			defer c.Close()
+			conns = append(conns, c)
+		}
+		before, err := tallied(host)
+		if err != nil {
+			return nil, err
+		}
+		used, begin := ownCPU(), time.Now()
+		var moved atomic.Int64
+		var g errgroup.Group
+		for _, c := range conns {
+			g.Go(func() error {
+				b := make([]byte, blockSize)
+				for time.Since(begin) < d {
+					k, err := move(c, b)
+					moved.Add(int64(k))
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return nil, err
+		}
+		took, used := time.Since(begin).Seconds(), ownCPU()-used
+		after, err := tallied(host)
+		gigabytes := float64(moved.Load()) / 1e9
+		return []float64{gigabytes * 8 / took, float64(used+after.CPU-before.CPU) / 1e9 / gigabytes}, err
 	}
-	var all error
-	for range n {
-		all = errors.Join(all, <-errs)
-	}
-	return float64(sent.Load()) * 8 / 1e9 / time.Since(begin).Seconds(), all
 }
 
 // datagrams gives how many of 64 bytes arrive in a second.
 func datagrams(host string, d time.Duration) (float64, error) {
-	before, err := counted(host)
+	before, err := tallied(host)
 	if err != nil {
 		return 0, err
 	}
@@ -170,18 +220,18 @@ func datagrams(host string, d time.Duration) (float64, error) {
 		}
 	}
 	took := time.Since(begin).Seconds()
-	after, err := counted(host)
-	return float64(after-before) / took, err
+	after, err := tallied(host)
+	return float64(after.Datagrams-before.Datagrams) / took, err
 }
 
-func counted(host string) (n uint64, err error) {
+func tallied(host string) (t tally, err error) {
 	c, err := net.Dial("tcp", at(host, portCount))
 	if err != nil {
-		return 0, err
+		return t, err
 	}
 	defer c.Close()
-	err = binary.Read(c, binary.BigEndian, &n)
-	return n, err
+	err = binary.Read(c, binary.BigEndian, &t)
+	return t, err
 }
 
 // roundTrips gives the median time of a byte there and back, in µs.
@@ -192,18 +242,37 @@ func roundTrips(host string, d time.Duration) (float64, error) {
 	}
 	defer c.Close()
 	var took []float64
-	b := make([]byte, 1)
-	for begin := time.Now(); time.Since(begin) < d; {
-		t := time.Now()
-		if _, err := c.Write(b); err != nil {
-			return 0, err
+	err = blocking(c, func(fd int) error {
+		b := make([]byte, 1)
+		for begin := time.Now(); time.Since(begin) < d; {
+			t := time.Now()
+			if _, err := unix.Write(fd, b); err != nil {
+				return err
+			}
+			if n, err := unix.Read(fd, b); err != nil || n == 0 {
+				return errors.Join(io.ErrUnexpectedEOF, err)
+			}
+			took = append(took, float64(time.Since(t).Nanoseconds())/1000)
 		}
-		if _, err := io.ReadFull(c, b); err != nil {
-			return 0, err
+		return nil
+	})
+	return quantile(took, 0.5), err
+}
+
+// echo sends back what comes, on the client's processor.
+func echo(c net.Conn) error {
+	return blocking(c, func(fd int) error {
+		b := make([]byte, 64)
+		for {
+			n, err := unix.Read(fd, b)
+			if err != nil || n == 0 {
+				return err
+			}
+			if _, err := unix.Write(fd, b[:n]); err != nil {
+				return err
+			}
 		}
-		took = append(took, float64(time.Since(t).Nanoseconds())/1000)
-	}
-	return quantile(took, 0.5), nil
+	})
 }
 
 // connections gives how many are made and closed in a second, one after the other.
@@ -218,55 +287,6 @@ func connections(host string, d time.Duration) (float64, error) {
 		_ = c.Close()
 	}
 	return float64(n) / time.Since(begin).Seconds(), nil
-}
-
-// queries asks for a name at 127.0.0.11 and gives how many answers come in a second, and the 99th percentile of their
-// times in ms. One that does not come in two seconds, or holds no address, is an error.
-func queries(name string, clients int, d time.Duration) (rate, p99 float64, err error) {
-	var mu sync.Mutex
-	var took []float64
-	var errs []error
-	var wg sync.WaitGroup
-	begin := time.Now()
-	for range clients {
-		wg.Go(func() {
-			mine, err := ask(name, begin.Add(d))
-			mu.Lock()
-			defer mu.Unlock()
-			took, errs = append(took, mine...), append(errs, err)
-		})
-	}
-	wg.Wait()
-	return float64(len(took)) / time.Since(begin).Seconds(), quantile(took, 0.99), errors.Join(errs...)
-}
-
-func ask(name string, until time.Time) (took []float64, err error) {
-	c, err := net.Dial("udp", "127.0.0.11:53")
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	conn := &dns.Conn{Conn: c}
-	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
-	for time.Now().Before(until) {
-		t := time.Now()
-		m.Id = dns.Id()
-		if err := c.SetDeadline(t.Add(2 * time.Second)); err != nil {
-			return took, err
-		}
-		if err := conn.WriteMsg(m); err != nil {
-			return took, err
-		}
-		r, err := conn.ReadMsg()
-		if err != nil {
-			return took, err
-		}
-		if r.Id != m.Id || len(r.Answer) == 0 {
-			return took, fmt.Errorf("no answer in %v", r)
-		}
-		took = append(took, float64(time.Since(t).Nanoseconds())/1e6)
-	}
-	return took, nil
 }
 
 func quantile(v []float64, q float64) float64 {
