@@ -53,8 +53,8 @@ func Familiar(name string) string {
 	return reference.FamiliarString(n)
 }
 
-// repository is the part of a familiar name before the tag or digest.
-func repository(name string) string {
+// Repository is the part of a familiar name before the tag or digest.
+func Repository(name string) string {
 	n, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return name
@@ -130,7 +130,7 @@ func Tags(all []Image, ref string) map[string]Image {
 	out := map[string]Image{}
 	for _, i := range all {
 		for _, t := range i.RepoTags {
-			if repository(t) == reference.FamiliarName(n) {
+			if Repository(t) == reference.FamiliarName(n) {
 				out[t] = i
 			}
 		}

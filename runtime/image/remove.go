@@ -85,12 +85,12 @@ func removeByName(img Image, ref string, force bool, users []User) (Removal, err
 		return Removal{}, err
 	}
 	gone := []string{Familiar(n.String())}
-	repo := repository(gone[0])
-	tagsLeft := slices.ContainsFunc(img.RepoTags, func(t string) bool { return t != gone[0] && repository(t) == repo })
+	repo := Repository(gone[0])
+	tagsLeft := slices.ContainsFunc(img.RepoTags, func(t string) bool { return t != gone[0] && Repository(t) == repo })
 	if !tagsLeft {
 		// Digests come with a pull of a tag; without a tag of their repository they would keep the image for nobody.
 		for _, d := range img.RepoDigests {
-			if d != gone[0] && repository(d) == repo && !strings.Contains(gone[0], "@") {
+			if d != gone[0] && Repository(d) == repo && !strings.Contains(gone[0], "@") {
 				gone = append(gone, d)
 			}
 		}
@@ -107,7 +107,7 @@ func oneReference(img Image) bool {
 	}
 	repos := map[string]bool{}
 	for _, n := range append(slices.Clone(img.RepoTags), img.RepoDigests...) {
-		repos[repository(n)] = true
+		repos[Repository(n)] = true
 	}
 	return len(repos) <= 1
 }

@@ -12,10 +12,12 @@ import (
 	"github.com/moby/moby/api/types/swarm"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
+
+	"github.com/minictl/minictl/cmd/internal/filters"
 )
 
-// Filters is the Engine API's filters parameter: key to the set of its values.
-type Filters map[string]map[string]bool
+// Filters is the Engine API's filters parameter.
+type Filters = filters.Set
 
 // ContainerBackend is what the container routes need. ref is a name, an ID or an unambiguous prefix of one.
 type ContainerBackend interface {

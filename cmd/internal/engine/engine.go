@@ -24,6 +24,7 @@ import (
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cmd/internal/failpoint"
+	"github.com/minictl/minictl/cmd/internal/feed"
 	"github.com/minictl/minictl/dnsd"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/firewall"
@@ -190,7 +191,7 @@ type Engine struct {
 	cl      Cluster
 	drivers map[string]netdriver.Driver
 	state   *state
-	events  *broker
+	events  *feed.Feed
 	zones   zoneCache
 	users   userCache
 	volumes *volumes
@@ -236,7 +237,7 @@ func New(cfg Config) (*Engine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Engine{
 		cfg: cfg, log: cfg.Log.With("component", "engine"), rt: cfg.Runtime, cl: cfg.Cluster, state: st,
-		drivers: map[string]netdriver.Driver{}, events: newBroker(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
+		drivers: map[string]netdriver.Driver{}, events: feed.New(), volumes: newVolumes(filepath.Join(cfg.Root, "volumes")),
 		ctx: ctx, stop: stop, restored: make(chan struct{}),
 		boxes: map[string]*box{}, names: map[string]string{}, networks: map[string]*Network{}, execs: map[string]*execution{},
 		clashes: &clashes{}, wake: make(chan struct{}, 1), nodeWake: make(chan struct{}, 1), pluginWake: make(chan struct{}, 1),

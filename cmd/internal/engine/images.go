@@ -17,12 +17,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/filters"
 	"github.com/minictl/minictl/runtime/image"
 )
 
 // ImageList is docker images, newest first.
 func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyimage.Summary, error) {
-	if err := known(f, "reference", "label", "dangling", "before", "since", "until"); err != nil {
+	if err := f.Only("reference", "label", "dangling", "before", "since", "until"); err != nil {
 		return nil, err
 	}
 	images, err := e.rt.Images(ctx)
@@ -33,14 +34,14 @@ func (e *Engine) ImageList(ctx context.Context, _ bool, f api.Filters) ([]mobyim
 	if err != nil {
 		return nil, err
 	}
-	dangling, err := boolFilter(f, "dangling")
+	dangling, err := f.Bool("dangling")
 	if err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(images, func(a, b image.Image) int { return b.Created.Compare(a.Created) })
 	out := []mobyimage.Summary{}
 	for _, i := range images {
-		if !bounds.contain(i.Created) || !matchLabels(f["label"], i.Config.Config.Labels) || dangling != nil && !isDangling(i, *dangling) {
+		if !bounds.contain(i.Created) || !f.Labels("label", i.Config.Config.Labels) || dangling != nil && !isDangling(i, *dangling) {
 			continue
 		}
 		tags, digests := i.RepoTags, i.RepoDigests
@@ -97,7 +98,7 @@ func (e *Engine) imageBounds(ctx context.Context, f api.Filters) (s span, err er
 		s.after = i.Created
 	}
 	for u := range f["until"] {
-		if s.before, err = parseUntil(u); err != nil {
+		if s.before, err = filters.Until(u); err != nil {
 			return s, err
 		}
 	}
@@ -151,7 +152,7 @@ func (e *Engine) pulled(ctx context.Context, ref string) {
 	if err != nil {
 		return
 	}
-	e.imageEvent(image.Familiar(ref), withoutTag(ref), img.Config.Config.Labels, events.ActionPull)
+	e.imageEvent(image.Familiar(ref), image.Repository(ref), img.Config.Config.Labels, events.ActionPull)
 }
 
 // ImageLoad takes images from a docker or OCI archive; platform is empty for this host's, or any.

@@ -168,7 +168,7 @@ func endpointSettings(s *container.Spec, st *container.Status) map[string]*netwo
 // ContainerList is docker ps.
 func (e *Engine) ContainerList(ctx context.Context, o api.ListOptions) ([]mobycontainer.Summary, error) {
 	f := o.Filters
-	if err := known(f, "id", "name", "label", "status", "exited", "ancestor", "network", "before", "since", "publish", "expose", "volume", "health", "is-task"); err != nil {
+	if err := f.Only("id", "name", "label", "status", "exited", "ancestor", "network", "before", "since", "publish", "expose", "volume", "health", "is-task"); err != nil {
 		return nil, err
 	}
 	for s := range f["status"] {
@@ -249,26 +249,26 @@ func (e *Engine) matches(_ context.Context, f api.Filters, s *container.Spec, st
 			}
 		}
 	}
-	return matchLabels(f["label"], s.Config.Labels) &&
-		matchAny(f["id"], func(v string) bool { return matchName(v, s.ID) }) &&
-		matchAny(f["name"], func(v string) bool { return matchName(v, "/"+s.Name) || matchName(v, s.Name) }) &&
-		matchAny(f["status"], func(v string) bool { return string(st.State) == v }) &&
-		matchAny(f["exited"], func(v string) bool {
+	return f.Labels("label", s.Config.Labels) &&
+		f.Named("id", s.ID) &&
+		f.Named("name", "/"+s.Name, s.Name) &&
+		f.Is("status", string(st.State)) &&
+		f.Any("exited", func(v string) bool {
 			return st.State == mobycontainer.StateExited && strconv.Itoa(st.ExitCode) == v
 		}) &&
-		matchAny(f["ancestor"], func(v string) bool {
+		f.Any("ancestor", func(v string) bool {
 			return s.Image == v || s.Image == v+":latest" || s.Image+":latest" == v || s.ImageID == v || strings.HasPrefix(s.ImageID, "sha256:"+v)
 		}) &&
-		matchAny(f["network"], func(v string) bool {
+		f.Any("network", func(v string) bool {
 			return slices.ContainsFunc(st.Endpoints, func(ep container.Endpoint) bool { return ep.NetworkName == v || ep.NetworkID == v }) || s.Networks[v] != nil
 		}) &&
-		matchAny(f["volume"], func(v string) bool {
+		f.Any("volume", func(v string) bool {
 			return slices.ContainsFunc(e.mountPoints(s), func(m mobycontainer.MountPoint) bool { return m.Name == v || m.Source == v || m.Destination == v })
 		}) &&
-		matchAny(f["publish"], func(v string) bool { return ports(v, published) }) &&
-		matchAny(f["expose"], func(v string) bool { return ports(v, exposed) }) &&
-		matchAny(f["health"], func(v string) bool { return v == string(healthSummary(st).Status) }) &&
-		matchAny(f["is-task"], func(v string) bool { return v == "false" || v == "0" })
+		f.Any("publish", func(v string) bool { return ports(v, published) }) &&
+		f.Any("expose", func(v string) bool { return ports(v, exposed) }) &&
+		f.Is("health", string(healthSummary(st).Status)) &&
+		f.Any("is-task", func(v string) bool { return v == "false" || v == "0" })
 }
 
 func (e *Engine) summary(s *container.Spec, st *container.Status) mobycontainer.Summary {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/filters"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/logs"
 )
@@ -62,10 +63,10 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o api.LogsOption
 const logBuffer = 32 << 10
 
 func logOptions(o api.LogsOptions) (opts logs.Options, err error) {
-	if opts.Since, err = parseTime(o.Since); err != nil {
+	if opts.Since, err = filters.Time(o.Since); err != nil {
 		return opts, err
 	}
-	if opts.Until, err = parseTime(o.Until); err != nil {
+	if opts.Until, err = filters.Time(o.Until); err != nil {
 		return opts, err
 	}
 	opts.Tail = -1

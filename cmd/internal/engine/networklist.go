@@ -17,7 +17,7 @@ import (
 
 // NetworkList is docker network ls.
 func (e *Engine) NetworkList(ctx context.Context, f api.Filters) ([]network.Summary, error) {
-	if err := known(f, "id", "name", "driver", "scope", "type", "label", "dangling"); err != nil {
+	if err := f.Only("id", "name", "driver", "scope", "type", "label", "dangling"); err != nil {
 		return nil, err
 	}
 	for t := range f["type"] {
@@ -25,7 +25,7 @@ func (e *Engine) NetworkList(ctx context.Context, f api.Filters) ([]network.Summ
 			return nil, invalid("invalid filter: 'type'='%s'", t)
 		}
 	}
-	dangling, err := boolFilter(f, "dangling")
+	dangling, err := f.Bool("dangling")
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +48,12 @@ func (e *Engine) isEmpty(n *Network) bool {
 }
 
 func matchNetwork(f api.Filters, n *Network) bool {
-	return matchLabels(f["label"], n.Labels) &&
-		matchAny(f["id"], func(v string) bool { return matchName(v, n.ID) }) &&
-		matchAny(f["name"], func(v string) bool { return matchName(v, n.Name) }) &&
-		matchAny(f["driver"], func(v string) bool { return n.Driver == v }) &&
-		matchAny(f["scope"], func(v string) bool { return n.Scope == v || v == scopeSwarm && n.global() }) &&
-		matchAny(f["type"], func(v string) bool { return (v == "builtin") == n.predefined() })
+	return f.Labels("label", n.Labels) &&
+		f.Named("id", n.ID) &&
+		f.Named("name", n.Name) &&
+		f.Is("driver", n.Driver) &&
+		f.Any("scope", func(v string) bool { return n.Scope == v || v == scopeSwarm && n.global() }) &&
+		f.Any("type", func(v string) bool { return (v == "builtin") == n.predefined() })
 }
 
 // view is the network in docker's form.

@@ -35,7 +35,7 @@ func (e *Engine) NodeList(ctx context.Context, f api.Filters) ([]swarm.Node, err
 
 // checkNodeFilters refuses what no node can be, with docker's words.
 func checkNodeFilters(f api.Filters) error {
-	if err := known(f, "id", "name", "role", "membership", "label", "node.label"); err != nil {
+	if err := f.Only("id", "name", "role", "membership", "label", "node.label"); err != nil {
 		return err
 	}
 	for v := range f["role"] {
@@ -54,11 +54,11 @@ func checkNodeFilters(f api.Filters) error {
 // matchNode tells whether a node passes the filters. Every member has been accepted. Label asks for the labels of a node's
 // engine: ours have none.
 func matchNode(f api.Filters, n swarm.Node) bool {
-	return matchAny(f["id"], func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
-		matchAny(f["name"], func(v string) bool { return strings.HasPrefix(n.Description.Hostname, v) }) &&
-		matchAny(f["role"], func(v string) bool { return string(n.Spec.Role) == v }) &&
-		matchAny(f["membership"], func(v string) bool { return v == "accepted" }) &&
-		matchLabels(f["label"], n.Description.Engine.Labels) && matchLabels(f["node.label"], n.Spec.Labels)
+	return f.Begins("id", n.ID) &&
+		f.Begins("name", n.Description.Hostname) &&
+		f.Is("role", string(n.Spec.Role)) &&
+		f.Is("membership", "accepted") &&
+		f.Labels("label", n.Description.Engine.Labels) && f.Labels("node.label", n.Spec.Labels)
 }
 
 // NodeInspect finds one by ID, name, start of the ID, or self.

@@ -36,7 +36,7 @@ func (e *Engine) nodeLoop() {
 		}
 		if before != nil {
 			for _, m := range nodeEvents(before, now) {
-				e.events.publish(m)
+				e.events.Publish(m)
 			}
 		}
 		before = now

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/filters"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -23,7 +24,7 @@ type pruneFilter struct {
 // newPruneFilter refuses filters that the noun does not have, and an until that is no time.
 func newPruneFilter(f api.Filters, more ...string) (pruneFilter, error) {
 	p := pruneFilter{f: f}
-	if err := known(f, append(more, "label", "label!", "until")...); err != nil {
+	if err := f.Only(append(more, "label", "label!", "until")...); err != nil {
 		return p, err
 	}
 	if len(f["until"]) > 1 {
@@ -31,7 +32,7 @@ func newPruneFilter(f api.Filters, more ...string) (pruneFilter, error) {
 	}
 	for u := range f["until"] {
 		var err error
-		if p.until, err = parseUntil(u); err != nil {
+		if p.until, err = filters.Until(u); err != nil {
 			return p, err
 		}
 	}
@@ -40,8 +41,7 @@ func newPruneFilter(f api.Filters, more ...string) (pruneFilter, error) {
 
 // takes tells whether something with these labels, of that time, is to go.
 func (p pruneFilter) takes(labels map[string]string, created time.Time) bool {
-	return matchLabels(p.f["label"], labels) && (len(p.f["label!"]) == 0 || !matchLabels(p.f["label!"], labels)) &&
-		(p.until.IsZero() || created.Before(p.until))
+	return p.f.Prunes(labels) && (p.until.IsZero() || created.Before(p.until))
 }
 
 // ContainersPrune removes the containers that do not run.
@@ -81,7 +81,7 @@ func (e *Engine) ImagesPrune(ctx context.Context, f api.Filters) (mobyimage.Prun
 	if err != nil {
 		return report, err
 	}
-	unnamed, err := truth(f, "dangling", true)
+	unnamed, err := f.Truth("dangling", true)
 	if err != nil {
 		return report, err
 	}

@@ -78,7 +78,7 @@ func (e *Engine) ImagePush(ctx context.Context, name, tag, registryAuth string, 
 	if err := e.rt.Push(ctx, ref, tag == "", auth, p); err != nil {
 		return err
 	}
-	e.imageEvent(image.Familiar(ref), withoutTag(ref), nil, events.ActionPush)
+	e.imageEvent(image.Familiar(ref), image.Repository(ref), nil, events.ActionPush)
 	return nil
 }
 

@@ -47,6 +47,7 @@ func TestPruneFilter(t *testing.T) {
 		{"other label", api.Filters{"label": {"a=2": true}}, false},
 		{"not this label", api.Filters{"label!": {"a": true}}, false},
 		{"not another label", api.Filters{"label!": {"b": true}}, true},
+		{"not both of these labels", api.Filters{"label!": {"a": true, "b": true}}, true},
 		{"older than a minute", api.Filters{"until": {"1m": true}}, true},
 		{"older than a day", api.Filters{"until": {"24h": true}}, false},
 		{"until a time", api.Filters{"until": {"1000000000": true}}, false},

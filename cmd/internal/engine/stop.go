@@ -95,7 +95,7 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 			s.State, s.RestartCount = mobycontainer.StateRestarting, s.RestartCount+1
 		}
 		for _, m := range said { // who sees the one sees the other
-			e.events.publish(m)
+			e.events.Publish(m)
 		}
 	})
 	reach("finished")

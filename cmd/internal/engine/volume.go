@@ -197,18 +197,18 @@ func (e *Engine) allVolumes() []*held {
 
 // VolumeList is docker volume ls.
 func (e *Engine) VolumeList(_ context.Context, f api.Filters) ([]mobyvolume.Volume, error) {
-	if err := known(f, "name", "driver", "label", "dangling"); err != nil {
+	if err := f.Only("name", "driver", "label", "dangling"); err != nil {
 		return nil, err
 	}
-	dangling, err := boolFilter(f, "dangling")
+	dangling, err := f.Bool("dangling")
 	if err != nil {
 		return nil, err
 	}
 	out := []mobyvolume.Volume{}
 	for _, v := range e.allVolumes() {
-		if matchLabels(f["label"], v.Labels) &&
-			matchAny(f["driver"], func(d string) bool { return d == volume.Driver }) &&
-			matchAny(f["name"], func(n string) bool { return matchName(n, v.Name) }) &&
+		if f.Labels("label", v.Labels) &&
+			f.Is("driver", volume.Driver) &&
+			f.Named("name", v.Name) &&
 			(dangling == nil || *dangling == (len(e.volumes.usersOf(v)) == 0)) {
 			out = append(out, e.volumeView(v))
 		}
@@ -273,10 +273,10 @@ func (e *Engine) removeVolume(v *held) error {
 // VolumePrune removes the volumes that no container names: those without a name of a user's giving, or all.
 func (e *Engine) VolumePrune(ctx context.Context, f api.Filters) (mobyvolume.PruneReport, error) {
 	r := mobyvolume.PruneReport{VolumesDeleted: []string{}}
-	if err := known(f, "all", "label", "label!"); err != nil {
+	if err := f.Only("all", "label", "label!"); err != nil {
 		return r, err
 	}
-	all, err := boolFilter(f, "all")
+	all, err := f.Truth("all", false)
 	if err != nil {
 		return r, err
 	}
@@ -284,8 +284,7 @@ func (e *Engine) VolumePrune(ctx context.Context, f api.Filters) (mobyvolume.Pru
 		if ctx.Err() != nil {
 			return r, ctx.Err()
 		}
-		named := (all == nil || !*all) && !v.Anonymous()
-		if named || !matchLabels(f["label"], v.Labels) || matchesOne(f["label!"], v.Labels) || len(e.volumes.usersOf(v)) > 0 {
+		if !all && !v.Anonymous() || !f.Prunes(v.Labels) || len(e.volumes.usersOf(v)) > 0 {
 			continue
 		}
 		size, err := e.volumes.local.Usage(v.Name)
@@ -300,26 +299,12 @@ func (e *Engine) VolumePrune(ctx context.Context, f api.Filters) (mobyvolume.Pru
 		r.VolumesDeleted = append(r.VolumesDeleted, v.Name)
 		r.SpaceReclaimed += uint64(size)
 	}
-	e.events.publish(events.Message{Type: events.VolumeEventType, Action: events.ActionPrune, Actor: events.Actor{
-		Attributes: map[string]string{"reclaimed": fmt.Sprint(r.SpaceReclaimed)},
-	}})
+	e.pruned(events.VolumeEventType, r.SpaceReclaimed)
 	return r, nil
-}
-
-// matchesOne tells whether any of the labels fits.
-func matchesOne(labels map[string]bool, have map[string]string) bool {
-	for l := range labels {
-		if matchLabels(map[string]bool{l: true}, have) {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *Engine) volumeEvent(name string, action events.Action, more ...string) {
 	attrs := map[string]string{"driver": volume.Driver}
-	for i := 0; i+1 < len(more); i += 2 {
-		attrs[more[i]] = more[i+1]
-	}
-	e.events.publish(events.Message{Type: events.VolumeEventType, Action: action, Actor: events.Actor{ID: name, Attributes: attrs}})
+	addPairs(attrs, more)
+	e.events.Publish(events.Message{Type: events.VolumeEventType, Action: action, Actor: events.Actor{ID: name, Attributes: attrs}})
 }

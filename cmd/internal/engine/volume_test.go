@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/cmd/internal/feed"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/volume"
 )
@@ -34,7 +35,7 @@ func volumeEngine(t *testing.T, dir string) *Engine {
 	}
 	t.Cleanup(func() { _ = st.Close() })
 	return &Engine{
-		log: slog.New(slog.NewTextHandler(io.Discard, nil)), state: st, events: newBroker(), volumes: newVolumes(filepath.Join(dir, "volumes")),
+		log: slog.New(slog.NewTextHandler(io.Discard, nil)), state: st, events: feed.New(), volumes: newVolumes(filepath.Join(dir, "volumes")),
 		boxes: map[string]*box{}, names: map[string]string{},
 	}
 }
@@ -125,7 +126,7 @@ func TestVolumePrune(t *testing.T) {
 		{api.Filters{"all": set("false")}, ""},
 		{api.Filters{"all": all, "label": set("colour=red")}, "red"},
 		{api.Filters{"all": all, "label!": set("colour")}, "bare"},
-		{api.Filters{"all": all}, "blue"},
+		{api.Filters{"all": all, "label!": set("colour", "size")}, "blue"}, // it has not all of them
 	} {
 		r, err := e.VolumePrune(t.Context(), tt.f)
 		if got := strings.Join(r.VolumesDeleted, " "); err != nil || got != tt.want {
@@ -206,8 +207,14 @@ func TestVolumeSweep(t *testing.T) {
 	if !slices.Equal(files, []string{filepath.Join(dir, "volumes/lost/_data"), filepath.Join(dir, "volumes/whole/_data")}) {
 		t.Errorf("on the disk: %v", files)
 	}
-	if past, _ := e.events.subscribe(time.Unix(1, 0), time.Time{}); len(past) != 1 || past[0].Action != events.ActionDestroy || past[0].Actor.ID != "going" {
-		t.Errorf("events: %+v", past)
+	send, err := e.events.Listen("1", fmt.Sprint(time.Now().Unix()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := make(chan events.Message, 2)
+	send(t.Context(), past)
+	if m := <-past; len(past) != 0 || m.Action != events.ActionDestroy || m.Actor.ID != "going" {
+		t.Errorf("event %+v, and %d more", m, len(past))
 	}
 }
 
