@@ -1,7 +1,9 @@
 package dnsd
 
 import (
+	"context"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -12,11 +14,17 @@ import (
 // container that is gone.
 const ttl = 5
 
+// Dial is net.Dialer's DialContext.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 // View is what one container may see: the zones of its networks, in the order they are asked, and where the rest goes.
 type View struct {
 	Zones     []*Zone
 	Upstreams []netip.AddrPort
-	Internal  bool // only on internal networks: nothing is forwarded
+	Internal  bool // only on internal networks: nothing is forwarded, unless by Dial
+	// Dial, if any, reaches the upstreams: those that the user chose for a container are asked from within it, so that one
+	// may stand on its networks. Without it they are asked from this process' network namespace.
+	Dial Dial
 	// Suffix is a domain that may follow every name; the view is then that of somebody who asks others for what is not
 	// ours, and is told at once that it is not.
 	Suffix string

@@ -27,7 +27,7 @@ const (
 	maxUpstreams = 3
 )
 
-// forwarder hands queries to upstream servers, from the network namespace of this process. There is no limit on queries
+// forwarder hands queries to upstream servers, from the network namespace of this process or by a view's Dial. There is no limit on queries
 // under way: each has a socket of its own and an end.
 type forwarder struct {
 	log *slog.Logger
@@ -57,7 +57,7 @@ func (v verdict) refused() bool {
 // exchange asks the upstreams in turn and gives the first good answer, in the wire format and with the query's own ID.
 // The next one is asked as soon as one refuses or fails, or after patience while the silent one may still answer. The
 // last refusal is passed on at once rather than waiting for those that are silent.
-func (f *forwarder) exchange(ctx context.Context, req *dns.Msg, upstreams []netip.AddrPort, overTCP bool) ([]byte, error) {
+func (f *forwarder) exchange(ctx context.Context, req *dns.Msg, upstreams []netip.AddrPort, dial Dial, overTCP bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -70,7 +70,7 @@ func (f *forwarder) exchange(ctx context.Context, req *dns.Msg, upstreams []neti
 			up := todo[0]
 			todo, pending[up] = todo[1:], true
 			wg.Go(func() {
-				raw, err := ask(ctx, req, up, overTCP)
+				raw, err := ask(ctx, req, up, dial, overTCP)
 				heard <- verdict{up, raw, err}
 			})
 		}
@@ -139,7 +139,7 @@ func (f *forwarder) forgive(up netip.AddrPort) {
 
 // ask sends a query to one server and waits for its answer, over the protocol the container used: an answer that was
 // cut for UDP goes back as it is, and the container asks again over TCP.
-func ask(ctx context.Context, req *dns.Msg, up netip.AddrPort, overTCP bool) ([]byte, error) {
+func ask(ctx context.Context, req *dns.Msg, up netip.AddrPort, dial Dial, overTCP bool) ([]byte, error) {
 	network := "udp"
 	if overTCP {
 		network = "tcp"
@@ -151,8 +151,10 @@ func ask(ctx context.Context, req *dns.Msg, up netip.AddrPort, overTCP bool) ([]
 	if err != nil {
 		return nil, fmt.Errorf("forward query: %w", err)
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, network, up.String())
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	nc, err := dial(ctx, network, up.String())
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", up, err)
 	}

@@ -231,10 +231,10 @@ func (s *Server) resolve(ctx context.Context, req *dns.Msg, v View, overTCP bool
 	if v.Suffix != "" {
 		return fit(reply(req, v.missing(q.Name), nil), req, overTCP)
 	}
-	if v.Internal || len(v.Upstreams) == 0 {
+	if v.Internal && v.Dial == nil || len(v.Upstreams) == 0 {
 		return fit(reply(req, dns.RcodeServerFailure, nil), req, overTCP)
 	}
-	raw, err := s.forward.exchange(ctx, req, v.Upstreams, overTCP)
+	raw, err := s.forward.exchange(ctx, req, v.Upstreams, v.Dial, overTCP)
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil

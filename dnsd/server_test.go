@@ -355,6 +355,32 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
+// TestUpstreamsFromWithin has the servers that a user chose asked from where the container is, on internal networks too.
+func TestUpstreamsFromWithin(t *testing.T) {
+	inside := upstream(t, says("198.51.100.7"))
+	var dialled atomic.Int32
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialled.Add(1)
+		if address != "10.0.0.53:53" {
+			return nil, fmt.Errorf("%s is asked", address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, inside.String())
+	}
+	for _, internal := range []bool{false, true} {
+		udp, tcp := serve(t, func() View {
+			return View{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53")}, Dial: dial, Internal: internal, Ndots: -1}
+		})
+		for network, addr := range map[string]string{"udp": udp, "tcp": tcp} {
+			if got := show(query(t, network, addr, question("example.com.", dns.TypeA))); got != "198.51.100.7" {
+				t.Errorf("internal %v, %s: %q", internal, network, got)
+			}
+		}
+	}
+	if n := dialled.Load(); n != 4 {
+		t.Errorf("%d queries from within", n)
+	}
+}
+
 // A silent server costs its patience once, not with every query.
 func TestSilentUpstreamIsAskedLast(t *testing.T) {
 	var asked atomic.Int32

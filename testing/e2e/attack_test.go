@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"github.com/minictl/minictl/testing/lab"
@@ -24,7 +25,7 @@ import (
 const attack = "attack"
 
 // attackMain is the program inside: "send IFACE FRAME…" writes frames given in hexadecimal digits; "watch IFACE" prints
-// the marks it finds in the frames that arrive; "listen PORT" does so for a UDP socket's datagrams; "accept ADDRESS" tells who connects.
+// the marks it finds in the frames that arrive; "listen PORT" does so for a UDP socket's datagrams; "accept ADDRESS" tells who connects; "resolve ADDRESS" answers DNS.
 func attackMain(args []string) error {
 	switch {
 	case len(args) > 2 && args[0] == "send":
@@ -70,7 +71,22 @@ func attackMain(args []string) error {
 	if len(args) == 2 && args[0] == "accept" {
 		return acceptAll(args[1])
 	}
+	if len(args) == 2 && args[0] == "resolve" {
+		return resolveAll(args[1])
+	}
 	return fmt.Errorf("%s: unknown arguments %q", attack, args)
+}
+
+// resolveAll is a resolver that knows one address, of every name.
+func resolveAll(addr string) error {
+	answer := func(w dns.ResponseWriter, req *dns.Msg) {
+		m := new(dns.Msg).SetReply(req)
+		if rr, err := dns.NewRR(req.Question[0].Name + " A " + addr); err == nil && req.Question[0].Qtype == dns.TypeA {
+			m.Answer = []dns.RR{rr}
+		}
+		_ = w.WriteMsg(m)
+	}
+	return (&dns.Server{Addr: ":53", Net: "udp", Handler: dns.HandlerFunc(answer)}).ListenAndServe()
 }
 
 func acceptAll(addr string) error {

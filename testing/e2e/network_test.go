@@ -19,9 +19,9 @@ func TestNames(t *testing.T) {
 	l.Name("outside.example", netip.MustParseAddr("192.168.66.1"))
 	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
 	h1.MustMinictl("network", "create", "br1")
-	id := strings.TrimSpace(h1.MustMinictl("run", "-d", "--name", "bbox1", "--hostname", "boxhost", "--network-alias", "alias1", "--network", "ov_net1", "busybox", "sleep", "600"))
+	id := strings.TrimSpace(h1.MustMinictl("run", "-d", "--name", "bbox1", "--hostname", "boxhost", "--network-alias", "alias1", "--network-alias", "dup", "--network", "ov_net1", "busybox", "sleep", "600"))
 	h1.MustMinictl("run", "-d", "--name", "b1", "--network", "br1", "busybox", "sleep", "600")
-	h1.MustMinictl("run", "-d", "--name", "b2", "--network", "br1", "busybox", "sleep", "600")
+	h1.MustMinictl("run", "-d", "--name", "b2", "--network-alias", "dup", "--network", "br1", "busybox", "sleep", "600")
 	h2.MustMinictl("run", "-d", "--name", "bbox2", "--network", "ov_net1", "busybox", "sleep", "600")
 	ask := func(h *lab.Host, from string, args ...string) string {
 		out, errOut, _ := h.Minictl(append([]string{"exec", from, "nslookup"}, args...)...)
@@ -45,6 +45,9 @@ func TestNames(t *testing.T) {
 	}
 	wantMatch(t, "a user-defined bridge", h1.MustMinictl("exec", "b1", "ping", "-c", "1", "b2"), ` 0% packet loss`)
 	wantMatch(t, "another network's name", ask(h1, "b1", "-type=a", "bbox1"), `NXDOMAIN`)
+	h1.MustMinictl("run", "-d", "--name", "both", "--network", "br1", "--network", "ov_net1", "busybox", "sleep", "600")
+	wantResolve(t, h1, "both", "dup", "10.0.0.2") // the cluster's networks first, as with docker
+	wantResolve(t, h1, "b1", "dup", address(t, h1, "b2", "br1").String())
 	h1.MustMinictl("rm", "-f", "bbox1")
 	wantMatch(t, "gone everywhere when rm has returned", ask(h2, "bbox2", "-type=a", "bbox1"), `NXDOMAIN`)
 }

@@ -168,6 +168,15 @@ func (sandboxes) SetSysctl(path, key, value string) error {
 	return sandbox.Do(path, func() error { return nl.SetSysctl(key, value) })
 }
 
+// Dial connects from inside one.
+func (sandboxes) Dial(ctx context.Context, path, network, address string) (c net.Conn, err error) {
+	err = sandbox.Do(path, func() error {
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
 // OpenResolver opens sockets on 127.0.0.11 inside the namespace, on ports of the kernel's choice (a container may want
 // port 53 for itself), and leads port 53 of that address to them.
 func (sandboxes) OpenResolver(ctx context.Context, path string) (*engine.ResolverSockets, error) {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -179,6 +180,8 @@ type Sandboxes interface {
 	List(dir string) ([]string, error)
 	// SetSysctl writes a setting of the namespace, such as net/ipv4/conf/eth0/log_martians.
 	SetSysctl(path, key, value string) error
+	// Dial connects from inside the namespace, as net.Dialer does.
+	Dial(ctx context.Context, path, network, address string) (net.Conn, error)
 	// OpenResolver opens the embedded resolver's sockets inside the namespace and leads 127.0.0.11:53 to them.
 	OpenResolver(ctx context.Context, path string) (*ResolverSockets, error)
 }

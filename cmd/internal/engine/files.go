@@ -112,7 +112,10 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 			return b, nil
 		}
 	}
-	w.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	w.WriteString("127.0.0.1\tlocalhost\n")
+	if !withoutIPv6(spec) {
+		w.WriteString("::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	}
 	for _, h := range spec.HostConfig.ExtraHosts {
 		name, ip, ok := strings.Cut(h, ":")
 		if !ok {
@@ -134,6 +137,16 @@ func (e *Engine) hostsFile(spec *container.Spec, endpoints []container.Endpoint)
 		w.WriteString(hostsLines(spec, ep))
 	}
 	return w.Bytes(), nil
+}
+
+// withoutIPv6 tells whether the container has switched IPv6 off, loopback included.
+func withoutIPv6(spec *container.Spec) bool {
+	for _, of := range []string{"all", "lo"} {
+		if spec.HostConfig.Sysctls["net.ipv6.conf."+of+".disable_ipv6"] == "1" {
+			return true
+		}
+	}
+	return false
 }
 
 // hostGatewayName stands for the host's own address in --add-host.

@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"context"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/minictl/minictl/dnsd"
+	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -111,14 +114,23 @@ func (e *Engine) view(b *box) dnsd.View {
 			v.Zones = append(v.Zones, e.linkZone(ep, set.Links))
 		}
 	}
-	for _, ep := range status.Endpoints {
-		if ep.Key != "" {
-			v.Zones = append(v.Zones, e.zone(ep))
+	for _, shared := range []bool{true, false} { // docker's order: the cluster's networks first
+		for _, ep := range status.Endpoints {
+			if ep.Key != "" && shared == (ep.Global || ep.Driver == netdriver.TypeOverlay) {
+				v.Zones = append(v.Zones, e.zone(ep))
+			}
 		}
+	}
+	for _, ep := range status.Endpoints {
 		// Whoever has a way out may ask the world; a container on internal networks alone may not.
 		v.Internal = v.Internal && !ep.LeadsOutside()
 	}
 	h := spec.HostConfig
+	if len(e.resolverOf(h).Servers) > 0 {
+		v.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return e.cfg.Sandboxes.Dial(ctx, status.SandboxPath, network, address)
+		}
+	}
 	v.Beyond = func() ([]netip.AddrPort, int) {
 		set := e.resolverOf(h)
 		set.Embedded, set.Host = true, e.zones.hostConf()
