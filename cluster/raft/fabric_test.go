@@ -51,6 +51,14 @@ func newFabric(t testing.TB) *fabric {
 func newCluster(t testing.TB, hosts, voters int) *fabric {
 	t.Helper()
 	f := newFabric(t)
+	f.grow(hosts, voters)
+	return f
+}
+
+// grow is newCluster's on a network without hosts.
+func (f *fabric) grow(hosts, voters int) {
+	t := f.t
+	t.Helper()
 	leader := f.start("n1", true)
 	for i := 2; i <= hosts; i++ {
 		id := fmt.Sprintf("n%d", i)
@@ -68,7 +76,6 @@ func newCluster(t testing.TB, hosts, voters int) *fabric {
 	for _, id := range f.ids() {
 		waitLeader(t, f.host(id))
 	}
-	return f
 }
 
 func (f *fabric) start(id string, bootstrap bool) *Backend {

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	hraft "github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/minictl/minictl/cluster/boltfile"
 )
 
 // The schema; doc.go draws it.
@@ -22,14 +24,21 @@ const (
 	bucketStable  = "stable"
 	keyNode       = "node"
 	keyApplied    = "applied"
+
+	keyTerm = "CurrentTerm" // raft's name for its term
+	keyRoom = "room"        // means nothing: see room
 )
 
 // logStore is raft's LogStore and StableStore in one bbolt file. StoreLogs is
 // the only write on a transaction's way.
 type logStore struct {
-	db      *bolt.DB
+	db      *boltfile.DB
 	path    string
 	applied func() uint64 // the index to be noted with the next entries
+
+	mu     sync.Mutex
+	owed   *uint64 // raft's term, if it could not be written yet
+	noRoom bool    // the last write found the disk full
 }
 
 // openLog opens or makes the file at path and reads all of it once, so that
@@ -39,18 +48,19 @@ type logStore struct {
 // applied is asked with every write for the last entry this host has applied.
 func openLog(path, node string, applied func() uint64) (*logStore, error) {
 	l := &logStore{path: path, applied: applied}
-	if err := l.guarded(l.open); err != nil {
+	if err := boltfile.Unbroken(l.damaged, l.open); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(l.guarded(func() error { return l.prepare(node) }), l.guarded(l.verify)); err != nil {
+	prepare := func() error { return l.prepare(node) }
+	if err := errors.Join(boltfile.Unbroken(l.damaged, prepare), boltfile.Unbroken(l.damaged, l.verify)); err != nil {
 		_ = l.db.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *logStore) open() (err error) {
-	l.db, err = bolt.Open(l.path, 0o600, &bolt.Options{
+func (l *logStore) open() error {
+	db, err := bolt.Open(l.path, 0o600, &bolt.Options{
 		Timeout:      2 * time.Second, // enough for a predecessor that is just exiting
 		FreelistType: bolt.FreelistMapType,
 		// NoFreelistSync stays off: with it, bbolt walks all pages in a
@@ -64,6 +74,7 @@ func (l *logStore) open() (err error) {
 	case err != nil:
 		return l.damaged(err)
 	}
+	l.db = boltfile.New(db)
 	return nil
 }
 
@@ -71,19 +82,6 @@ func (l *logStore) open() (err error) {
 func (l *logStore) damaged(cause error) error {
 	return fmt.Errorf("read %s: the file is damaged (%w); restore it from a backup, or move its directory away "+
 		"and join the cluster again: %w", l.path, cause, errdefs.ErrDataLoss)
-}
-
-// guarded runs fn and turns bbolt's reaction to a broken page into an error:
-// it panics on what it cannot parse, and faults where the file is shorter than
-// the memory it mapped.
-func (l *logStore) guarded(fn func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = l.damaged(fmt.Errorf("%v", r))
-		}
-	}()
-	return fn()
 }
 
 // prepare makes the buckets in a new file and checks that an old one is ours.
@@ -191,7 +189,7 @@ func (l *logStore) StoreLog(entry *hraft.Log) error { return l.StoreLogs([]*hraf
 
 // StoreLogs implements raft.LogStore: one bbolt commit whatever the number.
 func (l *logStore) StoreLogs(entries []*hraft.Log) error {
-	return l.db.Update(func(tx *bolt.Tx) error {
+	return l.write(func(tx *bolt.Tx) error {
 		b := bucket(tx, bucketLog)
 		b.FillPercent = 0.9 // indices only grow: leave little room in full pages
 		if err := closeHole(b, entries[0].Index); err != nil {
@@ -222,7 +220,7 @@ func (l *logStore) IsMonotonic() bool { return true }
 
 // DeleteRange implements raft.LogStore.
 func (l *logStore) DeleteRange(first, last uint64) error {
-	return l.db.Update(func(tx *bolt.Tx) error { return deleteTo(bucket(tx, bucketLog), first, last) })
+	return l.write(func(tx *bolt.Tx) error { return deleteTo(bucket(tx, bucketLog), first, last) })
 }
 
 func deleteTo(b *bolt.Bucket, first, last uint64) error {
@@ -284,7 +282,38 @@ func putApplied(tx *bolt.Tx, index uint64) error {
 
 // Set implements raft.StableStore.
 func (l *logStore) Set(key, val []byte) error {
-	return l.db.Update(func(tx *bolt.Tx) error { return bucket(tx, bucketStable).Put(key, seal(key, val)) })
+	return l.write(func(tx *bolt.Tx) error { return bucket(tx, bucketStable).Put(key, seal(key, val)) })
+}
+
+// write is one transaction. A term that is owed comes with it.
+func (l *logStore) write(fn func(*bolt.Tx) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.db.Update(func(tx *bolt.Tx) error {
+		if l.owed != nil {
+			if err := bucket(tx, bucketStable).Put([]byte(keyTerm), seal([]byte(keyTerm), indexKey(*l.owed))); err != nil {
+				return err
+			}
+		}
+		return fn(tx)
+	})
+	if err == nil {
+		l.owed = nil
+	}
+	l.noRoom = errdefs.IsResourceExhausted(err)
+	return err
+}
+
+// room fails while the disk is full: if it was when something was written last,
+// another attempt finds out.
+func (l *logStore) room() error {
+	l.mu.Lock()
+	noRoom := l.noRoom
+	l.mu.Unlock()
+	if !noRoom {
+		return nil
+	}
+	return l.Set([]byte(keyRoom), nil)
 }
 
 // Get implements raft.StableStore; an absent key is an empty value.
@@ -299,11 +328,30 @@ func (l *logStore) Get(key []byte) (val []byte, err error) {
 	return val, err
 }
 
-// SetUint64 implements raft.StableStore.
-func (l *logStore) SetUint64(key []byte, val uint64) error { return l.Set(key, indexKey(val)) }
+// SetUint64 implements raft.StableStore. Raft panics when its term cannot be
+// kept, and a full disk must not end the daemon, so the term may stay owed: it
+// is written together with the next vote or entry. Without these nothing
+// depends on it. A host that forgets a term by dying has neither voted in it
+// nor stored anything of it, and the majority that did remembers.
+func (l *logStore) SetUint64(key []byte, val uint64) error {
+	err := l.Set(key, indexKey(val))
+	if err == nil || string(key) != keyTerm {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.owed = &val
+	return nil
+}
 
 // GetUint64 implements raft.StableStore; an absent key is 0.
 func (l *logStore) GetUint64(key []byte) (uint64, error) {
+	l.mu.Lock()
+	owed := l.owed
+	l.mu.Unlock()
+	if owed != nil && string(key) == keyTerm {
+		return *owed, nil
+	}
 	v, err := l.Get(key)
 	if err != nil || len(v) == 0 {
 		return 0, err

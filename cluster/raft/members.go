@@ -33,6 +33,11 @@ func (b *Backend) voters() []string {
 	return ids
 }
 
+func (b *Backend) onlyVoter() bool {
+	voters := b.voters()
+	return len(voters) == 1 && voters[0] == b.node
+}
+
 // AddLearner makes the host with this ID a follower without a vote. Nothing
 // changes for one that is a member already. Like the other methods that change
 // members it works on the leader only and is ErrFailedPrecondition elsewhere.

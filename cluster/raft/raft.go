@@ -203,7 +203,7 @@ func (b *Backend) recall(snaps hraft.SnapshotStore) error {
 // heartbeat it could wait for. Lowering the time-out makes raft look at its
 // timer, find that no leader was ever heard, and call the election.
 func (b *Backend) elect() error {
-	if voters := b.voters(); len(voters) != 1 || voters[0] != b.node {
+	if !b.onlyVoter() {
 		return nil
 	}
 	conf := b.raft.ReloadableConfig()
@@ -211,16 +211,19 @@ func (b *Backend) elect() error {
 	return b.raft.ReloadConfig(conf)
 }
 
-// watchReplica ends raft when the replica can follow no further: a member that
-// votes and acknowledges but does not apply would be counted on in vain.
-// Reading goes on.
+// watchReplica ends raft when the replica can follow no further, or the disk
+// keeps nothing any more: a member that votes and acknowledges but does not
+// apply or remember would be counted on in vain. Reading goes on.
 func (b *Backend) watchReplica() {
 	select {
+	case <-b.logs.db.Lost():
+		b.fsm.fail(b.logs.db.Err())
 	case <-b.fsm.dead:
-		b.log.Error("store stopped, this host no longer follows the cluster's decisions", "err", b.fsm.failed())
-		_ = b.raft.Shutdown().Error() // logs for itself
 	case <-b.ctx.Done():
+		return
 	}
+	b.log.Error("store stopped, this host no longer follows the cluster's decisions", "err", b.fsm.failed())
+	_ = b.raft.Shutdown().Error() // logs for itself
 }
 
 // saveApplied keeps the disk's idea of what was applied not far behind.
@@ -264,7 +267,7 @@ func (b *Backend) shutdown() error {
 	b.running.Wait()
 	errs = append(errs, b.fsm.mem.Close())
 	if b.logs != nil && b.logs.db != nil {
-		if b.raft != nil {
+		if b.raft != nil && b.logs.db.Err() == nil {
 			errs = append(errs, b.logs.SaveApplied(b.fsm.index()))
 		}
 		errs = append(errs, b.logs.Close())
@@ -276,7 +279,7 @@ func (b *Backend) shutdown() error {
 }
 
 // Err says why this host's replica follows no further (a command of a newer
-// daemon); nil while it does.
+// daemon, a disk that lost what was written); nil while it does.
 func (b *Backend) Err() error { return b.fsm.failed() }
 
 // AppliedIndex is the number of the last transaction that this host's replica

@@ -69,7 +69,7 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 		return 0, err
 	}
 	if err := b.usable(); err != nil {
-		return 0, err
+		return 0, b.elsewhere("apply transaction", err)
 	}
 	cmd, err := encodeCommand(t)
 	if err != nil {
@@ -80,6 +80,9 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 		err := future.Error() // waits; there is no response before
 		return future.Response(), err
 	})
+	if errdefs.IsResourceExhausted(err) && b.onlyVoter() {
+		return 0, fmt.Errorf("apply transaction: %w", err) // another leader may have room, if there can be one
+	}
 	if err != nil {
 		return 0, b.raftError("apply transaction", err)
 	}
@@ -98,7 +101,7 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 // (confirmer): what it promised itself, it applied before it answered.
 func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error) {
 	if err := b.usable(); err != nil {
-		return nil, 0, err
+		return nil, 0, b.elsewhere("read "+prefix, err)
 	}
 	if !b.IsLeader() {
 		return nil, 0, b.raftError("read "+prefix, hraft.ErrNotLeader)
@@ -149,6 +152,9 @@ func (b *Backend) ask(ctx context.Context, what string, here func() error, there
 		// time-out to learn of a death, and a broken connection need not be one.
 		until := time.Now().Add(pause)
 		if !known {
+			if err := b.logs.room(); err != nil && b.onlyVoter() {
+				return fmt.Errorf("%s: %w", what, err) // and no leader until there is
+			}
 			var who string
 			if until, who = b.expected(); !time.Now().Before(until) {
 				return noLeader(what, who, last)
@@ -196,6 +202,12 @@ func (b *Backend) usable() error {
 		return fmt.Errorf("the store is closed: %w", errdefs.ErrFailedPrecondition)
 	}
 	return nil
+}
+
+// elsewhere answers for a host that takes no part any more: whoever asked from
+// another host will find the next leader.
+func (b *Backend) elsewhere(what string, err error) error {
+	return fmt.Errorf("%s: host %s leads no more: %v: %w", what, b.node, err, errdefs.ErrUnavailable)
 }
 
 // raftError gives raft's errors a class. All of them mean: not here, not now.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -15,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/minictl/minictl/cluster/boltfile"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -36,7 +36,7 @@ import (
 const stateVersion = "5"
 
 // state is this host's own memory: containers, local networks, volumes and the addresses it may give without asking. What the cluster decides lives in the store.
-type state struct{ db *bolt.DB }
+type state struct{ db *boltfile.DB }
 
 type record struct {
 	Spec   container.Spec   `json:"spec"`
@@ -51,10 +51,11 @@ func openState(path string) (*state, error) {
 		return nil, err
 	}
 	var db *bolt.DB
-	err := unbroken(path, func() (err error) {
+	broken := func(cause error) error { return damaged(path, cause) }
+	err := boltfile.Unbroken(broken, func() (err error) {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 		if err != nil && !errors.Is(err, bolterrors.ErrTimeout) && !errors.As(err, new(*os.PathError)) {
-			err = damaged(path, err)
+			err = broken(err)
 		}
 		return err
 	})
@@ -64,10 +65,10 @@ func openState(path string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := unbroken(path, func() error { return prepare(db) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), unbroken(path, db.Close))
+	if err := boltfile.Unbroken(broken, func() error { return prepare(db) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), boltfile.Unbroken(broken, db.Close))
 	}
-	return &state{db}, nil
+	return &state{boltfile.New(db)}, nil
 }
 
 // prepare makes an empty file one of this schema, brings an older one up to it, and reads all there is: what is damaged
@@ -105,18 +106,6 @@ func prepare(db *bolt.DB) error {
 			})
 		})
 	})
-}
-
-// unbroken runs fn and makes an error of what bbolt does with a damaged file: it panics on pages that it cannot make sense
-// of, and faults where the file is shorter than the memory it has mapped.
-func unbroken(path string, fn func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = damaged(path, fmt.Errorf("%v", r))
-		}
-	}()
-	return fn()
 }
 
 // damaged says what the user can do about a file that cannot be trusted.

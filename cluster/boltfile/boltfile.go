@@ -1,0 +1,96 @@
+// Package boltfile is what a bbolt file needs on disks that break: a damaged page is an error rather than a panic, and a
+// file that the disk has lost a write of is written to no more.
+package boltfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+)
+
+// Unbroken runs fn and makes an error, by damaged, of what bbolt does with a damaged file: it panics on pages that it
+// cannot make sense of, and faults where the file is shorter than the memory it has mapped.
+func Unbroken(damaged func(cause error) error, fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = damaged(fmt.Errorf("%v", r))
+		}
+	}()
+	return fn()
+}
+
+// DB is an open file.
+type DB struct {
+	*bolt.DB
+	lost chan struct{} // closed when err is set
+
+	mu  sync.Mutex
+	err error
+}
+
+// New takes over db.
+func New(db *bolt.DB) *DB { return &DB{DB: db, lost: make(chan struct{})} }
+
+// Update is bbolt's. An error of fn is returned as it is. Want of room is ErrResourceExhausted: nothing was written, and
+// the next attempt may succeed. Any other failure to write is the last (see Err): after a failed fsync the kernel takes
+// the pages for clean, so that a second one succeeds without them, and bbolt may read its new root from memory although
+// the disk has the old one (fsync(2), EIO).
+func (d *DB) Update(fn func(*bolt.Tx) error) error {
+	if err := d.Err(); err != nil {
+		return err
+	}
+	var refused error
+	err := d.DB.Update(func(tx *bolt.Tx) error {
+		refused = fn(tx)
+		return refused
+	})
+	switch {
+	case err == nil || refused != nil || errors.Is(err, berrors.ErrDatabaseNotOpen) || errors.Is(err, berrors.ErrDatabaseReadOnly):
+		return err
+	case full(err):
+		return fmt.Errorf("write %s: %w: %w", d.Path(), err, errdefs.ErrResourceExhausted)
+	}
+	return d.lose(err)
+}
+
+// full tells whether bbolt's error says that there is no room, before any page of the old state was touched: bbolt writes
+// to free pages first. The kernel's word about a write is one thing, about a sync another, also if it is the same word:
+// then pages are lost.
+func full(err error) bool {
+	var at *fs.PathError
+	if strings.HasPrefix(err.Error(), "file resize error") { // bbolt wraps nothing here
+		return true
+	}
+	return errors.As(err, &at) && at.Op == "write" &&
+		(errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG))
+}
+
+func (d *DB) lose(cause error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err == nil {
+		d.err = fmt.Errorf("write %s: the disk did not keep what was written (%w), so nothing more is written to it; see what the kernel says "+
+			"of the disk (dmesg), put it right, and restart minictl's daemon, which reads the file anew: %w", d.Path(), cause, errdefs.ErrDataLoss)
+		close(d.lost)
+	}
+	return d.err
+}
+
+// Err is why nothing is written any more; nil while all is well.
+func (d *DB) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// Lost is closed when Err is no longer nil.
+func (d *DB) Lost() <-chan struct{} { return d.lost }

@@ -1,0 +1,118 @@
+package boltfile
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/minictl/minictl/testing/disk"
+)
+
+func open(t *testing.T, dir string) *DB {
+	t.Helper()
+	db, err := bolt.Open(filepath.Join(dir, "x.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(db)
+	t.Cleanup(func() { _ = d.Close() })
+	if err := d.put("first"); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// put adds a key with a value that takes pages of its own.
+func (d *DB) put(key string) error {
+	return d.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte("b"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(key), []byte(strings.Repeat(key, 10_000)))
+	})
+}
+
+func (d *DB) keys(t *testing.T) (all []string) {
+	t.Helper()
+	err := d.View(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("b")).ForEach(func(k, _ []byte) error {
+			all = append(all, string(k))
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestNoRoom: a file on a full disk stays as it is, and is written to again when there is room.
+func TestNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	disk.Small(t, dir, "size=2m")
+	d := open(t, dir)
+	free := disk.Fill(t, dir)
+	for i := range 20 {
+		if err := d.put(fmt.Sprint("second", i)); !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), d.Path()) {
+			t.Fatalf("on a full disk: %v", err)
+		}
+	}
+	if got := d.keys(t); len(got) != 1 || d.Err() != nil {
+		t.Errorf("%v, %v", got, d.Err())
+	}
+	free()
+	if err := d.put("third"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, dir).keys(t); len(got) != 2 {
+		t.Errorf("after opening it again: %v", got)
+	}
+}
+
+// TestLostWrite: after one fsync has failed nothing is written any more, although the next would succeed.
+func TestLostWrite(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "disk")
+	fail := disk.Failing(t, dir, "16m")
+	d := open(t, dir)
+	fail()
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		err = d.put(fmt.Sprint("more", i))
+	}
+	if !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "write "+d.Path()) || !strings.Contains(err.Error(), "restart") {
+		t.Fatalf("on a disk that loses writes: %v", err)
+	}
+	select {
+	case <-d.Lost():
+	default:
+		t.Error("nobody is told")
+	}
+	before := d.keys(t)
+	if again := d.put("again"); !errors.Is(again, err) {
+		t.Errorf("the next write: %v", again)
+	}
+	if after := d.keys(t); len(after) != len(before) {
+		t.Errorf("written after all: %v", after)
+	}
+}
+
+// TestRefused: what the caller's own function says is no fault of the disk.
+func TestRefused(t *testing.T) {
+	d := open(t, t.TempDir())
+	no := errors.New("no")
+	if err := d.Update(func(*bolt.Tx) error { return no }); !errors.Is(err, no) {
+		t.Error(err)
+	}
+	if err := d.put("second"); err != nil {
+		t.Error(err)
+	}
+}
