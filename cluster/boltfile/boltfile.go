@@ -57,7 +57,7 @@ func (d *DB) Update(fn func(*bolt.Tx) error) error {
 	case err == nil || refused != nil || errors.Is(err, berrors.ErrDatabaseNotOpen) || errors.Is(err, berrors.ErrDatabaseReadOnly):
 		return err
 	case full(err):
-		return fmt.Errorf("write %s: %w: %w", d.Path(), err, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted) // it names the file
 	}
 	return d.lose(err)
 }

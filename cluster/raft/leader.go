@@ -142,7 +142,11 @@ func (b *Backend) expected() (until time.Time, who string) {
 	case len(voters) > 1:
 		return since.Add(electionGrace), "no majority of the voters " + list(voters) + " can be reached"
 	case voters[0] == b.node:
-		return since.Add(electionGrace), "this host is the only voter and cannot elect itself"
+		who := "this host is the only voter and cannot elect itself"
+		if err := b.logs.room(); err != nil {
+			who += ": " + err.Error()
+		}
+		return since.Add(electionGrace), who
 	default:
 		return b.opened.Add(contactGrace), "host " + voters[0] + ", the only voter, does not answer"
 	}

@@ -26,7 +26,7 @@ const (
 	keyApplied    = "applied"
 
 	keyTerm = "CurrentTerm" // raft's name for its term
-	keyRoom = "room"        // means nothing: see room
+	keyRoom = "room"        // means nothing: see probe
 )
 
 // logStore is raft's LogStore and StableStore in one bbolt file. StoreLogs is
@@ -36,9 +36,9 @@ type logStore struct {
 	path    string
 	applied func() uint64 // the index to be noted with the next entries
 
-	mu     sync.Mutex
-	owed   *uint64 // raft's term, if it could not be written yet
-	noRoom bool    // the last write found the disk full
+	mu   sync.Mutex
+	owed *uint64 // raft's term, if it could not be written yet
+	full error   // a write found the disk full, and no entry was written since
 }
 
 // openLog opens or makes the file at path and reads all of it once, so that
@@ -189,7 +189,7 @@ func (l *logStore) StoreLog(entry *hraft.Log) error { return l.StoreLogs([]*hraf
 
 // StoreLogs implements raft.LogStore: one bbolt commit whatever the number.
 func (l *logStore) StoreLogs(entries []*hraft.Log) error {
-	return l.write(func(tx *bolt.Tx) error {
+	err := l.write(func(tx *bolt.Tx) error {
 		b := bucket(tx, bucketLog)
 		b.FillPercent = 0.9 // indices only grow: leave little room in full pages
 		if err := closeHole(b, entries[0].Index); err != nil {
@@ -202,6 +202,12 @@ func (l *logStore) StoreLogs(entries []*hraft.Log) error {
 		}
 		return putApplied(tx, l.applied())
 	})
+	if err == nil {
+		l.mu.Lock()
+		l.full = nil
+		l.mu.Unlock()
+	}
+	return err
 }
 
 // closeHole removes what lies in front of a hole. Such a hole means that a
@@ -300,21 +306,22 @@ func (l *logStore) write(fn func(*bolt.Tx) error) error {
 	if err == nil {
 		l.owed = nil
 	}
-	l.noRoom = errdefs.IsResourceExhausted(err)
+	if errdefs.IsResourceExhausted(err) {
+		l.full = err
+	}
 	return err
 }
 
-// room fails while the disk is full: if it was when something was written last,
-// another attempt finds out.
+// room tells that the disk is full, if it was when the last entry was to be
+// written.
 func (l *logStore) room() error {
 	l.mu.Lock()
-	noRoom := l.noRoom
-	l.mu.Unlock()
-	if !noRoom {
-		return nil
-	}
-	return l.Set([]byte(keyRoom), nil)
+	defer l.mu.Unlock()
+	return l.full
 }
+
+// probe fails if the disk is full now.
+func (l *logStore) probe() error { return l.Set([]byte(keyRoom), nil) }
 
 // Get implements raft.StableStore; an absent key is an empty value.
 func (l *logStore) Get(key []byte) (val []byte, err error) {

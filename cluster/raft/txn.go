@@ -152,8 +152,10 @@ func (b *Backend) ask(ctx context.Context, what string, here func() error, there
 		// time-out to learn of a death, and a broken connection need not be one.
 		until := time.Now().Add(pause)
 		if !known {
-			if err := b.logs.room(); err != nil && b.onlyVoter() {
-				return fmt.Errorf("%s: %w", what, err) // and no leader until there is
+			if b.logs.room() != nil && b.onlyVoter() {
+				if err := b.logs.probe(); err != nil {
+					return fmt.Errorf("%s: %w", what, err) // and no leader until there is room
+				}
 			}
 			var who string
 			if until, who = b.expected(); !time.Now().Before(until) {

@@ -34,7 +34,7 @@ func (s *server) build(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	p := newProgress(w)
+	p := newProgress(w, s.message)
 	var lines Progress = p
 	quiet := c.flag("q")
 	if quiet {

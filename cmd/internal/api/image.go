@@ -31,7 +31,7 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 		if err != nil {
 			return err
 		}
-		p := newProgress(w)
+		p := newProgress(w, s.message)
 		return p.finish(s.Image.ImagePull(c.Context(), ref, c.text("platform"), c.Header.Get("X-Registry-Auth"), p))
 	}
 	src := c.text("fromSrc")
@@ -45,7 +45,7 @@ func (s *server) imageCreate(w http.ResponseWriter, c *call) error {
 			return err
 		}
 	}
-	p := newProgress(w)
+	p := newProgress(w, s.message)
 	var in io.Reader = c.Body
 	if src != "-" {
 		far, err := s.Image.ImageFetch(c.Context(), src, p)
@@ -64,7 +64,7 @@ func (s *server) imageLoad(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	p := newProgress(w)
+	p := newProgress(w, s.message)
 	return p.finish(s.Image.ImageLoad(c.Context(), c.Body, platform, p))
 }
 

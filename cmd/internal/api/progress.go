@@ -21,14 +21,16 @@ type progressLine struct {
 
 // progress writes newline-delimited JSON, each line at once. Layers report from several goroutines.
 type progress struct {
+	message func(error) string
+
 	mu  sync.Mutex
 	w   http.ResponseWriter
 	out flushWriter
 }
 
 // newProgress sends nothing yet: an error before the first line may still have a status of its own.
-func newProgress(w http.ResponseWriter) *progress {
-	return &progress{w: w, out: flushWriter{w: w}}
+func newProgress(w http.ResponseWriter, message func(error) string) *progress {
+	return &progress{message: message, w: w, out: flushWriter{w: w}}
 }
 
 // Status implements Progress.
@@ -67,7 +69,7 @@ func (p *progress) finish(err error) error {
 	case err != nil && !begun:
 		return err
 	case err != nil:
-		text := message(err)
+		text := p.message(err)
 		p.write(progressLine{Detail: &jsonstream.Error{Code: httpStatus(err), Message: text}, Error: text})
 	case !begun:
 		p.w.Header().Set("Content-Type", "application/json")

@@ -48,7 +48,7 @@ func (s *server) imagePush(w http.ResponseWriter, c *call) error {
 	if err := s.ofPlatform(c, "platform", ref); err != nil {
 		return err
 	}
-	p := newProgress(w)
+	p := newProgress(w, s.message)
 	return p.finish(s.Registry.ImagePush(c.Context(), c.name, tag, c.Header.Get(registry.AuthHeader), p))
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	Cluster   ClusterBackend
 	// Witness says, on a host that only votes, why everything about containers is refused. Nil: nothing is.
 	Witness func() string
+	// Explain gives what a user has to know to get past an error, beside its own text; "": nothing. Nil: never anything.
+	Explain func(error) string
 }
 
 // server holds the back ends for the handlers; it has no state of its own.
@@ -103,7 +105,18 @@ func (s *server) fail(w *recorder, r *http.Request, err error) {
 	if w.begun {
 		panic(http.ErrAbortHandler)
 	}
-	writeError(w, status, message(err))
+	writeError(w, status, s.message(err))
+}
+
+// message is an error's text, and what the host has to say about it.
+func (s *server) message(err error) string {
+	text := message(err)
+	if s.Explain != nil {
+		if more := s.Explain(err); more != "" {
+			text += "; " + more
+		}
+	}
+	return text
 }
 
 // recoverPanic keeps one broken request from taking the daemon, and every container's network, with it.

@@ -198,7 +198,7 @@ func serveHost(at string, resolver *dnsd.Server, view func() dnsd.View) error {
 
 func (d *daemon) serve(ctx context.Context) error {
 	e := d.engine
-	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, Build: e, System: e, Cluster: e})
+	handler := api.New(api.Config{Log: d.log.With("component", "api"), Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, Build: e, System: e, Cluster: e, Explain: e.Explain})
 	listeners, err := listen(d.cfg, d.log)
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func serveWitness(ctx context.Context, cfg config.Config, e *engine.Engine, log 
 	web := log.With("component", "api")
 	handler := api.New(api.Config{
 		Log: web, Container: e, Exec: e, Network: e, Volume: e, Image: e, Files: e, Registry: e, Disk: e, Build: e, System: e, Cluster: e,
-		Witness: e.WitnessWords,
+		Witness: e.WitnessWords, Explain: e.Explain,
 	})
 	listeners, err := listen(cfg, log)
 	if err != nil {
