@@ -207,9 +207,9 @@ func (b *Backend) usable() error {
 }
 
 // elsewhere answers for a host that takes no part any more: whoever asked from
-// another host will find the next leader.
+// another host will find the next leader. Its own class would end that.
 func (b *Backend) elsewhere(what string, err error) error {
-	return fmt.Errorf("%s: host %s leads no more: %v: %w", what, b.node, err, errdefs.ErrUnavailable)
+	return fmt.Errorf("%s: host %s leads no more: %s: %w", what, b.node, err.Error(), errdefs.ErrUnavailable)
 }
 
 // raftError gives raft's errors a class. All of them mean: not here, not now.

@@ -2,10 +2,10 @@
 package disk
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +38,7 @@ func Fill(t testing.TB, dir string) (free func()) {
 			size /= 2
 		}
 	}
-	if pathErr, ok := err.(*os.PathError); !ok || pathErr.Err != syscall.ENOSPC {
+	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("fill %s: %v", dir, err)
 	}
 	return func() {
