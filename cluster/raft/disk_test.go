@@ -82,6 +82,7 @@ func TestOnlyVoterWithoutRoom(t *testing.T) {
 	smallDisks(t, f)
 	f.grow(2, 1)
 	for _, id := range f.ids() {
+		f.leader() // all know it
 		free := f.fill("n1")
 		b := f.host(id)
 		var err error
