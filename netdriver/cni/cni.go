@@ -7,12 +7,14 @@
 package cni
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -30,17 +32,20 @@ import (
 
 // Config is what New needs.
 type Config struct {
-	Log   *slog.Logger
-	Dir   string        // for what has to outlive the daemon
-	Limit time.Duration // how long plugins may take; 0: 30 s to add an endpoint, 10 s for the rest
+	Log      *slog.Logger
+	Dir      string        // for what has to outlive the daemon
+	AddLimit time.Duration // how long the plugins of a network may take to add an endpoint; 0: 30 s
+	// Step, if any, is called where tests break things: its error is the step's.
+	Step func(name string) error
 }
 
 // Driver runs plugins in the namespace its methods are called in.
 type Driver struct {
-	log   *slog.Logger
-	dir   string
-	limit time.Duration
-	exec  *runner
+	log      *slog.Logger
+	dir      string
+	addLimit time.Duration
+	step     func(name string) error
+	exec     *runner
 
 	mu    sync.Mutex
 	names map[string]*sync.RWMutex // by the configuration's name: a collection runs beside nothing else
@@ -52,7 +57,10 @@ var _ netdriver.Driver = (*Driver)(nil)
 // New gives the driver.
 func New(c Config) *Driver {
 	log := c.Log.With("component", "cni")
-	return &Driver{log: log, dir: c.Dir, limit: c.Limit, exec: &runner{log: log}, names: map[string]*sync.RWMutex{}}
+	if c.Step == nil {
+		c.Step = func(string) error { return nil }
+	}
+	return &Driver{log: log, dir: c.Dir, addLimit: cmp.Or(c.AddLimit, addTime), step: c.Step, exec: &runner{log: log}, names: map[string]*sync.RWMutex{}}
 }
 
 // Type is cni.
@@ -94,8 +102,16 @@ func (d *Driver) Remove(ctx context.Context, n netdriver.Network) error {
 	return err
 }
 
-// Prune does the same for networks that are not in keep.
+// Prune does the same for networks that are not in keep, and removes what a daemon that was killed had begun to write. No
+// endpoint may be joining meanwhile.
 func (d *Driver) Prune(ctx context.Context, keep []netdriver.NetworkID) error {
+	halves, err := filepath.Glob(filepath.Join(d.recordDir(), unfinished+"*"))
+	for _, f := range halves {
+		err = errors.Join(err, os.Remove(f))
+	}
+	if err != nil {
+		return err
+	}
 	left, err := d.records(func(r *record) bool { return !slices.Contains(keep, r.Network) })
 	for _, r := range left {
 		err = errors.Join(err, d.delete(ctx, r))
@@ -144,11 +160,16 @@ func (d *Driver) join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 	} else if fresh.Wishes, err = c.wishes(n, e); err != nil {
 		return none, err
 	}
-	if err := d.clear(ctx, fresh, r); err != nil {
-		return none, err
+	if r != nil {
+		if err := d.delete(ctx, r); err != nil {
+			return none, err
+		}
 	}
 	if hasLink(s.Path, e.Interface) {
 		return none, fmt.Errorf("network %s: the sandbox already has an interface %s: %w", n.Name, e.Interface, errdefs.ErrAlreadyExists)
+	}
+	if err := d.clear(ctx, fresh); err != nil {
+		return none, err
 	}
 	at, err := d.add(ctx, c, fresh, e)
 	if err != nil {
@@ -158,14 +179,9 @@ func (d *Driver) join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 	return at, nil
 }
 
-// clear takes back what stands in a new endpoint's way: its own former self, and whatever plugins know under the same
-// container and interface, whose DEL has failed when it was due.
-func (d *Driver) clear(ctx context.Context, fresh, old *record) error {
-	if old != nil {
-		if err := d.delete(ctx, old); err != nil {
-			return err
-		}
-	}
+// clear takes back what plugins still know under a new endpoint's container and interface, though there is no such
+// interface: their DEL has failed when it was due.
+func (d *Driver) clear(ctx context.Context, fresh *record) error {
 	stale, err := d.records(func(r *record) bool {
 		return r.Network == fresh.Network && r.Container == fresh.Container && r.Interface == fresh.Interface
 	})
@@ -204,16 +220,19 @@ func (d *Driver) add(ctx context.Context, c conf, r *record, e netdriver.Endpoin
 	lock := d.named(c.list.Name)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := d.keep(r); err != nil {
+	if err := errors.Join(d.keep(r), d.step("cni-kept")); err != nil {
 		return facts{}, err
 	}
-	ctx, done := d.bound(ctx, r.Name, "ADD", addTime)
+	ctx, done := bound(ctx, d.addLimit)
 	defer done()
 	result, err := d.client(c).AddNetworkList(ctx, c.list, r.runtimeConf())
 	if err != nil {
 		return facts{}, told(r.Name, err)
 	}
 	if r.Result, err = json.Marshal(result); err != nil {
+		return facts{}, err
+	}
+	if err := d.step("cni-added"); err != nil {
 		return facts{}, err
 	}
 	f, err := r.facts()
@@ -259,10 +278,13 @@ func (d *Driver) delete(ctx context.Context, r *record) error {
 	lock := d.named(c.list.Name)
 	lock.RLock()
 	defer lock.RUnlock()
-	ctx, done := d.bound(ctx, r.Name, "DEL", askTime)
+	ctx, done := bound(ctx, askTime)
 	defer done()
 	if err := d.client(c).DelNetworkList(ctx, c.list, r.runtimeConf()); err != nil {
 		return told(r.Name, err)
+	}
+	if err := d.step("cni-deleted"); err != nil {
+		return err
 	}
 	return d.forget(r.Endpoint)
 }
@@ -291,7 +313,7 @@ func (d *Driver) Verify(ctx context.Context, _ netdriver.Network, id netdriver.E
 	lock := d.named(c.list.Name)
 	lock.RLock()
 	defer lock.RUnlock()
-	ctx, done := d.bound(ctx, r.Name, "CHECK", askTime)
+	ctx, done := bound(ctx, askTime)
 	defer done()
 	err = d.client(c).CheckNetworkList(ctx, c.list, r.runtimeConf())
 	if err == nil || errors.Is(err, libcni.ErrorCheckNotSupp) {
@@ -324,7 +346,7 @@ func (d *Driver) Collect(ctx context.Context, n netdriver.Network) error {
 	for _, r := range all {
 		valid = append(valid, types.GCAttachment{ContainerID: r.Container, IfName: r.Interface})
 	}
-	ctx, done := d.bound(ctx, n.Name, "GC", askTime)
+	ctx, done := bound(ctx, askTime)
 	defer done()
 	if err := d.client(c).GCNetworkList(ctx, c.list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
 		return told(n.Name, err)

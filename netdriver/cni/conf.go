@@ -209,7 +209,7 @@ func readBounded(path string) ([]byte, error) {
 
 // validate asks every plugin which versions it speaks, and whether it is ready.
 func (d *Driver) validate(ctx context.Context, network string, c conf) error {
-	ctx, done := d.bound(ctx, network, "VERSION", askTime)
+	ctx, done := bound(ctx, askTime)
 	defer done()
 	speaks := c.list.CNIVersion
 	if speaks == "" {

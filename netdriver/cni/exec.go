@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,7 +60,10 @@ func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 	cmd.Env = bounded(environ)
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// It ends with the daemon, whose successor calls DEL: nobody adds what is being taken back. The kernel means the thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // what it has called may have left the group, and have the output still open
 	began := time.Now()
@@ -189,10 +193,7 @@ func told(network string, err error) error {
 	return fmt.Errorf("network %s: CNI: %w", network, err)
 }
 
-// bound limits what a network's plugins may take, and names that when the time is over.
-func (d *Driver) bound(ctx context.Context, network, command string, limit time.Duration) (context.Context, context.CancelFunc) {
-	if d.limit > 0 {
-		limit = d.limit
-	}
+// bound limits what plugins may take, and names the limit when the time is over.
+func bound(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s and was killed: %w", limit, context.DeadlineExceeded))
 }

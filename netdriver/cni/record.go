@@ -34,6 +34,9 @@ func (d *Driver) recordPath(id netdriver.EndpointID) string {
 	return filepath.Join(d.recordDir(), filepath.Base(string(id))+".json")
 }
 
+// unfinished begins the name of a record that is being written.
+const unfinished = ".new-"
+
 // keep writes a record, which is whole or not there, whatever happens.
 func (d *Driver) keep(r *record) (err error) {
 	b, err := json.Marshal(r)
@@ -43,7 +46,7 @@ func (d *Driver) keep(r *record) (err error) {
 	if err := os.MkdirAll(d.recordDir(), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(d.recordDir(), ".new-*")
+	f, err := os.CreateTemp(d.recordDir(), unfinished+"*")
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func (d *Driver) records(fits func(*record) bool) ([]*record, error) {
 	for _, f := range entries {
 		id, ok := strings.CutSuffix(f.Name(), ".json")
 		if !ok {
-			continue // half of one that a crash has left
+			continue // unfinished
 		}
 		r, err := d.recall(netdriver.EndpointID(id))
 		if err != nil {

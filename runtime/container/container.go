@@ -100,6 +100,14 @@ type Endpoint struct {
 	Routes    []Route           `json:"routes,omitempty"`
 	NoGateway bool              `json:"noGateway,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
+	DNS       DNS               `json:"dns,omitzero"` // of foreign networks: as the user wishes, else as the network says
+}
+
+// DNS is where a resolver asks, and how.
+type DNS struct {
+	Servers []netip.Addr `json:"servers,omitempty"`
+	Search  []string     `json:"search,omitempty"`  // domains
+	Options []string     `json:"options,omitempty"` // of resolv.conf(5)
 }
 
 // Route is one beyond those that an endpoint's addresses make.

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +52,16 @@ func leases(t *testing.T, h *lab.Host) []string {
 	return out
 }
 
+// quietBridge runs a network's first container: what that brings for all, the plugins leave, for others may use it. The
+// kernel would give the bridge an IPv6 address at a time of its own.
+func quietBridge(t *testing.T, l *lab.Lab, h *lab.Host, network string) {
+	t.Helper()
+	h.MustRun("ip", "link", "add", "cni0", "type", "bridge")
+	h.MustRun("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/cni0/disable_ipv6")
+	h.MustMinictl("run", "--rm", "--network", network, "-p", "8080:80", "busybox", "true")
+	settle(l, h)
+}
+
 // TestCNI runs containers on a network that CNI plugins make, in the versions of the specification that flannel and others
 // use: they reach each other by name, a machine beside the host reaches a published port, all that stays over restarts of
 // container and daemon, and nothing is left in the kernel and of the plugins' leases.
@@ -63,17 +75,7 @@ func TestCNI(t *testing.T) {
 			laptop := l.Client("laptop")
 			conf := confFile(t, h, "10-flannel.conflist", fmt.Sprintf(flannelShape, version))
 			h.MustDocker("network", "create", "-d", "cni", "-o", "conf="+conf, "net1")
-			// What the first endpoint brings for all, the plugins leave: others may use it. The kernel would give the bridge an
-			// IPv6 address at a time of its own.
-			h.MustRun("ip", "link", "add", "cni0", "type", "bridge")
-			h.MustRun("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/cni0/disable_ipv6")
-			h.MustMinictl("run", "--rm", "--network", "net1", "-p", "8080:80", "busybox", "true")
-			l.Eventually(soon, func() error { // the kernel tells a moment later that a bridge has no ports
-				if state := h.MustRun("ip", "link", "show", "cni0"); !strings.Contains(state, "NO-CARRIER") {
-					return errf("%s", state)
-				}
-				return nil
-			})
+			quietBridge(t, l, h, "net1")
 			before := h.Snapshot()
 			idle := func(when string) {
 				t.Helper()
@@ -123,4 +125,95 @@ func TestCNI(t *testing.T) {
 			idle("network rm")
 		})
 	}
+}
+
+// TestCNIKilled kills the daemon in the middle of what users do with containers on a CNI network, at each step in turn, and
+// while a plugin is at work. The next daemon finds what was begun: nothing is left of it in the kernel, of the plugins'
+// leases and of the driver's records, once the user has removed what is there.
+func TestCNIKilled(t *testing.T) {
+	t.Parallel()
+	l := breakable(t)
+	h := start(t, l, "host1")
+	conf := confFile(t, h, "10-flannel.conflist", fmt.Sprintf(flannelShape, "1.0.0"))
+	h.MustMinictl("network", "create", "-d", "cni", "-o", "conf="+conf, "net1")
+	h.MustMinictl("network", "create", "br1")
+	quietBridge(t, l, h, "net1")
+	used(l, h, "br1")
+	before, was := h.Snapshot(), traces(h)
+	m := &matrix{l: l, host: h, at: h, done: map[string]bool{}, same: func() error {
+		records, err := filepath.Glob(filepath.Join(h.Dir(), "data/cni/endpoints/*"))
+		results, rerr := filepath.Glob(filepath.Join(h.Dir(), "data/cni/cache/results/*"))
+		records, err = append(records, results...), errors.Join(err, rerr)
+		extra := slices.DeleteFunc(traces(h), func(path string) bool { return slices.Contains(was, path) })
+		if got := leases(t, h); err != nil || len(got)+len(records)+len(extra) > 0 {
+			return errf("left behind: leases %v, records %v, %v; %v", got, records, extra, err)
+		}
+		if diff := lab.Diff(before, h.Snapshot()); diff != "" {
+			return errf("left behind:\n%s", diff)
+		}
+		return nil
+	}}
+	m.settle = func(t *testing.T) {
+		t.Helper()
+		for _, c := range lines(h.MustMinictl("ps", "-a", "--format", "{{.Names}} {{.State}}")) {
+			name, state, _ := strings.Cut(c, " ")
+			wantMatch(t, "what is left", state, `^(created|running|exited)$`)
+			networks := h.MustMinictl("inspect", "-f", "{{json .NetworkSettings.Networks}}", name)
+			if state == "running" && strings.Contains(networks, "10.244.1.") {
+				wantMatch(t, "what runs", h.MustMinictl("exec", name, "ping", "-c", "1", "10.244.1.1"), " 0% packet loss")
+			}
+			h.MustMinictl("rm", "-f", name)
+		}
+	}
+	run := []string{"run", "-d", "--name", "victim", "-p", "8080:80", "--network", "net1", "busybox", "sleep", "600"}
+	onBridge := []string{"run", "-d", "--name", "victim", "--network", "br1", "busybox", "sleep", "600"}
+	connect := []string{"network", "connect", "net1", "victim"}
+	for _, d := range []deed{
+		{name: "run", do: run},
+		{name: "rm", prepare: [][]string{run}, do: []string{"rm", "-f", "victim"}},
+		{name: "connect", prepare: [][]string{onBridge}, do: connect},
+		{name: "disconnect", prepare: [][]string{onBridge, connect}, do: []string{"network", "disconnect", "net1", "victim"}},
+	} {
+		m.run(t, d)
+	}
+	m.wantAll(t, "netdriver/cni")
+
+	t.Run("plugin at work", func(t *testing.T) {
+		script := "#!/bin/sh\ncase $CNI_COMMAND in\nVERSION) echo '{\"cniVersion\": \"1.0.0\", \"supportedVersions\": [\"1.0.0\"]}' ;;\n" +
+			"ADD) echo $$ > /run/cni-add; sleep 6000 ;;\nDEL) touch /run/cni-del ;;\nesac\n"
+		h.MustRun("mkdir", "-p", "/run/cni-bin")
+		if err := os.WriteFile(h.Path("/run/cni-bin/slow"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		slow := confFile(t, h, "20-slow.conf", `{"name": "slow", "cniVersion": "1.0.0", "type": "slow"}`)
+		h.MustMinictl("network", "create", "-d", "cni", "-o", "conf="+slow, "-o", "bin-path=/run/cni-bin", "net2")
+		added := make(chan struct{})
+		go func() {
+			defer close(added)
+			_, _, _ = h.Minictl("run", "-d", "--name", "victim", "--network", "net2", "busybox", "sleep", "600")
+		}()
+		var pid string
+		l.Eventually(soon, func() error {
+			b, err := os.ReadFile(h.Path("/run/cni-add"))
+			pid = strings.TrimSpace(string(b))
+			if pid == "" {
+				return errf("ADD has not begun: %v", err)
+			}
+			return nil
+		})
+		h.KillDaemon()
+		<-added
+		h.RestartDaemon()
+		if _, err := os.Stat(h.Path("/run/cni-del")); err != nil {
+			t.Errorf("DEL was not called: %v", err)
+		}
+		l.Eventually(soon, func() error {
+			if b, err := os.ReadFile(h.Path("/proc/" + pid + "/stat")); err == nil && !strings.Contains(string(b), ") Z ") {
+				return errf("the plugin still works: %s", b)
+			}
+			return nil
+		})
+		h.MustMinictl("rm", "-f", "victim")
+		h.MustMinictl("network", "rm", "net2")
+	})
 }

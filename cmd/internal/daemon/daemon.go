@@ -138,7 +138,7 @@ func (d *daemon) build(ctx context.Context) error {
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
 		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw, Relay: relay(cfg.Networks, ports)}), host.New(), none.New(),
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")}),
-			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni")})},
+			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni"), Step: failpoint.Hit})},
 		Plugins: remote.New(remote.Config{
 			Log: d.log, Sockets: remote.SocketDir, Specs: remote.SpecDirs(), Sandboxes: filepath.Join(cfg.ExecRoot, "netns"),
 		}),

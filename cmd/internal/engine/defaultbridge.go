@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/minictl/minictl/dnsd"
@@ -92,17 +91,18 @@ func (e *Engine) defaultOptions(n *Network) {
 	maps.Copy(n.Options, own)
 }
 
-// resolverOf are a container's resolver settings: what it says, else what the daemon does; both replace the host's.
-func (e *Engine) resolverOf(h *mobycontainer.HostConfig) dnsd.ResolvOptions {
-	o := e.cfg.Defaults.DNS
-	if len(h.DNS) > 0 {
-		o.Servers = h.DNS
+// resolverOf are a container's resolver settings: what it says, else what its networks do, else the daemon; all replace the
+// host's.
+func (e *Engine) resolverOf(spec *container.Spec, endpoints []container.Endpoint) dnsd.ResolvOptions {
+	o, own := e.cfg.Defaults.DNS, resolution(spec, endpoints)
+	if len(own.Servers) > 0 {
+		o.Servers = own.Servers
 	}
-	if len(h.DNSSearch) > 0 {
-		o.Search = h.DNSSearch
+	if len(own.Search) > 0 {
+		o.Search = own.Search
 	}
-	if len(h.DNSOptions) > 0 {
-		o.Options = h.DNSOptions
+	if len(own.Options) > 0 {
+		o.Options = own.Options
 	}
 	return o
 }

@@ -182,7 +182,7 @@ func (e *Engine) allot(ctx context.Context, b *box, spec *container.Spec, j join
 		return ep, err
 	}
 	if n.foreign() {
-		wishAddresses(&ep, staticAddresses(j.set))
+		wishForeign(&ep, spec, staticAddresses(j.set))
 	} else if err := n.mayGive(staticAddresses(j.set)); err != nil {
 		return ep, err
 	}
@@ -357,7 +357,7 @@ func (e *Engine) setSysctls(ep container.Endpoint, sb netdriver.Sandbox) error {
 func wishEndpoint(ep container.Endpoint) netdriver.Endpoint {
 	w := netdriver.Endpoint{
 		ID: netdriver.EndpointID(ep.ID), Interface: ep.Interface, Address: ep.Address, Address6: ep.Address6, LinkLocal: ep.LinkLocal,
-		MAC: ep.HardwareAddr(), Options: ep.Options,
+		MAC: ep.HardwareAddr(), Options: ep.Options, Aliases: ep.Names, DNS: netdriver.DNS(ep.DNS),
 	}
 	for _, r := range ep.Routes {
 		w.Routes = append(w.Routes, netdriver.Route(r))

@@ -64,7 +64,7 @@ func (e *Engine) writeEtc(spec *container.Spec, endpoints []container.Endpoint) 
 	if err != nil {
 		return err
 	}
-	resolv, err := e.resolvFile(spec)
+	resolv, err := e.resolvFile(spec, endpoints)
 	if err != nil {
 		return err
 	}
@@ -201,12 +201,12 @@ func (e *Engine) gatewayAddress() (netip.Addr, error) {
 }
 
 // resolvFile points the container at the embedded resolver where there is one, else at the host's own servers.
-func (e *Engine) resolvFile(spec *container.Spec) ([]byte, error) {
+func (e *Engine) resolvFile(spec *container.Spec, endpoints []container.Endpoint) ([]byte, error) {
 	host, err := os.ReadFile(hostResolvConf)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("read %s: %w", hostResolvConf, err)
 	}
-	set := e.resolverOf(spec.HostConfig)
+	set := e.resolverOf(spec, endpoints)
 	if spec.HostConfig.NetworkMode.IsHost() && len(set.Servers)+len(set.Search)+len(set.Options) == 0 {
 		return host, nil
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/minictl/minictl/runtime/container"
 )
 
-// wishAddresses asks for addresses of which the network's own programs know the subnets.
-func wishAddresses(ep *container.Endpoint, asked []netip.Addr) {
+// wishForeign is what is asked of others' programs for an endpoint. Which subnets the addresses are of they know.
+func wishForeign(ep *container.Endpoint, spec *container.Spec, asked []netip.Addr) {
+	ep.DNS = resolution(spec, nil)
 	for _, a := range asked {
 		p := netip.PrefixFrom(a, a.BitLen())
 		if a.Is4() {
@@ -49,7 +50,32 @@ func decide(ep *container.Endpoint, d netdriver.Decided) (news bool) {
 	for _, r := range d.Routes {
 		ep.Routes = append(ep.Routes, container.Route(r))
 	}
+	ep.DNS = orDNS(ep.DNS, container.DNS(d.DNS))
 	return news
+}
+
+// resolution is what a container resolves with in place of the host's settings: the user's, else its networks' own.
+func resolution(spec *container.Spec, endpoints []container.Endpoint) container.DNS {
+	h := spec.HostConfig
+	out := container.DNS{Servers: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions}
+	for _, ep := range endpoints {
+		out = orDNS(out, ep.DNS)
+	}
+	return out
+}
+
+// orDNS is what the first says, and where it says nothing what the second does.
+func orDNS(a, b container.DNS) container.DNS {
+	if len(a.Servers) == 0 {
+		a.Servers = b.Servers
+	}
+	if len(a.Search) == 0 {
+		a.Search = b.Search
+	}
+	if len(a.Options) == 0 {
+		a.Options = b.Options
+	}
+	return a
 }
 
 // bookkeeper is a driver that keeps a list of its endpoints, since the kernel does not tell them.

@@ -186,7 +186,7 @@ func (r *reshaping) tellContainer(ctx context.Context) error {
 		if edited(dir, old) {
 			return old, nil
 		}
-		content, err := r.e.resolvFile(&r.spec)
+		content, err := r.e.resolvFile(&r.spec, after)
 		if err == nil {
 			err = writeFile(filepath.Join(dir, resolvDigest), []byte(digestOf(content)))
 		}

@@ -125,14 +125,13 @@ func (e *Engine) view(b *box) dnsd.View {
 		// Whoever has a way out may ask the world; a container on internal networks alone may not.
 		v.Internal = v.Internal && !ep.LeadsOutside()
 	}
-	h := spec.HostConfig
-	if len(e.resolverOf(h).Servers) > 0 {
+	if len(e.resolverOf(&spec, status.Endpoints).Servers) > 0 {
 		v.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			return e.cfg.Sandboxes.Dial(ctx, status.SandboxPath, network, address)
 		}
 	}
 	v.Beyond = func() ([]netip.AddrPort, int) {
-		set := e.resolverOf(h)
+		set := e.resolverOf(&spec, status.Endpoints)
 		set.Embedded, set.Host = true, e.zones.hostConf()
 		return set.Upstreams(), set.Ndots()
 	}
