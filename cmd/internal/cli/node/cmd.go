@@ -18,6 +18,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 	"github.com/minictl/minictl/cmd/internal/cli/inspect"
+	"github.com/minictl/minictl/cmd/internal/filters"
 )
 
 // NewCommand gives minictl node.
@@ -125,15 +126,15 @@ func newListCommand(c *console.Console) *cobra.Command {
 
 // runList takes the cluster's own status: docker's node objects know managers and workers, ours vote or learn.
 func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions) error {
-	match, err := matcher(o.filter.Value())
-	if err != nil {
-		return err
+	want := filters.Set(o.filter.Value())
+	if err := want.Only("id", "name", "role", "status"); err != nil {
+		return fmt.Errorf("%w: want id, name, role or status", err)
 	}
 	s, err := st.Status(ctx)
 	if err != nil {
 		return err
 	}
-	nodes := slices.DeleteFunc(s.Nodes, func(n api.ClusterNodeStatus) bool { return !match(n) })
+	nodes := slices.DeleteFunc(s.Nodes, func(n api.ClusterNodeStatus) bool { return !matches(want, n) })
 	slices.SortStableFunc(nodes, func(a, b api.ClusterNodeStatus) int { return strings.Compare(a.Name, b.Name) })
 	ctxt := formatter.Context{Output: out, Format: listFormat(o.format, o.quiet)}
 	return ctxt.Write(header(), func(write func(formatter.SubContext) error) error {
@@ -146,34 +147,9 @@ func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions)
 	})
 }
 
-// matcher gives docker's rule: values of one key are alternatives, keys must all hold; id and name match by prefix.
-func matcher(f client.Filters) (func(api.ClusterNodeStatus) bool, error) {
-	keys := map[string]func(n api.ClusterNodeStatus, v string) bool{
-		"id":     func(n api.ClusterNodeStatus, v string) bool { return strings.HasPrefix(n.ID, v) },
-		"name":   func(n api.ClusterNodeStatus, v string) bool { return strings.HasPrefix(n.Name, v) },
-		"role":   func(n api.ClusterNodeStatus, v string) bool { return strings.EqualFold(n.Role, v) },
-		"status": func(n api.ClusterNodeStatus, v string) bool { return strings.EqualFold(n.Status, v) },
-	}
-	for k := range f {
-		if keys[k] == nil {
-			return nil, fmt.Errorf("invalid filter %q: want id, name, role or status", k)
-		}
-	}
-	return func(n api.ClusterNodeStatus) bool {
-		for k, values := range f {
-			if !anyOf(values, func(v string) bool { return keys[k](n, v) }) {
-				return false
-			}
-		}
-		return true
-	}, nil
-}
-
-func anyOf(values map[string]bool, ok func(string) bool) bool {
-	for v := range values {
-		if ok(v) {
-			return true
-		}
-	}
-	return false
+// matches follows docker: id and name fit by their beginning.
+func matches(f filters.Set, n api.ClusterNodeStatus) bool {
+	return f.Begins("id", n.ID) && f.Begins("name", n.Name) &&
+		f.Any("role", func(v string) bool { return strings.EqualFold(n.Role, v) }) &&
+		f.Any("status", func(v string) bool { return strings.EqualFold(n.Status, v) })
 }
