@@ -87,6 +87,17 @@ func (c *call) without(key any) (context.Context, context.CancelFunc) {
 	return ctx, func() { stop(); cancel() }
 }
 
+// do carries out what answers with a status alone, to its end even if the client goes away.
+func (c *call) do(w http.ResponseWriter, status int, what func(ctx context.Context) error) error {
+	ctx, cancel := c.detached()
+	defer cancel()
+	if err := what(ctx); err != nil {
+		return err
+	}
+	w.WriteHeader(status)
+	return nil
+}
+
 // softStop and hardStop are the keys of Serve's two contexts: one ends when serving should stop, the other after the
 // grace that follows.
 type (

@@ -1,6 +1,9 @@
 package api
 
-import "net/http"
+import (
+	"context"
+	"net/http"
+)
 
 // clusterRoutes are ours: docker's words for the same, in swarm.go, cannot say everything.
 func (s *server) clusterRoutes() []route {
@@ -55,13 +58,7 @@ func (s *server) clusterJoin(w http.ResponseWriter, c *call) error {
 
 // clusterLeave makes this host a cluster of its own again.
 func (s *server) clusterLeave(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Cluster.ClusterLeave(ctx, c.flag("force")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Cluster.ClusterLeave(ctx, c.flag("force")) })
 }
 
 // clusterToken rotates with POST only: a GET must be safe to repeat.
@@ -101,13 +98,7 @@ func (s *server) clusterRejoin(w http.ResponseWriter, c *call) error {
 	if err := c.body(w, &req); err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Cluster.ClusterRejoin(ctx, req.Remote); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Cluster.ClusterRejoin(ctx, req.Remote) })
 }
 
 // clusterBackup is in the clear, as all that the socket's owner may know; the command line encrypts it before it is kept.
@@ -148,13 +139,7 @@ func (s *server) clusterCA(w http.ResponseWriter, c *call) error {
 
 // clusterRotateCA returns when the rotation has begun: it may have to wait for hosts.
 func (s *server) clusterRotateCA(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Cluster.ClusterRotateCA(ctx, c.flag("finish")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Cluster.ClusterRotateCA(ctx, c.flag("finish")) })
 }
 
 // clusterStatus hardly waits for others, a fraction of a second for those that are up: it is asked when they are dead.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/moby/moby/api/types/container"
@@ -164,13 +165,9 @@ func (s *server) containerStop(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerStop(ctx, c.name, c.text("signal"), timeout); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error {
+		return s.Container.ContainerStop(ctx, c.name, c.text("signal"), timeout)
+	})
 }
 
 // containerRestart takes the same parameters as stop.
@@ -179,24 +176,14 @@ func (s *server) containerRestart(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerRestart(ctx, c.name, c.text("signal"), timeout); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error {
+		return s.Container.ContainerRestart(ctx, c.name, c.text("signal"), timeout)
+	})
 }
 
 // containerKill sends a signal, by default KILL; the back end knows the names.
 func (s *server) containerKill(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerKill(ctx, c.name, c.text("signal")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Container.ContainerKill(ctx, c.name, c.text("signal")) })
 }
 
 // containerRename checks the new name by the rule for create.
@@ -208,13 +195,7 @@ func (s *server) containerRename(w http.ResponseWriter, c *call) error {
 	if err := checkContainerName(name); err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerRename(ctx, c.name, name); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Container.ContainerRename(ctx, c.name, name) })
 }
 
 // containerResize sets the terminal's size in characters. Docker run repeats it until the container runs.
@@ -239,11 +220,7 @@ func (s *server) containerRemove(w http.ResponseWriter, c *call) error {
 	if c.flag("link") {
 		return notImplemented("removing a link is not supported; use \"docker network disconnect\" instead")
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerRemove(ctx, c.name, c.flag("force"), c.flag("v")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error {
+		return s.Container.ContainerRemove(ctx, c.name, c.flag("force"), c.flag("v"))
+	})
 }

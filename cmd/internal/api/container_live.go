@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 
@@ -9,24 +10,12 @@ import (
 
 // containerPause freezes a container's processes.
 func (s *server) containerPause(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerPause(ctx, c.name); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Container.ContainerPause(ctx, c.name) })
 }
 
 // containerUnpause lets them go on.
 func (s *server) containerUnpause(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Container.ContainerUnpause(ctx, c.name); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Container.ContainerUnpause(ctx, c.name) })
 }
 
 // containerUpdate changes limits and restart policy.

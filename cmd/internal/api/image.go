@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -116,13 +117,7 @@ func (s *server) imageTag(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Image.ImageTag(ctx, c.name, target); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusCreated)
-	return nil
+	return c.do(w, http.StatusCreated, func(ctx context.Context) error { return s.Image.ImageTag(ctx, c.name, target) })
 }
 
 // imageRemove deletes untagged parents as well, unless noprune says otherwise.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -69,13 +70,7 @@ func (s *server) networkCreate(w http.ResponseWriter, c *call) error {
 
 // networkRemove answers 204; a network in use or predefined is the back end's 403.
 func (s *server) networkRemove(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Network.NetworkRemove(ctx, c.name); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Network.NetworkRemove(ctx, c.name) })
 }
 
 // networkConnect answers 200 without a body, running container or not.
@@ -87,13 +82,7 @@ func (s *server) networkConnect(w http.ResponseWriter, c *call) error {
 	if err := checkRef("container", req.Container); err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Network.NetworkConnect(ctx, c.name, req); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Network.NetworkConnect(ctx, c.name, req) })
 }
 
 // networkDisconnect with Force works for a container that is gone.
@@ -105,13 +94,7 @@ func (s *server) networkDisconnect(w http.ResponseWriter, c *call) error {
 	if err := checkRef("container", req.Container); err != nil {
 		return err
 	}
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Network.NetworkDisconnect(ctx, c.name, req); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusOK)
-	return nil
+	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Network.NetworkDisconnect(ctx, c.name, req) })
 }
 
 // networkPrune removes what no container uses, and names it.

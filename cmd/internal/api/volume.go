@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/moby/moby/api/types/volume"
@@ -56,13 +57,7 @@ func (s *server) volumeCreate(w http.ResponseWriter, c *call) error {
 
 // volumeRemove answers 204; a volume in use is the back end's 409.
 func (s *server) volumeRemove(w http.ResponseWriter, c *call) error {
-	ctx, cancel := c.detached()
-	defer cancel()
-	if err := s.Volume.VolumeRemove(ctx, c.name, c.flag("force")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.do(w, http.StatusNoContent, func(ctx context.Context) error { return s.Volume.VolumeRemove(ctx, c.name, c.flag("force")) })
 }
 
 // volumePrune took all unused volumes before API 1.42, and since then those without a name unless asked for all.
