@@ -26,13 +26,12 @@ import (
 	"github.com/minictl/minictl/cmd/internal/failpoint"
 	"github.com/minictl/minictl/dnsd"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/bare"
 	"github.com/minictl/minictl/netdriver/bridge"
 	"github.com/minictl/minictl/netdriver/cni"
 	"github.com/minictl/minictl/netdriver/firewall"
-	"github.com/minictl/minictl/netdriver/host"
 	"github.com/minictl/minictl/netdriver/macvlan"
 	"github.com/minictl/minictl/netdriver/nl"
-	"github.com/minictl/minictl/netdriver/none"
 	"github.com/minictl/minictl/netdriver/overlay"
 	"github.com/minictl/minictl/netdriver/portmap"
 	"github.com/minictl/minictl/netdriver/remote"
@@ -136,7 +135,7 @@ func (d *daemon) build(ctx context.Context) error {
 	e, err := engine.New(engine.Config{
 		Root: cfg.DataRoot, ExecRoot: cfg.ExecRoot, NodeName: cfg.NodeName, GatewayBridge: cfg.GatewayBridge, AddressPools: cfg.AddressPools, Defaults: defaults(cfg.Networks), Version: cfg.Version,
 		Live: func() engine.Live { return *d.live.Load() }, Log: d.log, Runtime: rt, Cluster: cl,
-		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw, Relay: relay(cfg.Networks, ports)}), host.New(), none.New(),
+		Drivers: []netdriver.Driver{bridge.New(bridge.Config{Log: d.log, Firewall: fw, Relay: relay(cfg.Networks, ports)}), bare.New(netdriver.TypeHost), bare.New(netdriver.TypeNull),
 			macvlan.New(macvlan.Config{Log: d.log, Sandboxes: filepath.Join(cfg.ExecRoot, "netns")}),
 			cni.New(cni.Config{Log: d.log, Dir: filepath.Join(cfg.DataRoot, "cni"), Step: failpoint.Hit})},
 		Plugins: remote.New(remote.Config{

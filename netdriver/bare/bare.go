@@ -1,7 +1,7 @@
-// Package host is the driver of the network called host: its containers use the host's own network namespace.
-//
-// Whoever starts the container has to give it that namespace instead of a sandbox; there is nothing to make in it.
-package host
+// Package bare is the driver of the networks in which nothing is made: none, whose sandboxes have lo and nothing else, and
+// host, whose containers use the host's own network namespace. Whoever starts a container of the latter has to give it that
+// namespace instead of a sandbox.
+package bare
 
 import (
 	"context"
@@ -9,17 +9,17 @@ import (
 	"github.com/minictl/minictl/netdriver"
 )
 
-// Driver does nothing: the host's interfaces are there already.
-type Driver struct{}
+// Driver does nothing.
+type Driver struct{ name string }
 
 // The driver honours the contract.
 var _ netdriver.Driver = Driver{}
 
-// New gives the driver.
-func New() Driver { return Driver{} }
+// New gives the driver by its name, netdriver.TypeHost or TypeNull.
+func New(name string) Driver { return Driver{name} }
 
-// Type is host.
-func (Driver) Type() string { return netdriver.TypeHost }
+// Type is its name.
+func (d Driver) Type() string { return d.name }
 
 // Check accepts every network.
 func (Driver) Check(netdriver.Network) error { return nil }

@@ -1,17 +1,16 @@
-package none_test
+package bare_test
 
 import (
 	"testing"
 
 	"github.com/minictl/minictl/netdriver"
-	"github.com/minictl/minictl/netdriver/host"
+	"github.com/minictl/minictl/netdriver/bare"
 	"github.com/minictl/minictl/netdriver/netdrivertest"
-	"github.com/minictl/minictl/netdriver/none"
 )
 
 // TestConformance runs the suite over the two drivers that make nothing.
 func TestConformance(t *testing.T) {
-	for _, d := range []netdriver.Driver{none.New(), host.New()} {
+	for _, d := range []netdriver.Driver{bare.New(netdriver.TypeNull), bare.New(netdriver.TypeHost)} {
 		t.Run(d.Type(), func(t *testing.T) {
 			netdrivertest.Suite(t, func(*testing.T, string) netdrivertest.Subject {
 				return netdrivertest.Subject{
