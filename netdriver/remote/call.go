@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -51,6 +53,7 @@ type plugin struct {
 // peer is a plugin that has been greeted.
 type peer struct {
 	at         place
+	socket     fs.FileInfo // of a unix socket, by which it is known again
 	client     *http.Client
 	implements []string
 	network    Capabilities
@@ -100,11 +103,11 @@ func (p *plugin) call(ctx context.Context, limit time.Duration, kind, method str
 			return ctx.Err()
 		case bound.Err() != nil:
 			return fmt.Errorf("plugin %s did not answer %s.%s within %s: see whether it hangs, then try again: %w",
-				p.name, kind, method, time.Since(began).Round(time.Millisecond), errdefs.ErrUnavailable)
+				p.name, kind, method, time.Since(began).Round(100*time.Millisecond), errdefs.ErrUnavailable)
 		}
 		if deadline, ok := bound.Deadline(); ok && time.Until(deadline) <= wait {
-			return fmt.Errorf("plugin %s cannot be reached for %s.%s (tried for %s): start it, then try again: %w",
-				p.name, kind, method, time.Since(began).Round(time.Millisecond), errors.Join(gone.err, errdefs.ErrUnavailable))
+			return fmt.Errorf("plugin %s cannot be reached for %s.%s (tried for %s): start it, then try again: %w: %w",
+				p.name, kind, method, time.Since(began).Round(100*time.Millisecond), gone.err, errdefs.ErrUnavailable)
 		}
 		p.log.Warn("the plugin cannot be reached, it is tried again", "method", kind+"."+method, "wait", wait, "err", gone.err)
 		if sleep(bound, wait) != nil {
@@ -137,17 +140,29 @@ func (p *plugin) drop(to *peer, err error) {
 	}
 }
 
+// hello is greet for who wants to know what the plugin says of itself, once and for limit at most.
+func (p *plugin) hello(ctx context.Context, kind string) (*peer, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
+	defer cancel()
+	to, err := p.greet(ctx, kind)
+	var gone *unreachable
+	if errors.As(err, &gone) {
+		return nil, fmt.Errorf("plugin %s cannot be reached: start it, then try again: %w: %w", p.name, gone.err, errdefs.ErrUnavailable)
+	}
+	return to, err
+}
+
 // greet gives the plugin once it has said what it implements, which kind must be among.
 func (p *plugin) greet(ctx context.Context, kind string) (*peer, error) {
+	at, err := locate(p.cfg, p.name)
+	if err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	to := p.peer
 	p.mu.Unlock()
-	if to == nil {
-		at, err := locate(p.cfg, p.name)
-		if err != nil {
-			return nil, err
-		}
-		to = &peer{at: at, client: at.client()}
+	if to == nil || !to.is(at) {
+		to = &peer{at: at, socket: at.stat(), client: at.client()}
 		if err := p.introduce(ctx, to); err != nil {
 			return nil, err
 		}
@@ -159,6 +174,27 @@ func (p *plugin) greet(ctx context.Context, kind string) (*peer, error) {
 		return nil, fmt.Errorf("plugin %s does not implement %s, only %s: %w", p.name, kind, strings.Join(to.implements, ", "), errdefs.ErrNotFound)
 	}
 	return to, nil
+}
+
+// is tells whether the plugin at a place is still the one that was greeted: another program makes another socket.
+func (to *peer) is(at place) bool {
+	now := at.stat()
+	if to.at.network != at.network || to.at.addr != at.addr || (now == nil) != (to.socket == nil) {
+		return false
+	}
+	return now == nil || os.SameFile(now, to.socket) && now.ModTime().Equal(to.socket.ModTime())
+}
+
+// stat is nil unless the place is a unix socket.
+func (at place) stat() fs.FileInfo {
+	if at.network != "unix" {
+		return nil
+	}
+	fi, err := os.Stat(at.addr)
+	if err != nil {
+		return nil
+	}
+	return fi
 }
 
 // introduce asks a new peer what it is.

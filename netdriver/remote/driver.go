@@ -66,13 +66,7 @@ func (d *Driver) Check(netdriver.Network) error { return nil }
 
 // Capabilities are what the plugin says of itself. The plugin is looked for, and greeted if it is new.
 func (d *Driver) Capabilities(ctx context.Context) (Capabilities, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.patience)
-	defer cancel()
-	to, err := d.plugin.greet(ctx, networkDriver)
-	var gone *unreachable
-	if errors.As(err, &gone) {
-		return Capabilities{}, fmt.Errorf("plugin %s cannot be reached: start it, then try again: %w", d.plugin.name, errors.Join(gone.err, errdefs.ErrUnavailable))
-	}
+	to, err := d.plugin.hello(ctx, networkDriver)
 	if err != nil {
 		return Capabilities{}, err
 	}
@@ -201,13 +195,13 @@ func (d *Driver) join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 	case !errdefs.IsNotFound(err) || !sandbox.Exists(s.Path):
 		return at, err
 	}
-	if err := d.nameFree(e, s); err != nil {
-		return at, err
-	}
 	if d.told[n.ID][e.ID] { // in another sandbox, or its interface is gone
 		if err := d.leave(ctx, n, e); err != nil {
 			return at, err
 		}
+	}
+	if err := d.nameFree(e, s); err != nil {
+		return at, err
 	}
 	if err := d.ensure(ctx, n); err != nil {
 		return at, err
@@ -232,7 +226,7 @@ func (d *Driver) join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 		return at, err
 	}
 	if err := dec.takeJoin(answer); err != nil {
-		return at, invalidAnswer(d.plugin.name, "Join", err)
+		return at, invalidAnswer(d.plugin.name, networkDriver, "Join", err)
 	}
 	e.Routes = dec.routes
 	at.Decided = &netdriver.Decided{
@@ -295,7 +289,7 @@ func (d *Driver) create(ctx context.Context, n netdriver.Network, e *netdriver.E
 		return dec, err
 	}
 	if err := dec.takeInterface(in.Interface, answer.Interface); err != nil {
-		return dec, invalidAnswer(d.plugin.name, "CreateEndpoint", err)
+		return dec, invalidAnswer(d.plugin.name, networkDriver, "CreateEndpoint", err)
 	}
 	if dec.address.IsValid() {
 		e.Address = dec.address
@@ -318,7 +312,7 @@ func (d *Driver) take(ctx context.Context, e *netdriver.Endpoint, s netdriver.Sa
 	defer c.Close()
 	l, err := c.Link(dec.link)
 	if err != nil {
-		return "", 0, invalidAnswer(d.plugin.name, "Join", fmt.Errorf("it names the interface %s, which this host does not have", dec.link))
+		return "", 0, invalidAnswer(d.plugin.name, networkDriver, "Join", fmt.Errorf("it names the interface %s, which this host does not have", dec.link))
 	}
 	if e.Interface, err = nameIn(s, *e, dec); err != nil {
 		return "", 0, err
@@ -329,7 +323,11 @@ func (d *Driver) take(ctx context.Context, e *netdriver.Endpoint, s netdriver.Sa
 	if err := sandbox.Borrow(c, dec.link, *e, s); err != nil {
 		return "", 0, err
 	}
-	return e.Interface, l.MTU, sandbox.Furnish(ctx, sandbox.Plug{Endpoint: *e, Sandbox: s, MTU: l.MTU})
+	plug := sandbox.Plug{Endpoint: *e, Sandbox: s, MTU: l.MTU}
+	if err := sandbox.Furnish(ctx, plug); err != nil {
+		return "", 0, err
+	}
+	return e.Interface, l.MTU, sandbox.Announce(ctx, c, plug)
 }
 
 // optionIfname is the user's choice of an interface's name, which goes before the plugin's.
@@ -446,14 +444,18 @@ func (d *Driver) leave(ctx context.Context, n netdriver.Network, e netdriver.End
 	return nil
 }
 
-// Info is what the plugin wants to show of an endpoint.
-func (d *Driver) Info(ctx context.Context, n netdriver.NetworkID, e netdriver.EndpointID) (map[string]any, error) {
+// Info is what the plugin wants to show of an endpoint, for people.
+func (d *Driver) Info(ctx context.Context, n netdriver.NetworkID, e netdriver.EndpointID) (map[string]string, error) {
 	var answer struct{ Value map[string]any }
 	err := d.call(ctx, min(farewell, d.patience), "EndpointOperInfo", endpointRef{string(n), string(e)}, &answer)
 	if missingMethod(err) {
 		return nil, nil
 	}
-	return answer.Value, err
+	out := map[string]string{}
+	for k, v := range answer.Value {
+		out[printable(k)] = printable(fmt.Sprint(v))
+	}
+	return out, err
 }
 
 // SetNodes tells a plugin that connects hosts which members came and which went. One that is not there is told when it is;

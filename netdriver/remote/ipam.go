@@ -40,9 +40,7 @@ func (a *Allocator) Forgets(ctx context.Context) (bool, error) {
 }
 
 func (a *Allocator) capabilities(ctx context.Context) (ipamCapabilities, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.plugin.cfg.Patience)
-	defer cancel()
-	to, err := a.plugin.greet(ctx, ipamDriver)
+	to, err := a.plugin.hello(ctx, ipamDriver)
 	if err != nil {
 		return ipamCapabilities{}, err
 	}
@@ -102,7 +100,7 @@ func (a *Allocator) RequestPool(ctx context.Context, w PoolWish) (Pool, error) {
 	}
 	p, err := parsePool(answer.PoolID, answer.Pool, answer.Data[keyGateway], w.V6)
 	if err != nil {
-		return Pool{}, invalidAnswer(a.plugin.name, "RequestPool", err)
+		return Pool{}, invalidAnswer(a.plugin.name, ipamDriver, "RequestPool", err)
 	}
 	return p, nil
 }
@@ -157,7 +155,7 @@ func (a *Allocator) RequestAddress(ctx context.Context, pool string, asked netip
 	default:
 		return p, nil
 	}
-	return netip.Prefix{}, invalidAnswer(a.plugin.name, "RequestAddress", err)
+	return netip.Prefix{}, invalidAnswer(a.plugin.name, ipamDriver, "RequestAddress", err)
 }
 
 // RequestGateway is RequestAddress for a network's gateway.

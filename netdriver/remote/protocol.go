@@ -293,6 +293,6 @@ func validLink(s string) bool {
 func missingMethod(err error) bool { return errors.Is(err, errNoMethod) }
 
 // invalidAnswer is a plugin's answer that cannot be followed.
-func invalidAnswer(name, method string, err error) error {
-	return fmt.Errorf("plugin %s answers %s with what cannot be: %w", name, method, err)
+func invalidAnswer(name, kind, method string, err error) error {
+	return fmt.Errorf("plugin %s answers %s.%s with what cannot be: %w", name, kind, method, err)
 }

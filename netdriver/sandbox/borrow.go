@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -91,4 +92,31 @@ func Return(path string, id netdriver.EndpointID) error {
 		return err
 	}
 	return out.SetAlias(back.Index, "")
+}
+
+// Announce tells the neighbours of a borrowed interface about its addresses, as soon as it carries frames. One that does
+// not in time is no error: whoever made it may want to wait for something. c is the host's.
+func Announce(ctx context.Context, c *nl.Conn, p Plug) error {
+	in, err := nl.At(p.Sandbox.Path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	l, err := in.Link(p.Endpoint.Interface)
+	if err != nil {
+		return err
+	}
+	if err := awaitUp(ctx, in, l.Index); err != nil {
+		return ctx.Err()
+	}
+	// What is sent before the other end's bridge forwards is lost.
+	if port, err := c.LinkAt(l.Peer); l.Kind == "veth" && err == nil && port.Kind == "veth" && port.Peer == l.Index {
+		if err := awaitUp(ctx, c, port.Index); err != nil {
+			return ctx.Err()
+		}
+	}
+	if len(l.MAC) == 0 {
+		return nil
+	}
+	return in.SetMAC(l.Index, l.MAC)
 }

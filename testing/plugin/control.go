@@ -54,6 +54,3 @@ func (c Control) Books(ctx context.Context) (b Books, err error) {
 func (c Control) Set(ctx context.Context, o Options) error {
 	return c.ask(ctx, "Options", o, &struct{}{})
 }
-
-// Forget empties the plugin's books, as if it had been started anew.
-func (c Control) Forget(ctx context.Context) error { return c.ask(ctx, "Forget", nil, &struct{}{}) }

@@ -11,7 +11,7 @@ func (p *Plugin) manage(method string, r request) (any, error) {
 	ok := struct{}{}
 	switch method {
 	case "IpamDriver.GetCapabilities":
-		return map[string]bool{"RequiresMACAddress": p.opts.WantMAC}, nil
+		return map[string]bool{"RequiresMACAddress": p.opts.WantMAC, "RequiresRequestReplay": p.opts.WantReplay}, nil
 	case "IpamDriver.GetDefaultAddressSpaces":
 		return map[string]string{"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "everywhere"}, nil
 	case "IpamDriver.RequestPool":
@@ -76,7 +76,7 @@ func (p *Plugin) requestAddress(r request) (netip.Prefix, error) {
 	if pl == nil {
 		return netip.Prefix{}, fmt.Errorf("pool %q is unknown", r.PoolID)
 	}
-	if p.opts.WantMAC && r.Options["RequestAddressType"] == nil && r.Options["com.docker.network.endpoint.macaddress"] == nil {
+	if p.opts.WantMAC && r.Options["com.docker.network.endpoint.name"] != nil && r.Options["com.docker.network.endpoint.macaddress"] == nil {
 		return netip.Prefix{}, errors.New("no MAC address is said")
 	}
 	if r.Address != "" {

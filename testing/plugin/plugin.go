@@ -2,7 +2,7 @@
 // protocol alone, with the program ip for the kernel and nothing of minictl's.
 //
 // Its networks are bridges, its endpoints veth pairs; its books are in memory, and it refuses whatever does not fit them.
-// A test can read the calls it heard and its books, make methods fail or hang, and have it forget all.
+// A test can read the calls it heard and its books, and make methods fail or hang.
 package plugin
 
 import (
@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"net"
@@ -33,6 +34,7 @@ type Options struct {
 	NoService  bool     // Join answers DisableGatewayService
 	Prefix     string   // DstPrefix; eth unless given
 	WantMAC    bool     // RequiresMACAddress
+	WantReplay bool     // RequiresRequestReplay
 	Routes     []Route  // StaticRoutes
 	Missing    []string // methods answered with 404
 	Namespace  string   // path of the network namespace it works in; empty: its own
@@ -75,7 +77,7 @@ type Plugin struct {
 	networks  map[string]network // by ID
 	allocated map[string]bool
 	endpoints map[string]endpoint
-	nodes     map[string]bool
+	nodes     map[string]bool // by address: whether it is this one
 	pools     map[string]*pool
 	labels    map[string]string // short names of IDs in calls
 	counts    map[byte]int
@@ -83,6 +85,7 @@ type Plugin struct {
 
 type network struct {
 	bridge  string
+	tunnel  string // to the other nodes, of a plugin that connects them
 	gateway string
 }
 
@@ -98,15 +101,10 @@ type pool struct {
 
 // New gives a plugin with empty books.
 func New(o Options) *Plugin {
-	p := &Plugin{opts: o}
-	p.forget()
-	return p
-}
-
-func (p *Plugin) forget() {
-	p.networks, p.allocated, p.endpoints = map[string]network{}, map[string]bool{}, map[string]endpoint{}
-	p.nodes, p.pools = map[string]bool{}, map[string]*pool{}
-	p.labels, p.counts = map[string]string{}, map[byte]int{}
+	return &Plugin{
+		opts: o, networks: map[string]network{}, allocated: map[string]bool{}, endpoints: map[string]endpoint{},
+		nodes: map[string]bool{}, pools: map[string]*pool{}, labels: map[string]string{}, counts: map[byte]int{},
+	}
 }
 
 // Serve answers on a unix socket until ctx ends. The socket is gone then.
@@ -199,8 +197,6 @@ func (p *Plugin) test(w http.ResponseWriter, name string, body []byte) {
 		p.calls = nil
 	case "Books":
 		answer = p.books()
-	case "Forget":
-		p.forget()
 	case "Options":
 		var o Options
 		if err := json.Unmarshal(body, &o); err != nil {
@@ -259,7 +255,10 @@ type request struct {
 	IPv4Data, IPv6Data                []struct{ AddressSpace, Pool, Gateway string }
 	Interface                         struct{ Address, AddressIPv6, MacAddress string }
 	DiscoveryType                     int
-	DiscoveryData                     struct{ Address string }
+	DiscoveryData                     struct {
+		Address string
+		Self    bool `json:"self"`
+	}
 
 	AddressSpace, Pool, SubPool, PoolID, Address string
 	V6                                           bool
@@ -317,8 +316,7 @@ func (p *Plugin) answer(method string, body []byte) (any, error) {
 	case "NetworkDriver.RevokeExternalConnectivity":
 		return ok, p.change(r, func(e *endpoint) bool { was := e.external; e.external = false; return was })
 	case "NetworkDriver.DiscoverNew":
-		p.nodes[r.DiscoveryData.Address] = true
-		return ok, nil
+		return ok, p.meet(r.DiscoveryData.Address, r.DiscoveryData.Self)
 	case "NetworkDriver.DiscoverDelete":
 		delete(p.nodes, r.DiscoveryData.Address)
 		return ok, nil
@@ -345,7 +343,55 @@ func (p *Plugin) createNetwork(r request) error {
 	if err := p.ip("link", "set", n.bridge, "up"); err != nil {
 		return err
 	}
+	// A bridge that never had a port says that it carries frames, one whose last port has gone does not: the latter, always.
+	port, inside := ends(r.NetworkID)
+	if err := errors.Join(p.ip("link", "add", port, "type", "veth", "peer", "name", inside), p.ip("link", "set", port, "master", n.bridge),
+		p.ip("link", "set", port, "up"), p.ip("link", "del", port)); err != nil {
+		return err
+	}
+	if p.opts.Reach == "global" {
+		if err := p.tunnel(&n, r.NetworkID); err != nil {
+			return err
+		}
+	}
 	p.networks[r.NetworkID] = n
+	return nil
+}
+
+// tunnel connects a bridge with those of the other nodes. All of them derive the same number from the network.
+func (p *Plugin) tunnel(n *network, id string) error {
+	n.tunnel = "pv" + id[:8]
+	vni := crc32.ChecksumIEEE([]byte(id)) & 0xffffff
+	err := p.run("ip", "link", "add", n.tunnel, "type", "vxlan", "id", fmt.Sprint(vni), "dstport", "4799")
+	if err == nil {
+		err = p.run("ip", "link", "set", n.tunnel, "master", n.bridge, "up")
+	}
+	for addr, self := range p.nodes {
+		if err == nil && !self {
+			err = p.flood(*n, addr)
+		}
+	}
+	return err
+}
+
+// flood has frames for all sent to a node too.
+func (p *Plugin) flood(n network, addr string) error {
+	return p.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", n.tunnel, "dst", addr)
+}
+
+// meet takes up a node.
+func (p *Plugin) meet(addr string, self bool) error {
+	if _, ok := p.nodes[addr]; ok {
+		return fmt.Errorf("node %s is known", addr)
+	}
+	p.nodes[addr] = self
+	for _, n := range p.networks {
+		if n.tunnel != "" && !self {
+			if err := p.flood(n, addr); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -360,6 +406,11 @@ func (p *Plugin) deleteNetwork(r request) error {
 		}
 	}
 	delete(p.networks, r.NetworkID)
+	if n.tunnel != "" {
+		if err := p.ip("link", "del", n.tunnel); err != nil {
+			return err
+		}
+	}
 	return p.ip("link", "del", n.bridge)
 }
 
@@ -435,7 +486,11 @@ func (p *Plugin) join(r request) (any, error) {
 
 // ip runs the program in the plugin's namespace.
 func (p *Plugin) ip(args ...string) error {
-	args = append([]string{"ip"}, args...)
+	return p.run(append([]string{"ip"}, args...)...)
+}
+
+// run is ip for any program.
+func (p *Plugin) run(args ...string) error {
 	if ns := p.opts.Namespace; ns != "" {
 		args = append([]string{"nsenter", "--net=" + ns}, args...)
 	}

@@ -34,11 +34,15 @@ func (e *Engine) findManager(ctx context.Context, n *Network) error {
 		return nil
 	}
 	a, err := e.manager(n)
+	forgets := false
 	if err == nil {
-		_, err = a.NeedsMAC(ctx)
+		forgets, err = a.Forgets(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("create network %s: IPAM driver: %w", n.Name, err)
+	}
+	if forgets {
+		return unsupported("minictl does not support IPAM drivers that want their requests again after each start (RequiresRequestReplay), as %s does: it has to keep its own books", n.IPAM)
 	}
 	return nil
 }

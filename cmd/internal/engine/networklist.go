@@ -111,7 +111,7 @@ func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose 
 		}
 	}
 	if verbose {
-		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(n, &r.Inspect)}}
+		r.Services = map[string]network.ServiceInfo{"": {Tasks: e.tasks(ctx, n, &r.Inspect)}}
 	}
 	if len(n.Subnets) > 0 {
 		used, reserves, err := e.usedAddresses(ctx, n, &r.Inspect)
@@ -197,12 +197,13 @@ func (e *Engine) globalEndpoints(n *Network, r *network.Inspect) {
 	slices.SortFunc(r.Peers, func(a, b network.PeerInfo) int { return a.IP.Compare(b.IP) })
 }
 
-// tasks are the endpoints with their hosts: what docker's verbose inspect shows of containers that belong to no service.
-func (e *Engine) tasks(n *Network, r *network.Inspect) []network.Task {
+// tasks are the endpoints with their hosts, and what a plugin says of those on this one: what docker's verbose inspect shows of containers that belong to no service.
+func (e *Engine) tasks(ctx context.Context, n *Network, r *network.Inspect) []network.Task {
 	hosts := map[string]netip.Addr{}
 	for _, rec := range e.cl.Records(n.ID) {
 		hosts[rec.ID] = rec.VTEP
 	}
+	local := e.pluginInfo(ctx, n)
 	var out []network.Task
 	for _, c := range r.Containers {
 		ip := c.IPv4Address
@@ -210,6 +211,7 @@ func (e *Engine) tasks(n *Network, r *network.Inspect) []network.Task {
 			ip = c.IPv6Address
 		}
 		t := network.Task{Name: c.Name, EndpointID: c.EndpointID, EndpointIP: ip.Addr(), Info: map[string]string{}}
+		maps.Copy(t.Info, local[c.EndpointID])
 		if ip := hosts[c.EndpointID]; ip.IsValid() {
 			t.Info["Host IP"] = ip.String()
 		}

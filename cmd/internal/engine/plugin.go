@@ -302,19 +302,23 @@ func (e *Engine) removePlugged(ctx context.Context, n *Network) error {
 		e.netMu.Unlock()
 	}()
 	if err == nil && pl != nil {
-		err = e.settleDebts(ctx, func(d debt) bool { return d.Network == n.ID && d.Pool == "" })
-		if err == nil {
-			err = errors.Join(step("network-unmake"), pl.Remove(ctx, n.wish()))
+		if _, err = pl.Capabilities(ctx); err == nil {
+			err = e.settleDebts(ctx, func(d debt) bool { return d.Network == n.ID && d.Pool == "" })
 		}
-		if err != nil {
+		if err = errors.Join(err, step("network-unmake")); err != nil {
 			err = fmt.Errorf("remove network %s: %w", n.Name, err)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	reach("network-unmade")
 	e.returnPools(ctx, n)
+	if pl != nil {
+		if err := pl.Remove(ctx, n.wish()); err != nil {
+			e.owe(debt{Plugin: n.Driver, Network: n.ID, NetworkName: n.Name}, err)
+		}
+	}
+	reach("network-unmade")
 	e.netMu.Lock()
 	defer e.netMu.Unlock()
 	return e.forgetNetwork(n)
@@ -357,4 +361,22 @@ func (e *Engine) freePlugin(ctx context.Context, n *Network) {
 	if err := d.Free(ctx, netdriver.NetworkID(n.ID)); err != nil {
 		e.log.Error("a plugin keeps what it allocated for a network that there is no more", "plugin", n.Driver, "network", n.ID, "err", err)
 	}
+}
+
+// pluginInfo is what a network's plugin wants to show of its endpoints on this host, by their IDs.
+func (e *Engine) pluginInfo(ctx context.Context, n *Network) map[string]map[string]string {
+	d := e.plugin(n)
+	if d == nil {
+		return nil
+	}
+	out := map[string]map[string]string{}
+	for _, u := range e.localUses(n.ID) {
+		info, err := d.Info(ctx, netdriver.NetworkID(n.ID), netdriver.EndpointID(u.endpoint.ID))
+		if err != nil {
+			e.log.Warn("a plugin tells nothing of its endpoints", "plugin", n.Driver, "network", n.Name, "err", err)
+			break
+		}
+		out[u.endpoint.ID] = info
+	}
+	return out
 }
