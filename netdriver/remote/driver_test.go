@@ -128,11 +128,13 @@ func TestAnswers(t *testing.T) {
 		"status":          {status(500, `{"Err":"on fire"}`), "plugin third refuses NetworkDriver.CreateNetwork: on fire", refused},
 		"bare status":     {status(500, "on fire"), "plugin third refuses NetworkDriver.CreateNetwork: status 500: on fire", refused},
 		"unknown method":  {http.NotFound, "plugin third: NetworkDriver.CreateNetwork: not implemented by the plugin", refused},
-		"redirect":        {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1/", 302) }, "status 302", refused},
-		"no JSON":         {text("hello"), "plugin third answers NetworkDriver.CreateNetwork with what is no JSON object", nil},
-		"too long":        {text(`{"a":"` + strings.Repeat("x", maxAnswer) + `"}`), "plugin third answers NetworkDriver.CreateNetwork with more than 1048576 bytes", nil},
-		"hangs":           {hang, "plugin third did not answer NetworkDriver.CreateNetwork within", errdefs.IsUnavailable},
-		"ends":            {cut, "plugin third cannot be reached for NetworkDriver.CreateNetwork", errdefs.IsUnavailable},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1/", http.StatusFound)
+		}, "status 302", refused},
+		"no JSON":  {text("hello"), "plugin third answers NetworkDriver.CreateNetwork with what is no JSON object", nil},
+		"too long": {text(`{"a":"` + strings.Repeat("x", maxAnswer) + `"}`), "plugin third answers NetworkDriver.CreateNetwork with more than 1048576 bytes", nil},
+		"hangs":    {hang, "plugin third did not answer NetworkDriver.CreateNetwork within", errdefs.IsUnavailable},
+		"ends":     {cut, "plugin third cannot be reached for NetworkDriver.CreateNetwork", errdefs.IsUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
