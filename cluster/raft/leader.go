@@ -118,7 +118,7 @@ func (b *Backend) pace(leading bool) {
 // leaders promised; from then on its replica answers fresh reads.
 func (b *Backend) prepareToLead(ready chan struct{}) {
 	// A barrier that raft takes while it shuts down is never answered: the wait ends with the backend.
-	if err := awaitFuture(b.ctx, func() hraft.Future { return b.raft.Barrier(0) }); err != nil {
+	if err := awaitFuture(b.ctx, b, func() hraft.Future { return b.raft.Barrier(0) }); err != nil {
 		return // leadership was lost again; the next term has its own barrier
 	}
 	b.nudges.tell()

@@ -93,7 +93,7 @@ func (b *Backend) change(ctx context.Context, what string, do func() hraft.Futur
 	if !b.IsLeader() {
 		return b.notLeader(what)
 	}
-	err := awaitFuture(ctx, do)
+	err := awaitFuture(ctx, b, do)
 	if errors.Is(err, hraft.ErrNotLeader) {
 		return b.notLeader(what)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -71,6 +72,8 @@ type Backend struct {
 	ctx     context.Context // ends when the backend closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the backend's own goroutines
+	asked   atomic.Int64   // questions to raft without an answer
+	gone    chan struct{}  // closed when raft answers no more
 	close   func() error
 }
 
@@ -95,6 +98,7 @@ func Open(ctx context.Context, c Config) (*Backend, error) {
 	}
 	b := &Backend{node: c.NodeID, log: c.Log.With("component", "raft"), forward: c.Forward, opened: time.Now()}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.gone = make(chan struct{})
 	b.close = sync.OnceValue(b.shutdown)
 	b.fsm = newFSM()
 	if err := b.start(c); err != nil {
@@ -259,8 +263,10 @@ func (b *Backend) shutdown() error {
 	if b.raft != nil {
 		b.nudges.close()
 		b.confirms.close()
+		b.answered()
 		errs = append(errs, b.raft.Shutdown().Error())
 	}
+	close(b.gone)
 	if t, ok := b.trans.(hraft.WithClose); ok {
 		errs = append(errs, t.Close()) // raft closes it too, but not the second time it is shut down
 	}

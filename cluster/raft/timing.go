@@ -54,6 +54,10 @@ const (
 	// there is traffic, none without.
 	saveAfter = time.Second
 
+	// answerGrace is what a backend that closes gives raft to answer what it was
+	// asked. Without a majority there is nothing to wait for, but who knows that.
+	answerGrace = 50 * time.Millisecond
+
 	// retryPause is before the second attempt to reach a leader that refused;
 	// it doubles up to maxPause.
 	retryPause = 20 * time.Millisecond

@@ -75,7 +75,7 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
 	}
-	answer, err := await(ctx, func() (any, error) {
+	answer, err := await(ctx, b, func() (any, error) {
 		future := b.raft.Apply(cmd, 0)
 		err := future.Error() // waits; there is no response before
 		return future.Response(), err
@@ -115,6 +115,8 @@ func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, 
 		return nil, 0, b.raftError("read "+prefix, hraft.ErrLeadershipLost)
 	case <-ctx.Done():
 		return nil, 0, b.raftError("read "+prefix, ctx.Err())
+	case <-b.ctx.Done(): // it leads, has not applied what was before it, and never will
+		return nil, 0, b.usable()
 	}
 	if err := b.confirms.confirm(ctx, changed); err != nil {
 		return nil, 0, b.raftError("read "+prefix, err)
@@ -226,14 +228,16 @@ func (b *Backend) raftError(what string, err error) error {
 // await waits for a raft future no longer than ctx. The future itself cannot
 // be called off: raft answers it when it commits, loses its leadership or
 // shuts down, and until then one goroutine waits for that.
-func await[T any](ctx context.Context, future func() (T, error)) (T, error) {
+func await[T any](ctx context.Context, b *Backend, future func() (T, error)) (T, error) {
 	type answer struct {
 		v   T
 		err error
 	}
 	done := make(chan answer, 1)
+	b.asked.Add(1)
 	go func() {
 		v, err := future()
+		b.asked.Add(-1)
 		done <- answer{v, err}
 	}()
 	select {
@@ -242,13 +246,37 @@ func await[T any](ctx context.Context, future func() (T, error)) (T, error) {
 	case <-ctx.Done():
 		var none T
 		return none, ctx.Err()
+	case <-b.gone:
+		select {
+		case a := <-done:
+			return a.v, a.err
+		default:
+			var none T
+			return none, hraft.ErrRaftShutdown
+		}
 	}
 }
 
 // awaitFuture is await for a future that answers nothing but yes.
-func awaitFuture[F hraft.Future](ctx context.Context, do func() F) error {
-	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, do().Error() })
+func awaitFuture[F hraft.Future](ctx context.Context, b *Backend, do func() F) error {
+	_, err := await(ctx, b, func() (struct{}, error) { return struct{}{}, do().Error() })
 	return err
+}
+
+// answered waits a little until raft has answered all it was asked: what it has
+// agreed on and has not applied yet when it shuts down is never answered, and
+// whoever awaits that stays for ever.
+func (b *Backend) answered() {
+	late := time.After(answerGrace)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for b.asked.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-late:
+			return
+		}
+	}
 }
 
 func list(ids []string) string { return strings.Join(ids, ", ") }
