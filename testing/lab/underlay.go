@@ -16,6 +16,8 @@ import (
 const (
 	Subnet  = "192.168.66.0/24"
 	Gateway = "192.168.66.1"
+
+	gatewayMAC = "02:00:c0:a8:42:01"
 )
 
 // underlay is the switch between the hosts: a bridge in a namespace of its own, and the faults put on it.
@@ -31,9 +33,10 @@ func startUnderlay(l *Lab) (*underlay, error) {
 		return nil, err
 	}
 	u := &underlay{holder: h, parted: map[[2]string]bool{}}
-	// mcast_snooping off: a switch without a querier would swallow IPv6's neighbour discovery.
+	// mcast_snooping off: a switch without a querier would swallow IPv6's neighbour discovery. An address of its own: a bridge
+	// without one takes that of a port, and another when a host boots, to which no host sends until it has asked anew.
 	script := `link set lo up
-link add ul0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link add ul0 address ` + gatewayMAC + ` type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 addr add ` + Gateway + `/24 dev ul0
 link set ul0 up
 `
