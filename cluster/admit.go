@@ -142,10 +142,14 @@ func (c *Cluster) register(ctx context.Context, n Node) error {
 		if err != nil {
 			return fmt.Errorf("encode node: %w", err)
 		}
-		_, err = c.store.Txn(ctx, store.Txn{
+		t := store.Txn{
 			If:   []store.Cond{cond},
 			Then: append(c.formerName(ctx, n), store.Op{Key: nodeKey(n.ID), Value: record}, store.Op{Key: cond.Key, Value: name}),
-		})
+		}
+		if err := c.notMissing(ctx, n.ID, &t); err != nil {
+			return err
+		}
+		_, err = c.store.Txn(ctx, t)
 		if !errdefs.IsConflict(err) {
 			return err
 		}

@@ -28,6 +28,7 @@ const (
 	callRenew     = "renew"
 	callMet       = "met"
 	callTrust     = "trust"
+	callMembers   = "members"
 )
 
 // txnReply carries a conflict beside the error classes: its key and revisions must survive the wire.
@@ -89,6 +90,10 @@ func (c *Cluster) handleCalls(s *rpc.Server) {
 		return c.onLeader(ctx, callLearner, r, c.addLearner)
 	})
 	rpc.Handle(s, callMet, c.serveMet)
+	rpc.Handle(s, callMembers, func(ctx context.Context, _ struct{}) (rangeReply, error) {
+		pairs, rev, err := c.store.Range(ctx, prefixNode, false)
+		return rangeReply{Pairs: pairs, Rev: rev}, err
+	})
 	rpc.Handle(s, callRemove, func(ctx context.Context, r memberRequest) (appliedBody, error) {
 		return c.onLeader(ctx, callRemove, r, c.removePeer)
 	})
@@ -180,8 +185,18 @@ func (c *Cluster) addLearner(ctx context.Context, id NodeID) (appliedBody, error
 	return appliedBody{Index: b.AppliedIndex()}, nil
 }
 
+// removePeer lets a node follow no more. Those that are down lose their votes first: without this one, they could be too many
+// for a majority.
 func (c *Cluster) removePeer(ctx context.Context, id NodeID) (appliedBody, error) {
-	b := c.decider()
+	b, s := c.decider(), c.session()
+	for _, p := range b.Configuration() {
+		if !p.Voter || p.ID == string(id) || s == nil || s.gossip.Alive(p.ID) {
+			continue
+		}
+		if err := b.Demote(ctx, p.ID); err != nil {
+			return appliedBody{}, err
+		}
+	}
 	err := b.RemoveNode(ctx, string(id))
 	return appliedBody{Index: b.AppliedIndex()}, err
 }

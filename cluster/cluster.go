@@ -58,7 +58,7 @@ type Cluster struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	op sync.Mutex // one Init, Join, Leave or Close at a time
+	op opLock // one Init, Join, Leave or Close at a time
 
 	mu      sync.Mutex
 	st      state
@@ -109,7 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Step == nil {
 		cfg.Step = func(string) error { return nil }
 	}
-	c := &Cluster{cfg: cfg, log: cfg.Log.With("component", "cluster"), files: files{cfg.Dir}, news: make(chan struct{}), nodes: map[NodeID]Node{}}
+	c := &Cluster{cfg: cfg, log: cfg.Log.With("component", "cluster"), files: files{cfg.Dir}, op: newOpLock(), news: make(chan struct{}), nodes: map[NodeID]Node{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.events = newEvents(c)
 	c.pub.init()

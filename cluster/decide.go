@@ -61,7 +61,7 @@ func (c *Cluster) Standing() Standing {
 	b := c.decider()
 	st := Standing{Decides: b.Prospect() == raft.Answered, Heard: b.LastContact(), Estranged: c.Estranged()}
 	if t, ok := c.lastTakeover(c.ctx); ok {
-		st.Missing = c.stillMissing(t)
+		st.Missing = c.members(t.Missing)
 	}
 	return st
 }

@@ -55,8 +55,8 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 		}
 		c.log.Warn("left the cluster without the others' knowledge", "err", err)
 	}
-	_ = c.cfg.Step("leave-said") // nothing goes back from here
-	return c.depart(ctx)
+	_ = c.cfg.Step("leave-said") // nothing goes back from here, whoever still waits for it
+	return c.depart(context.WithoutCancel(ctx))
 }
 
 // depart is what is left of a Leave once the others know.

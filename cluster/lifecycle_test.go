@@ -245,6 +245,40 @@ func TestRestartAloneWithoutTheLeader(t *testing.T) {
 	})
 }
 
+// TestOthersCameWhileAway: of three hosts one sleeps while another is replaced, and the new one leads. Who wakes up knows the
+// third host, which knows both.
+func TestOthersCameWhileAway(t *testing.T) {
+	t.Parallel()
+	a, b, c, d := newHost(t, "a"), newHost(t, "b"), newHost(t, "c"), newHost(t, "d")
+	a.init(t)
+	b.join(t, a)
+	c.join(t, a)
+	agree(t, a, b, c)
+	c.close(t)
+	d.join(t, a)
+	eventually(t, "b leaves", func() bool { return b.Leave(t.Context(), false) == nil })
+	eventually(t, "d leads", func() bool {
+		if a.isVoter(d.Self().ID) {
+			_ = a.decider().TransferLeadership(t.Context(), string(d.Self().ID)) // tried again
+		}
+		leader, _ := a.Leader()
+		return leader == d.Self().ID
+	})
+	c.open(t)
+	agree(t, a, c, d)
+}
+
+// TestLeaveThatEndsHalfWay: the leader has dropped a host from those that follow, and nobody has dropped it from the members.
+func TestLeaveThatEndsHalfWay(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	if err := a.decider().RemoveNode(t.Context(), string(b.Self().ID)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, a, "network/later", "{}")
+	eventually(t, "b follows again", func() bool { return has(t, b, "network/later", false) })
+}
+
 func TestLearnerLeaves(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)

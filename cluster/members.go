@@ -42,7 +42,7 @@ func (c *Cluster) watchNodes(batches <-chan []store.Event) {
 	}
 }
 
-func (c *Cluster) setNodes(pairs []store.Pair) {
+func (c *Cluster) decodeNodes(pairs []store.Pair) map[NodeID]Node {
 	table := map[NodeID]Node{}
 	for _, p := range pairs {
 		n, err := decodeNode(p.Value)
@@ -52,6 +52,11 @@ func (c *Cluster) setNodes(pairs []store.Pair) {
 		}
 		table[n.ID] = n
 	}
+	return table
+}
+
+func (c *Cluster) setNodes(pairs []store.Pair) {
+	table := c.decodeNodes(pairs)
 	c.mu.Lock()
 	old := c.nodes
 	next := table

@@ -19,19 +19,22 @@ type memNet struct {
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*memListener
 	sockets   map[netip.AddrPort]*memSocket
-	cuts      map[[2]netip.Addr]bool // from, to
-	news      chan struct{}          // closed when cuts change
+	cuts      map[link]bool
+	news      chan struct{} // closed when cuts change
 }
+
+// link is one direction between two hosts.
+type link struct{ from, to netip.Addr }
 
 func newMemNet() *memNet {
-	return &memNet{listeners: map[netip.AddrPort]*memListener{}, sockets: map[netip.AddrPort]*memSocket{}, cuts: map[[2]netip.Addr]bool{}, news: make(chan struct{})}
+	return &memNet{listeners: map[netip.AddrPort]*memListener{}, sockets: map[netip.AddrPort]*memSocket{}, cuts: map[link]bool{}, news: make(chan struct{})}
 }
 
-// cut stops or lets through what one host sends to another.
-func (n *memNet) cut(from, to netip.Addr, on bool) {
+// change cuts links and mends others, all at once: who waits for a link looks once at what has become of it.
+func (n *memNet) change(fn func(cuts map[link]bool)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.cuts[[2]netip.Addr{from, to}] = on
+	fn(n.cuts)
 	close(n.news)
 	n.news = make(chan struct{})
 }
@@ -39,7 +42,7 @@ func (n *memNet) cut(from, to netip.Addr, on bool) {
 func (n *memNet) state(from, to netip.Addr) (cut bool, news chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.cuts[[2]netip.Addr{from, to}], n.news
+	return n.cuts[link{from, to}], n.news
 }
 
 // memWire is one host's end of it.

@@ -16,7 +16,7 @@ func TestDaemonAway(t *testing.T) {
 		s := &simulation{t: t, net: newMemNet(), began: time.Now()}
 		defer s.closeAll()
 		for i := range 3 {
-			s.add(dir, i)
+			s.add(dir, 1, i)
 		}
 		a, b := s.hosts[0], s.hosts[1]
 		if missing, err := b.up().Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {

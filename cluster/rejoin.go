@@ -155,7 +155,7 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
 	if err != nil {
 		return err
 	}
-	if err := c.files.saveBefore(pairs); err != nil {
+	if err := c.saveBefore(pairs); err != nil {
 		return err
 	}
 	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
@@ -165,7 +165,7 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
 	err = errors.Join(c.adoptEpoch(r), c.dropReplica())
-	if err := errors.Join(err, c.reopenBackend(ctx, false)); err != nil {
+	if err := errors.Join(err, c.reopenBackend(context.WithoutCancel(ctx), false)); err != nil {
 		return err
 	}
 	c.resume()
@@ -271,6 +271,9 @@ func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fenc
 		}
 		past = addEpochs(addEpochs(past, theirs.Past...), theirs.Epoch)
 		t.Missing = slices.DeleteFunc(t.Missing, func(id NodeID) bool { return id == peer })
+		if !slices.Contains(t.Settling, peer) {
+			t.Settling = append(t.Settling, peer)
+		}
 		takeover, err := c.carried(ctx, keyTakeover, t)
 		if err != nil {
 			return err
@@ -309,23 +312,32 @@ func (c *Cluster) readFresh(ctx context.Context, key string, v any) (store.Cond,
 func (f files) before() string { return f.dir + "/before.json" }
 
 // saveBefore keeps what this host had decided before it joined again. What it kept of an earlier time stays too.
-func (f files) saveBefore(pairs []store.Pair) error {
-	old, err := f.loadBefore()
+func (c *Cluster) saveBefore(pairs []store.Pair) error {
+	return c.changeBefore(func(old []store.Pair) []store.Pair {
+		for _, p := range pairs {
+			old = slices.DeleteFunc(old, func(o store.Pair) bool { return o.Key == p.Key })
+			old = append(old, p)
+		}
+		return old
+	})
+}
+
+// changeBefore replaces the list by what is made of it.
+func (c *Cluster) changeBefore(change func([]store.Pair) []store.Pair) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, err := c.files.loadBefore()
 	if err != nil {
 		return err
 	}
-	for _, p := range pairs {
-		old = slices.DeleteFunc(old, func(o store.Pair) bool { return o.Key == p.Key })
-		old = append(old, p)
+	if list = change(list); len(list) == 0 {
+		return removeFile(c.files.before())
 	}
-	if len(old) == 0 {
-		return nil
-	}
-	b, err := json.Marshal(old)
+	b, err := json.Marshal(list)
 	if err != nil {
 		return fmt.Errorf("keep what this host had decided: %w", err)
 	}
-	return identity.WriteFile(f.before(), b)
+	return identity.WriteFile(c.files.before(), b)
 }
 
 func (f files) loadBefore() ([]store.Pair, error) {
@@ -357,5 +369,11 @@ func (c *Cluster) Before(ctx context.Context) ([]store.Pair, error) {
 	return slices.DeleteFunc(pairs, func(p store.Pair) bool { return slices.Contains(t.Networks, p.Key) }), nil
 }
 
-// ForgetBefore ends what Before is for.
-func (c *Cluster) ForgetBefore() error { return removeFile(c.files.before()) }
+// ForgetBefore ends what Before gave them for. Others may have come since.
+func (c *Cluster) ForgetBefore(seen []store.Pair) error {
+	return c.changeBefore(func(old []store.Pair) []store.Pair {
+		return slices.DeleteFunc(old, func(p store.Pair) bool {
+			return slices.ContainsFunc(seen, func(s store.Pair) bool { return s.Key == p.Key && s.Rev == p.Rev })
+		})
+	})
+}

@@ -148,6 +148,9 @@ func (p peers) Authorize(ctx context.Context, id string, addr netip.AddrPort) er
 func (p peers) awaitNode(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, authorizeWait)
 	defer cancel()
+	if _, ok := p.c.known()[NodeID(id)]; !ok {
+		p.c.askMembers(ctx, NodeID(id))
+	}
 	for {
 		p.c.mu.Lock()
 		_, ok := p.c.nodes[NodeID(id)]
@@ -160,6 +163,27 @@ func (p peers) awaitNode(ctx context.Context, id string) error {
 		case <-news:
 		case <-ctx.Done():
 			return fmt.Errorf("node %s is not a member of this cluster, or no longer: run `minictl cluster leave --force` on it and join it again: %w", id, errdefs.ErrPermissionDenied)
+		}
+	}
+}
+
+// askMembers asks the members that this host knows whether there is another. While this host slept, others may have come of
+// whom one leads now: what it does not let in can tell it nothing. With a leader the own replica knows best.
+func (c *Cluster) askMembers(ctx context.Context, id NodeID) {
+	s, live := c.session(), c.live()
+	if _, led := c.Leader(); led || s == nil || c.ExternalStore() != "" {
+		return
+	}
+	for _, n := range live {
+		r, err := rpc.Call[struct{}, rangeReply](ctx, s.client, string(n.ID), callMembers, struct{}{}, true)
+		if err != nil {
+			c.log.Debug("a member does not tell who else is one", "node", n.ID, "err", err)
+			continue
+		}
+		if _, here := c.decodeNodes(r.Pairs)[id]; here {
+			c.log.Info("a member is told of by another: this host was away when it came", "node", id, "by", n.ID)
+			c.setNodes(r.Pairs)
+			return
 		}
 	}
 }

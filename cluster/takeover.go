@@ -35,6 +35,8 @@ type Takeover struct {
 	Node    NodeID    `json:"node"` // who took over
 	At      time.Time `json:"at"`
 	Missing []NodeID  `json:"missing"` // who has not come back since
+	// Settling are those that have, and whose addresses are not all known here yet.
+	Settling []NodeID `json:"settling,omitempty"`
 	// Networks are the keys that were known at this takeover and at those before it: one that is not among them, and that
 	// somebody comes back with, was made on the other side.
 	Networks []string `json:"networks,omitempty"`
@@ -94,6 +96,9 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 	case led && b.Prospect() == raft.Answered:
 		return refuse("%s decides for the cluster and answers", c.nameOf(NodeID(leader)))
 	}
+	if len(b.Configuration()) == 0 {
+		return refuse("this host has not received yet what the cluster has decided")
+	}
 	voters, up := 0, 0
 	for _, m := range c.Members() {
 		if m.Voter {
@@ -140,6 +145,11 @@ func (c *Cluster) isVoter(id NodeID) bool {
 
 // takeOver fences the past off before anything else: a crash half way leaves a host that finishes with its next start.
 func (c *Cluster) takeOver(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout) // its end half way would be a crash
+	defer cancel()
 	c.mu.Lock()
 	before := c.st
 	c.st = before.nextEpoch()
@@ -196,6 +206,7 @@ func (c *Cluster) recoverReplica(ctx context.Context) error {
 func (c *Cluster) noteTakeover(ctx context.Context) error {
 	st := c.snapshotState()
 	t := Takeover{Epoch: st.Epoch, Node: st.Self.ID, At: time.Now().UTC().Truncate(time.Second)}
+	t.Settling = []NodeID{t.Node} // it may have been given addresses that it has not heard of otherwise
 	if old, ok := c.lastTakeover(ctx); ok {
 		t.Networks = old.Networks
 	}
@@ -240,17 +251,51 @@ func (c *Cluster) lastTakeover(ctx context.Context) (t Takeover, ok bool) {
 	return t, true
 }
 
-// Cautious tells that a host from before a takeover is still missing. It may have decided more than this side knows: what
-// is given out meanwhile should be what it would have given last.
+// Cautious tells that a host from before a takeover is still missing, or has not said yet that it is Settled. It may have
+// decided more than this side knows: what is given out meanwhile should be what it would have given last.
 func (c *Cluster) Cautious() bool {
 	t, ok := c.lastTakeover(c.ctx)
-	return ok && len(c.stillMissing(t)) > 0
+	return ok && len(c.members(t.Missing))+len(c.members(t.Settling)) > 0
 }
 
-// stillMissing are those that have neither come back since a takeover nor been removed.
-func (c *Cluster) stillMissing(t Takeover) []NodeID {
+// members are those of a list that are members still.
+func (c *Cluster) members(list []NodeID) []NodeID {
 	nodes := c.known()
-	return slices.DeleteFunc(slices.Clone(t.Missing), func(id NodeID) bool { _, here := nodes[id]; return !here })
+	return slices.DeleteFunc(slices.Clone(list), func(id NodeID) bool { _, here := nodes[id]; return !here })
+}
+
+// notMissing has a transaction note that a host is not waited for: it has given up what it had, and joins.
+func (c *Cluster) notMissing(ctx context.Context, id NodeID, txn *store.Txn) error {
+	var t Takeover
+	last, err := c.readFresh(ctx, keyTakeover, &t)
+	is := func(o NodeID) bool { return o == id }
+	if err != nil || !slices.ContainsFunc(slices.Concat(t.Missing, t.Settling), is) {
+		return err
+	}
+	t.Missing, t.Settling = slices.DeleteFunc(t.Missing, is), slices.DeleteFunc(t.Settling, is)
+	value, err := c.carried(ctx, keyTakeover, t)
+	txn.If, txn.Then = append(txn.If, last), append(txn.Then, store.Op{Key: keyTakeover, Value: value})
+	return err
+}
+
+// Settled notes that all that this host has, also from before a takeover, is in the Store.
+func (c *Cluster) Settled(ctx context.Context) error {
+	for {
+		var t Takeover
+		last, err := c.readFresh(ctx, keyTakeover, &t)
+		i := slices.Index(t.Settling, c.Self().ID)
+		if err != nil || i < 0 {
+			return err
+		}
+		t.Settling = slices.Delete(t.Settling, i, i+1)
+		takeover, err := c.carried(ctx, keyTakeover, t)
+		if err != nil {
+			return err
+		}
+		if err = c.putAll(ctx, []store.Cond{last}, map[string]any{keyTakeover: takeover}); !errdefs.IsConflict(err) {
+			return err
+		}
+	}
 }
 
 // suspendOthers takes every other host for dead until it is heard again.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -133,9 +134,16 @@ func TestTakeover(t *testing.T) {
 		t.Errorf("before: %v, %v", pairs, err)
 	}
 	eventually(t, "a's records are back", func() bool { r := b.Records("known"); return len(r) == 1 && r[0].Alive })
-	if b.Cautious() || len(b.Standing().Missing) > 0 {
+	if len(b.Standing().Missing) > 0 {
 		t.Error("nobody is missing any more")
 	}
+	if !b.Cautious() {
+		t.Error("what a was given by itself is not in the Store yet")
+	}
+	if err := errors.Join(a.Settled(t.Context()), b.Settled(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b hears that a has settled", func() bool { return !b.Cautious() })
 	put(t, a, "x", "1")
 	// The same again after restarts of both: it is one cluster.
 	a.close(t)
@@ -143,7 +151,14 @@ func TestTakeover(t *testing.T) {
 	b.open(t)
 	a.open(t)
 	agree(t, a, b)
-	if err := a.ForgetBefore(); err != nil {
+	later := store.Pair{Key: "network/again", Value: []byte("{}")} // of another takeover, while the daemon looked at the first's
+	if err := errors.Join(a.saveBefore([]store.Pair{later}), a.ForgetBefore(pairs)); err != nil {
+		t.Fatal(err)
+	}
+	if pairs, err = a.Before(t.Context()); err != nil || len(pairs) != 1 || pairs[0].Key != later.Key {
+		t.Errorf("one forgotten, one new: %v, %v", pairs, err)
+	}
+	if err := a.ForgetBefore(pairs); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err := a.Before(t.Context()); err != nil || len(pairs) > 0 {
@@ -312,6 +327,9 @@ func TestRemoveAfterTakeover(t *testing.T) {
 	}
 	if has(t, b, "address/n/10.0.0.2", true) {
 		t.Error("its address is not free")
+	}
+	if err := b.Settled(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	eventually(t, "b has forgotten it", func() bool { return len(b.Members()) == 1 && !b.Cautious() })
 	a.open(t) // it is told that it was removed, and changes nothing

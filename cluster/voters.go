@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -23,10 +25,10 @@ func votersFor(n int) int {
 	}
 }
 
-// planVoters names one step towards the right number of voters: whom to promote or whom to demote. One step at a time
-// keeps every configuration between two steps able to decide. A dead voter is replaced by a live learner before it is
-// demoted. Both empty: all is as it should be, or as good as it can be.
-func planVoters(self string, peers []raft.Peer, alive func(id string) bool) (promote, demote string) {
+// planVoters names one step towards the right number of voters: whom to promote, the first of several that can be, or whom to
+// demote. One step at a time keeps every configuration between two steps able to decide. A dead voter is replaced by a live
+// learner before it is demoted. Both empty: all is as it should be, or as good as it can be.
+func planVoters(self string, peers []raft.Peer, alive func(id string) bool) (promote []string, demote string) {
 	var voters, dead, learners []string
 	for _, p := range peers {
 		switch {
@@ -42,21 +44,37 @@ func planVoters(self string, peers []raft.Peer, alive func(id string) bool) (pro
 	want := votersFor(len(peers))
 	switch {
 	case len(voters) < want && len(learners) > 0:
-		return learners[0], ""
+		return learners, ""
 	case len(voters) == want && len(dead) > 0 && len(learners) > 0:
-		return learners[0], "" // one too many now; the dead one goes in the next step
+		return learners, "" // one too many now; the dead one goes in the next step
 	case len(voters) > want && len(dead) > 0:
-		return "", dead[0]
+		return nil, dead[0]
 	case len(voters) > want:
 		i := slices.IndexFunc(voters, func(id string) bool { return id != self })
 		if i >= 0 {
-			return "", voters[i]
+			return nil, voters[i]
+		}
+	}
+	return nil, ""
+}
+
+// planPeers names one step towards raft's peers being the members: whom to add, or whom to drop. A Leave or a Remove takes
+// the vote first, and may end there; then the host is a member still. One that is down is added when it is up.
+func planPeers(self string, nodes map[NodeID]Node, peers []raft.Peer, alive func(id string) bool) (add, drop string) {
+	for _, p := range peers {
+		if _, here := nodes[NodeID(p.ID)]; !here && p.ID != self {
+			return "", p.ID
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(nodes)) {
+		if !slices.ContainsFunc(peers, func(p raft.Peer) bool { return p.ID == string(id) }) && alive(string(id)) {
+			return string(id), ""
 		}
 	}
 	return "", ""
 }
 
-// keepVoters lets the leader keep the number of voters right.
+// keepVoters lets the leader keep raft's peers and the number of those that vote right.
 func (c *Cluster) keepVoters(ctx context.Context) {
 	everySecond(ctx, func() (done bool) {
 		b, s := c.decider(), c.session()
@@ -64,12 +82,38 @@ func (c *Cluster) keepVoters(ctx context.Context) {
 			return false
 		}
 		self := string(c.Self().ID)
+		if err := c.keepPeers(ctx, b, s.gossip.Alive); err != nil {
+			c.log.Warn("cannot change who follows", "err", err)
+		}
 		promote, demote := planVoters(self, c.witnessesFirst(b.Configuration()), s.gossip.Alive)
 		if err := c.changeVoter(ctx, b, promote, demote); err != nil {
 			c.log.Warn("cannot change who votes", "promote", promote, "demote", demote, "err", err)
 		}
 		return false
 	})
+}
+
+func (c *Cluster) keepPeers(ctx context.Context, b backend, alive func(id string) bool) error {
+	pairs, _, err := b.Range(ctx, prefixNode, false)
+	if err != nil {
+		return err
+	}
+	nodes := c.decodeNodes(pairs)
+	self := c.Self().ID
+	if _, here := nodes[self]; !here {
+		return nil // a leader that is being dropped, or that has not applied its table yet
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	switch add, drop := planPeers(string(self), nodes, b.Configuration(), alive); {
+	case add != "":
+		c.log.Info("a member follows again", "node", add, "name", nodes[NodeID(add)].Name)
+		return b.AddLearner(ctx, add)
+	case drop != "":
+		c.log.Info("who is no member follows no more", "node", drop)
+		return b.RemoveNode(ctx, drop)
+	}
+	return nil
 }
 
 // witnessesFirst puts the learners first that are there for nothing but their vote.
@@ -81,21 +125,25 @@ func (c *Cluster) witnessesFirst(peers []raft.Peer) []raft.Peer {
 		slices.DeleteFunc(slices.Clone(peers), waits))
 }
 
-func (c *Cluster) changeVoter(ctx context.Context, b backend, promote, demote string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	var err error
-	switch {
-	case promote != "":
-		if err = b.Promote(ctx, promote); err == nil {
-			c.log.Info("node votes now", "node", promote)
+func (c *Cluster) changeVoter(ctx context.Context, b backend, promote []string, demote string) error {
+	var errs []error
+	for _, id := range promote { // one that does not follow must not keep others from voting
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := b.Promote(call, id)
+		cancel()
+		if err == nil {
+			c.log.Info("node votes now", "node", id)
+			return nil
 		}
-	case demote != "":
-		if err = b.Demote(ctx, demote); err == nil {
-			c.log.Info("node votes no more", "node", demote)
-		}
+		errs = append(errs, err)
 	}
-	return err
+	if demote != "" {
+		c.log.Info("node votes no more", "node", demote)
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		return b.Demote(ctx, demote)
+	}
+	return errors.Join(errs...)
 }
 
 // handOver gives the lead to another live voter, if there is one: the others then need not wait for a time-out.

@@ -55,15 +55,52 @@ func TestPlanVoters(t *testing.T) {
 		promote, demote := planVoters("a", peers, func(id string) bool { return !dead[id] })
 		got := ""
 		switch {
-		case promote != "" && demote != "":
+		case len(promote) > 0 && demote != "":
 			got = "both"
-		case promote != "":
-			got = "+" + promote
+		case len(promote) > 0:
+			got = "+" + promote[0]
 		case demote != "":
 			got = "-" + strings.ToUpper(demote)
 		}
 		if got != want {
 			t.Errorf("%q: %q, want %q", nodes, got, want)
+		}
+	}
+}
+
+// TestPlanPeers writes members as words, a trailing - is dead, and then raft's peers.
+func TestPlanPeers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ members, peers, want string }{
+		{"a", "a", ""},
+		{"a b c", "a b c", ""},
+		{"a b c", "a c", "+b"}, // a Leave that ended half way
+		{"a b- c", "a c", ""},  // not before it is there
+		{"a b- c", "a b c", ""},
+		{"a c", "a b c", "-b"}, // added again while it left
+		{"b", "a b", ""},       // not itself
+		{"a b", "a c", "-c"},
+	} {
+		nodes, dead := map[NodeID]Node{}, map[string]bool{}
+		for _, w := range strings.Fields(c.members) {
+			id := strings.TrimSuffix(w, "-")
+			nodes[NodeID(id)], dead[id] = Node{ID: NodeID(id)}, id != w
+		}
+		var peers []raft.Peer
+		for _, id := range strings.Fields(c.peers) {
+			peers = append(peers, raft.Peer{ID: id})
+		}
+		got := ""
+		switch add, drop := planPeers("a", nodes, peers, func(id string) bool { return !dead[id] }); {
+		case add != "" && drop != "":
+			got = "both"
+		case add != "":
+			got = "+" + add
+		case drop != "":
+			got = "-" + drop
+		}
+		if got != c.want {
+			t.Errorf("members %q, peers %q: %q, want %q", c.members, c.peers, got, c.want)
 		}
 	}
 }

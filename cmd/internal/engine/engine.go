@@ -112,7 +112,8 @@ type Cluster interface {
 	Stopped() error
 	Cautious() bool
 	Before(ctx context.Context) ([]store.Pair, error)
-	ForgetBefore() error
+	ForgetBefore(seen []store.Pair) error
+	Settled(ctx context.Context) error
 }
 
 // Overlay is what the engine tells the overlay driver beyond a driver's calls.

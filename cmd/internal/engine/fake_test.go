@@ -74,7 +74,8 @@ func (c *fakeCluster) Stopped() error                                           
 func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
 func (c *fakeCluster) Cautious() bool                                                     { return c.cautious }
 func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)                       { return c.before, nil }
-func (c *fakeCluster) ForgetBefore() error                                                { c.before = nil; return nil }
+func (c *fakeCluster) ForgetBefore([]store.Pair) error                                    { c.before = nil; return nil }
+func (c *fakeCluster) Settled(context.Context) error                                      { return nil }
 func (c *fakeCluster) Synced(context.Context) error                                       { return nil }
 
 // fakeOverlay accepts every network.

@@ -105,17 +105,21 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	}
 	e.setClashes(ctx, clashes)
 	node := string(e.cl.Self().ID)
-	return e.spares.forget(func(owner, id string) bool {
+	err = e.spares.forget(func(owner, id string) bool {
 		return owner == node && slices.ContainsFunc(all, func(n *Network) bool { return n.ID == id })
 	})
+	if err != nil || len(busy) > 0 || len(e.wake) > 0 { // there is more to look at
+		return err
+	}
+	return e.cl.Settled(ctx)
 }
 
-func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses map[netip.Addr]lease, busy func(string) bool) ([]clash, error) {
+func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses map[netip.Addr]lease, busy map[string]bool) ([]clash, error) {
 	node := string(e.cl.Self().ID)
 	e.adoptReserve(ctx, n.ID, node)
 	list, _ := e.spares.list(node, n.ID)
 	f := leaseFacts{
-		self: node, held: held, uses: uses, spares: list, busy: busy,
+		self: node, held: held, uses: uses, spares: list, busy: func(container string) bool { return busy[container] },
 		pools: ipam.Pools(n.Subnets), size: func(p ipam.Pool) int {
 			if n.IPAM != "" {
 				return 0 // they are not ours to set aside
@@ -183,14 +187,13 @@ func leaseWords(l *lease) string {
 	return l.Container
 }
 
-// addressUses are the addresses on global networks that this host's containers have, or keep for their life. busy tells
-// whether a container is in the middle of a step, so that what is said of it here means nothing.
-func (e *Engine) addressUses(all []*Network) (uses map[string]map[netip.Addr]lease, busy func(container string) bool) {
-	uses = map[string]map[netip.Addr]lease{}
-	at := map[string]bool{}
+// addressUses are the addresses on global networks that this host's containers have, or keep for their life. busy are the
+// containers in the middle of a step, so that what is said of them here means nothing.
+func (e *Engine) addressUses(all []*Network) (uses map[string]map[netip.Addr]lease, busy map[string]bool) {
+	uses, busy = map[string]map[netip.Addr]lease{}, map[string]bool{}
 	for _, b := range e.all() {
 		if !b.op.TryLock() {
-			at[b.id] = true
+			busy[b.id] = true
 			continue
 		}
 		for id, addrs := range e.usesOf(b, all) {
@@ -201,7 +204,7 @@ func (e *Engine) addressUses(all []*Network) (uses map[string]map[netip.Addr]lea
 		}
 		b.op.Unlock()
 	}
-	return uses, func(container string) bool { return at[container] }
+	return uses, busy
 }
 
 func (e *Engine) usesOf(b *box, all []*Network) map[string]map[netip.Addr]lease {
