@@ -389,7 +389,11 @@ func (w *world) rows(ctx context.Context, host int, ns string, want []place) err
 }
 
 func (w *world) list(ctx context.Context, host int, out any, args ...string) error {
+	began := time.Now()
 	text, errs, code := w.hosts[host].Run(ctx, args...)
+	if took := time.Since(began); took > slow {
+		w.log(fmt.Sprintf("  host%d: %s took %v", host+1, strings.Join(args, " "), took.Round(time.Millisecond)))
+	}
 	if code != 0 {
 		return fmt.Errorf("%s: %s", strings.Join(args, " "), errs)
 	}

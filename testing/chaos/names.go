@@ -37,7 +37,11 @@ func (w *world) answers(host int, b box, lists [][]box) error {
 	for h := range w.hosts {
 		for slot := range slotsPerHost {
 			name := containerName(h, slot)
+			began := time.Now()
 			got, err := ask(c, name)
+			if took := time.Since(began); took > time.Second {
+				w.log(fmt.Sprintf("  host%d: %s waited %v for the answer about %s: %v, %v", host+1, b.Name, took.Round(time.Millisecond), name, sortedNames(got), err))
+			}
 			if err != nil {
 				return fmt.Errorf("ask for %s: %w", name, err)
 			}
