@@ -269,7 +269,8 @@ func (d *Driver) Leave(ctx context.Context, _ netdriver.Network, e netdriver.End
 	return d.delete(ctx, r)
 }
 
-// delete runs the plugins' DEL, with what they were added with.
+// delete runs the plugins' DEL, with what they were added with; a second time if it fails. After an ADD that was cut short
+// the reference plugin bridge removes the interface, fails at rules that were never made, and finds nothing to do then.
 func (d *Driver) delete(ctx context.Context, r *record) error {
 	c, err := parse(r.Options)
 	if err != nil {
@@ -280,7 +281,12 @@ func (d *Driver) delete(ctx context.Context, r *record) error {
 	defer lock.RUnlock()
 	ctx, done := bound(ctx, askTime)
 	defer done()
-	if err := d.client(c).DelNetworkList(ctx, c.list, r.runtimeConf()); err != nil {
+	err = d.client(c).DelNetworkList(ctx, c.list, r.runtimeConf())
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("DEL is tried again", "network", r.Name, "endpoint", string(r.Endpoint), "err", err)
+		err = d.client(c).DelNetworkList(ctx, c.list, r.runtimeConf())
+	}
+	if err != nil {
 		return told(r.Name, err)
 	}
 	if err := d.step("cni-deleted"); err != nil {

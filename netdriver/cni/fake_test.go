@@ -350,7 +350,7 @@ func TestDelFails(t *testing.T) {
 	if _, err := h.Join(ctx, n, testEndpoint(3, "eth0"), s); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
-	if got := commands(h.calls(t)); got != "ADD DEL DEL DEL" || h.known(t) != 1 {
+	if got := commands(h.calls(t)); got != "ADD DEL DEL DEL DEL DEL DEL" || h.known(t) != 1 {
 		t.Errorf("called %s, %d records", got, h.known(t))
 	}
 	// A plugin that has been mended: the record's own options are what DEL is called with.
@@ -365,6 +365,19 @@ func TestDelFails(t *testing.T) {
 	h.join(t, h.fakeNetwork(t, "1.0.0", ""), testEndpoint(3, "eth0"), s)
 	if got := commands(h.calls(t)); got != "DEL ADD" || h.known(t) != 1 {
 		t.Errorf("called %s, %d records", got, h.known(t))
+	}
+}
+
+// TestCutShort takes back what the plugin bridge had made when it was killed: all but the rules. Its DEL fails at them at
+// first.
+func TestCutShort(t *testing.T) {
+	h := newHost(t)
+	n, s := h.network(t, flannelShape), h.sandbox(t, "box")
+	h.join(t, n, testEndpoint(2, "eth0"), s)
+	netdrivertest.MustRun(t, "", "nft flush ruleset")
+	h.leave(t, n, testEndpoint(2, "eth0"))
+	if got := h.given(t); len(got) != 0 || h.known(t) != 0 {
+		t.Errorf("addresses %v, %d records", got, h.known(t))
 	}
 }
 

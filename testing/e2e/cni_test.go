@@ -100,7 +100,7 @@ func TestCNI(t *testing.T) {
 			}
 			wantMatch(t, "network inspect", h.MustDocker("network", "inspect", "net1"), `"Name": "web1",\s*"EndpointID": "[0-9a-f]{64}",\s*"MacAddress": "`+web.MacAddress.String()+`",\s*"IPv4Address": "`+web.IPAddress.String()+`/24"`)
 			wantMatch(t, "the configuration is kept", h.MustMinictl("network", "inspect", "-f", "{{.Options.config}} {{.IPAM.Driver}} {{.Scope}}", "net1"), `"hairpinMode":true.* cni local`)
-			wantMatch(t, "ps", h.MustDocker("ps", "--format", "{{.Names}} {{.Ports}}"), `web1 0\.0\.0\.0:8080->80/tcp`)
+			wantMatch(t, "ps", h.MustDocker("ps", "--format", "{{.Names}} {{.Ports}}"), `(?m)^web1 0\.0\.0\.0:8080->80/tcp$`)
 			works := func(when string) {
 				t.Helper()
 				wantMatch(t, when+": by name", h.MustMinictl("exec", "box1", "ping", "-c", "1", "web1"), " 0% packet loss")
@@ -125,6 +125,77 @@ func TestCNI(t *testing.T) {
 			idle("network rm")
 		})
 	}
+}
+
+// TestCNIBeside puts containers on a CNI network and others at once: whoever leads outside does so, alive and after a restart,
+// a port goes on being published, and what a configuration cannot fulfil is refused by name.
+func TestCNIBeside(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h := start(t, l, "host1")
+	laptop := l.Client("laptop")
+	conf := confFile(t, h, "10-flannel.conflist", fmt.Sprintf(flannelShape, "0.3.1"))
+	h.MustMinictl("network", "create", "-d", "cni", "-o", "conf="+conf, "net1")
+	h.MustMinictl("network", "create", "--subnet", "172.30.0.0/16", "br1")
+	h.MustMinictl("network", "create", "-d", "overlay", "--subnet", "10.0.9.0/24", "ov1")
+	quietBridge(t, l, h, "net1")
+	used(l, h, "br1", "ov1")
+	before := h.Snapshot()
+	served := func(when string) {
+		t.Helper()
+		awaitListener(t, l, h, "web1", 80)
+		wantMatch(t, when, fetch(t, laptop, "http://"+h.Addr().String()+":8080/"), "It works!")
+		wantMatch(t, when+", on loopback", fetch(t, h, "http://127.0.0.1:8081/"), "It works!")
+	}
+	h.MustMinictl("run", "-d", "--name", "web1", "--network", "net1", "-p", "8080:80", "-p", "127.0.0.1:8081:80", "httpd")
+	served("on one network")
+	wantDefault(t, h, "web1", "10.244.1.1 dev eth0")
+	h.MustDocker("network", "connect", "br1", "web1")
+	served("connected to a bridge")
+	wantDefault(t, h, "web1", "10.244.1.1 dev eth0")
+	wantMatch(t, "both", h.MustMinictl("inspect", "-f", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{$v.IPAddress}} {{end}}", "web1"), `br1 172\.30\.0\.\d+ net1 10\.244\.1\.\d+ `)
+	h.MustMinictl("restart", "-t", "0", "web1")
+	served("started on both")
+	wantDefault(t, h, "web1", "172.30.0.1 dev eth1")
+	h.KillDaemon()
+	h.Daemon()
+	served("after a restart of the daemon")
+	wantDefault(t, h, "web1", "172.30.0.1 dev eth1")
+	fails(t, h, 1, "network net1: CNI plugins publish ports when a container joins", "network", "disconnect", "br1", "web1")
+	served("when the bridge could not be left")
+
+	h.MustMinictl("run", "-d", "--name", "box1", "--network", "br1", "busybox", "sleep", "600")
+	h.MustDocker("network", "connect", "--alias", "alias1", "net1", "box1")
+	wantDefault(t, h, "box1", "172.30.0.1 dev eth0")
+	wantMatch(t, "by alias", h.MustMinictl("exec", "web1", "ping", "-c", "1", "alias1"), " 0% packet loss")
+	h.MustMinictl("network", "disconnect", "br1", "box1")
+	wantDefault(t, h, "box1", "10.244.1.1 dev eth1")
+	h.MustMinictl("network", "disconnect", "net1", "box1")
+	wantInterfaces(t, h, "box1", "")
+	h.MustMinictl("run", "-d", "--name", "box2", "--network", "net1", "--network", "ov1", "busybox", "sleep", "600")
+	wantDefault(t, h, "box2", "10.244.1.1 dev eth0")
+
+	fails(t, h, 125, `network net1 takes no chosen address: no plugin of its CNI configuration cbr0 says "capabilities": {"ips": true}`, "run", "--rm", "--network", "net1", "--ip", "10.244.1.77", "busybox", "true")
+	fails(t, h, 125, `network net1 takes no chosen MAC address: .*"mac"`, "run", "--rm", "--network", "net1", "--mac-address", "02:00:00:00:00:07", "busybox", "true")
+	for flag, args := range map[string][]string{
+		"--subnet": {"--subnet", "10.5.0.0/24"}, "--internal": {"--internal"}, "--ipv6": {"--ipv6"}, "--ipv4=false": {"--ipv4=false"}, "--ipam-opt": {"--ipam-opt", "a=b"},
+	} {
+		fails(t, h, 1, "does not support "+flag+" for networks of the driver cni", append(append([]string{"network", "create", "-d", "cni", "-o", "conf=" + conf}, args...), "net2")...)
+	}
+	fails(t, h, 1, "option conf: this host has no file /nosuch", "network", "create", "-d", "cni", "-o", "conf=/nosuch", "net2")
+	fails(t, h, 1, `its CNI plugin "bridge" is in none of /nosuch`, "network", "create", "-d", "cni", "-o", "conf="+conf, "-o", "bin-path=/nosuch", "net2")
+	fails(t, h, 1, "does not support --scope", "network", "create", "-d", "cni", "--scope", "global", "-o", "conf="+conf, "net2")
+
+	h.MustMinictl("rm", "-f", "web1", "box1", "box2")
+	if got := leases(t, h); len(got) > 0 {
+		t.Errorf("left behind: leases %v", got)
+	}
+	l.Eventually(soon, func() error {
+		if diff := lab.Diff(before, h.Snapshot()); diff != "" {
+			return errf("left behind:\n%s", diff)
+		}
+		return nil
+	})
 }
 
 // TestCNIKilled kills the daemon in the middle of what users do with containers on a CNI network, at each step in turn, and

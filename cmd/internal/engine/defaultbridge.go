@@ -108,7 +108,7 @@ func (e *Engine) resolverOf(spec *container.Spec, endpoints []container.Endpoint
 }
 
 // reachedBySix tells whether a port published on every address is reached by IPv6: by rules where the endpoint has an
-// address of it, else by the daemon's relay where the host has one.
+// address of it, else by the daemon's relay, of bridges alone, where the host has IPv6.
 func (e *Engine) reachedBySix(ep *container.Endpoint, m container.PortMapping) bool {
-	return ep.Address6.IsValid() || e.cfg.Defaults.Relayed && m.Proto != "sctp" && hostHasIPv6()
+	return ep.Address6.IsValid() || ep.Driver == netdriver.TypeBridge && e.cfg.Defaults.Relayed && m.Proto != "sctp" && hostHasIPv6()
 }

@@ -76,6 +76,9 @@ func (e *Engine) plan(ctx context.Context, spec *container.Spec, have []containe
 		return nil, err
 	}
 	lead, lead6 := gatewayOf(out, false), gatewayOf(out, true)
+	if at := slices.IndexFunc(out, func(j joint) bool { return j.holdsPorts() }); at >= 0 {
+		lead, lead6 = at, at
+	}
 	if lead >= 0 {
 		out[lead].gateway = true
 	}
@@ -113,6 +116,12 @@ func (j *joint) gives(v6 bool) bool {
 		return j.have.Gateway6.IsValid()
 	}
 	return j.have.Gateway.IsValid()
+}
+
+// holdsPorts tells whether its endpoint has ports that a foreign network's programs publish, and take back with the
+// endpoint alone: it goes on leading outside, for what comes in by a port has to go out the same way.
+func (j *joint) holdsPorts() bool {
+	return j.network.foreign() && j.have != nil && len(j.have.Ports) > 0
 }
 
 // needsGatewayBridge tells whether the container may reach the outside and none of its networks leads there. One on

@@ -45,12 +45,15 @@ func (e *Engine) unknownOptions(n *Network) string {
 // publishedOn divides an endpoint's ports into those that the host holds and those that a routed network opens at the
 // container's own address, where the host has no part in it.
 func (e *Engine) publishedOn(ep container.Endpoint, reqs []portmap.Request) (held []portmap.Request, direct []container.PortMapping) {
-	// As with docker, an address of IPv4 leads to no container that has none.
-	reqs = slices.DeleteFunc(slices.Clone(reqs), func(r portmap.Request) bool { return r.HostIP.Unmap().Is4() && !ep.Address.IsValid() })
 	e.mu.RLock()
 	n := e.networks[ep.NetworkID]
 	e.mu.RUnlock()
-	if n == nil || n.foreign() {
+	if n != nil && n.foreign() { // which addresses it will have is not known yet
+		return reqs, nil
+	}
+	// As with docker, an address of IPv4 leads to no container that has none.
+	reqs = slices.DeleteFunc(slices.Clone(reqs), func(r portmap.Request) bool { return r.HostIP.Unmap().Is4() && !ep.Address.IsValid() })
+	if n == nil {
 		return reqs, nil
 	}
 	if e.plugin(n) != nil { // what the host does for a port is the plugin's
