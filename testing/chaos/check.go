@@ -195,12 +195,17 @@ func (w *world) kept(ctx context.Context) {
 			return
 		}
 		w.mu.Lock()
+		unsure := map[string]bool{}
 		for slot := range slotsPerHost {
-			*w.about(containerName(i, slot)) = known{sure: true, nets: map[string]bool{}}
+			k := w.about(containerName(i, slot))
+			unsure[containerName(i, slot)] = !k.sure && hasPolicy(slot)
+			*k = known{sure: true, nets: map[string]bool{}}
 		}
 		for _, b := range list {
-			k := w.about(strings.TrimPrefix(b.Name, "/"))
+			name := strings.TrimPrefix(b.Name, "/")
+			k := w.about(name)
 			k.exists, k.running = true, b.running()
+			k.sure = k.running || !unsure[name] // its policy may be about to start it
 			for n := range b.NetworkSettings.Networks {
 				k.nets[n] = true
 			}

@@ -264,6 +264,9 @@ func (w *world) user(ctx context.Context, client int, s step) {
 	}
 }
 
+// hasPolicy tells whether a slot's containers are started again by themselves.
+func hasPolicy(slot int) bool { return slot == 0 }
+
 // run is rm, create and start.
 func (w *world) run(ctx context.Context, s step) {
 	name := containerName(s.host, s.slot)
@@ -273,7 +276,7 @@ func (w *world) run(ctx context.Context, s step) {
 	k.sure = false
 	w.mu.Unlock()
 	policy := ""
-	if s.slot == 0 {
+	if hasPolicy(s.slot) {
 		policy = "unless-stopped"
 	}
 	body := map[string]any{
@@ -415,7 +418,7 @@ func (w *world) boot(host int) {
 		w.off[host] = false
 		for slot := range slotsPerHost {
 			k := w.about(containerName(host, slot))
-			k.running = k.running && slot == 0 // its restart policy
+			k.running = k.running && hasPolicy(slot)
 		}
 		w.mu.Unlock()
 	}
