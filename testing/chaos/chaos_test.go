@@ -52,8 +52,8 @@ func TestASeedIsAPlan(t *testing.T) {
 			}
 		}
 	}
-	for _, op := range []string{opRun, opRemove, opStop, opStart, opRestart, opConnect, opDisconnect, opNetCreate, opNetRemove, opPartition, opIsolate,
-		opMute, opLoss, opDropUDP, opDropTCP, opHeal, opKill, opBoot, opPowerCut, opRecover, opLeave, opNodeRm, opLostPower} {
+	for _, op := range []string{"--ip", opRun, opRemove, opStop, opStart, opRestart, opConnect, opDisconnect, opNetCreate, opNetRemove, opPartition, opIsolate,
+		opMute, opLoss, opDropUDP, opDropTCP, opHeal, opKill, opDaemon, opBoot, opPowerCut, opRecover, opLeave, opNodeRm, opLostPower} {
 		if !strings.Contains(strings.ToLower(all), op) {
 			t.Errorf("nobody ever does %s", op)
 		}

@@ -293,9 +293,13 @@ func (w *world) whole(ctx context.Context) error {
 
 func (w *world) wholeNetwork(ctx context.Context, n network, lists [][]box) error {
 	want := placesOf(n.ID, lists)
+	kept, err := keptFor(n.Name, lists)
+	if err != nil {
+		return err
+	}
 	for i, h := range w.hosts {
 		local := slices.ContainsFunc(want, func(p place) bool { return p.host == i })
-		if err := w.books(ctx, i, n, len(want)); err != nil {
+		if err := w.books(ctx, i, n, len(want), kept); err != nil {
 			return err
 		}
 		if !local {
@@ -340,8 +344,27 @@ func placesOf(networkID string, lists [][]box) []place {
 	return out
 }
 
-// books wants every host's reserve whole, and no address taken without a container.
-func (w *world) books(ctx context.Context, host int, n network, used int) error {
+// keptFor counts the containers that do not run and whose addresses on a network are kept for them, since their users chose
+// them. Those that run have what was chosen.
+func keptFor(network string, lists [][]box) (kept int, err error) {
+	for _, list := range lists {
+		for _, b := range list {
+			ep := b.NetworkSettings.Networks[network]
+			switch {
+			case ep.asked() == "":
+			case !b.running():
+				kept++
+			case ep.IPAddress != ep.asked():
+				return 0, fmt.Errorf("%s has %s on %s, its user chose %s", b.Name, ep.IPAddress, network, ep.asked())
+			}
+		}
+	}
+	return kept, nil
+}
+
+// books wants every host's reserve whole, and no address taken without a container. One that is kept for a container may have
+// gone with its network, when that was removed and made again meanwhile.
+func (w *world) books(ctx context.Context, host int, n network, used, kept int) error {
 	var full network
 	if err := w.daemons[host].call(ctx, "GET", "/networks/"+n.ID, nil, &full); err != nil {
 		return err
@@ -357,8 +380,9 @@ func (w *world) books(ctx context.Context, host int, n network, used int) error 
 		total += size
 	}
 	for subnet, s := range full.Status.IPAM.Subnets {
-		if s.IPsInUse != total {
-			return fmt.Errorf("host%d: %s: %d addresses of %s in use, want %d containers' and %d in reserve: %v", host+1, n.Name, s.IPsInUse, subnet, used, total-used, full.Reserves)
+		if s.IPsInUse < total || s.IPsInUse > total+kept {
+			return fmt.Errorf("host%d: %s: %d addresses of %s in use, want %d containers', up to %d kept for some that do not run and %d in reserve: %v",
+				host+1, n.Name, s.IPsInUse, subnet, used, kept, total-used, full.Reserves)
 		}
 	}
 	return nil

@@ -98,6 +98,15 @@ type endpoint struct {
 	IPAddress  string
 	MacAddress string
 	DNSNames   []string
+	IPAMConfig *struct{ IPv4Address string } // what was asked for
+}
+
+// asked is the address that the container's user chose; empty: none.
+func (e endpoint) asked() string {
+	if e.IPAMConfig == nil {
+		return ""
+	}
+	return e.IPAMConfig.IPv4Address
 }
 
 // box is what a daemon says of a container.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +86,11 @@ func (c *counts) report() string {
 	var b strings.Builder
 	for _, k := range sortedNames(c.calls) {
 		fmt.Fprintf(&b, "%7d %s\n", c.calls[k], k)
+	}
+	if n := len(c.settled); n > 0 {
+		slices.Sort(c.settled)
+		fmt.Fprintf(&b, "whole again after healing, %d times: median %v, 95 of 100 within %v, longest %v\n", n,
+			c.settled[n/2].Round(time.Millisecond), c.settled[n*95/100].Round(time.Millisecond), c.settled[n-1].Round(time.Millisecond))
 	}
 	b.WriteString("not done:\n")
 	for _, k := range sortedNames(c.refused) {

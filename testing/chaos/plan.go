@@ -26,6 +26,7 @@ const (
 	opDropTCP   = "drop tcp"   // the other way round
 	opHeal      = "heal"       // all of these
 	opKill      = "kill"       // the daemon, SIGKILL
+	opDaemon    = "new daemon" // the daemon, SIGTERM, and another in its place
 	opBoot      = "boot"       // whatever of a host does not run
 	opPowerCut  = "power cut"  // the whole host
 	opRecover   = "recover"    // an operator's takeover
@@ -40,13 +41,16 @@ type step struct {
 	host int
 	slot int // of the container, on its host
 	net  int
-	arg  int // partition: the bits of one side; mute: the host that does not hear; leave, node rm: through whom it joins
+	arg  int // partition: the bits of one side; mute: the host that does not hear; leave, node rm: through whom it joins; run: 1 for --ip
 	wait int // milliseconds after the round's begin
 }
 
 func (s step) String() string {
 	switch s.op {
 	case opRun, opConnect, opDisconnect:
+		if s.asks() {
+			return fmt.Sprintf("host%d: %s %s on %s --ip %s", s.host+1, s.op, containerName(s.host, s.slot), netName(s.net), s.address())
+		}
 		return fmt.Sprintf("host%d: %s %s on %s", s.host+1, s.op, containerName(s.host, s.slot), netName(s.net))
 	case opRemove, opStop, opStart, opRestart:
 		return fmt.Sprintf("host%d: %s %s", s.host+1, s.op, containerName(s.host, s.slot))
@@ -61,6 +65,18 @@ func (s step) String() string {
 	}
 	return fmt.Sprintf("host%d: %s", s.host+1, s.op)
 }
+
+// smallNetwork is the one with few addresses, and those that are asked for by --ip.
+const (
+	smallNetwork = 1
+	smallSubnet  = "10.77.0.0/27"
+)
+
+// asks tells whether a container is to have an address of its user's choice.
+func (s step) asks() bool { return s.op == opRun && s.net == smallNetwork && s.arg == 1 }
+
+// address is that one, another for each container.
+func (s step) address() string { return fmt.Sprintf("10.77.0.%d", 10+s.host*slotsPerHost+s.slot) }
 
 // round is what is done at once: steps that users take, and at most one fault.
 type round struct {
@@ -173,7 +189,7 @@ func (p *planner) user() step {
 	s := step{host: p.rng.IntN(p.hosts), slot: p.rng.IntN(slotsPerHost), net: p.rng.IntN(networks), wait: p.rng.IntN(200)}
 	switch n := p.rng.IntN(100); {
 	case n < 45:
-		s.op = opRun // in the place of what had the name
+		s.op, s.arg = opRun, p.rng.IntN(2) // in the place of what had the name
 	case n < 53:
 		s.op = opRemove
 	case n < 60:
@@ -232,6 +248,8 @@ func (p *planner) fault() *step {
 		p.faults++
 	case p.down[s.host]:
 		return nil
+	case n < 84:
+		s.op = opDaemon
 	case n < 91:
 		s.op = opKill
 		p.down[s.host] = true

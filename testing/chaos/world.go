@@ -50,6 +50,13 @@ type counts struct {
 	mu      sync.Mutex
 	calls   map[string]int
 	refused map[string]int
+	settled []time.Duration // how long it took, after each healing, until all was as it should be
+}
+
+func (c *counts) settle(took time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = append(c.settled, took)
 }
 
 func (c *counts) add(m *map[string]int, key string) {
@@ -68,6 +75,9 @@ func (c *counts) merge(o *counts) {
 		for range n {
 			c.add(&c.calls, k)
 		}
+	}
+	for _, took := range o.settled {
+		c.settle(took)
 	}
 	for k, n := range o.refused {
 		for range n {
@@ -279,10 +289,14 @@ func (w *world) run(ctx context.Context, s step) {
 	if hasPolicy(s.slot) {
 		policy = "unless-stopped"
 	}
+	endpoint := map[string]any{}
+	if s.asks() {
+		endpoint["IPAMConfig"] = map[string]string{"IPv4Address": s.address()}
+	}
 	body := map[string]any{
 		"Image": "busybox", "Cmd": []string{"sleep", "3600"},
 		"HostConfig":       map[string]any{"NetworkMode": netName(s.net), "RestartPolicy": map[string]any{"Name": policy}},
-		"NetworkingConfig": map[string]any{"EndpointsConfig": map[string]any{netName(s.net): map[string]any{}}},
+		"NetworkingConfig": map[string]any{"EndpointsConfig": map[string]any{netName(s.net): endpoint}},
 	}
 	d := w.daemons[s.host]
 	err := d.call(ctx, "DELETE", "/containers/"+name+"?force=1", nil, nil)
@@ -324,9 +338,8 @@ func (w *world) userNetwork(ctx context.Context, client int, s step) {
 	var err error
 	if s.op == opNetCreate {
 		body := map[string]any{"Name": name, "Driver": "overlay", "CheckDuplicate": true}
-		switch s.net {
-		case 1: // few addresses
-			body["IPAM"] = map[string]any{"Config": []map[string]string{{"Subnet": "10.77.0.0/27"}}}
+		if s.net == smallNetwork {
+			body["IPAM"] = map[string]any{"Config": []map[string]string{{"Subnet": smallSubnet}}}
 		}
 		err = w.daemons[s.host].call(ctx, "POST", "/networks/create", body, nil)
 	} else {
@@ -374,6 +387,11 @@ func (w *world) fault(ctx context.Context, s step) {
 		w.lab.HealAll()
 	case opKill:
 		w.kill(s.host)
+	case opDaemon:
+		if h.Running() != nil {
+			h.StopDaemon()
+			h.RestartDaemon()
+		}
 	case opPowerCut:
 		w.cut(s.host)
 	case opLostPower:
@@ -498,7 +516,9 @@ func (w *world) settle(ctx context.Context) {
 	w.noTwins(ctx)
 	w.log("  names, rows and books are right")
 	w.names(ctx)
-	w.log(fmt.Sprintf("whole after %v", time.Since(began).Round(time.Millisecond)))
+	took := time.Since(began)
+	w.count.settle(took)
+	w.log(fmt.Sprintf("whole after %v", took.Round(time.Millisecond)))
 }
 
 // finish removes everything and wants no trace of it.
