@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,81 @@ func TestPartition(t *testing.T) {
 	whole(t, l, 8, 6, h1, h2)
 	reaches(t, l, h1, "during1b", "before2", "during2b", "during2c")
 	reaches(t, l, h2, "during2b", "before1", "during1b", "during1c")
+}
+
+// TestPartitionOfFour is failure mode 2 with four hosts, three of which decide, and two on each side: the side that has two of
+// the three goes on deciding, the other gives from its reserves and says who is missing; then all are as one again.
+func TestPartitionOfFour(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	hosts := []*lab.Host{h1, h2, start(t, l, "host3"), start(t, l, "host4")}
+	for _, h := range hosts[2:] {
+		h.MustMinictl("cluster", "join", "--token", strings.TrimSpace(h1.MustMinictl("cluster", "token", "-q")), h1.Addr().String())
+	}
+	var voters, learners []*lab.Host
+	l.Eventually(3*soon, func() error {
+		voters, learners = nil, nil
+		for _, n := range statusOf(t, h1).Nodes {
+			i := slices.IndexFunc(hosts, func(h *lab.Host) bool { return h.Name() == n.Name })
+			if n.Role == "voter" {
+				voters = append(voters, hosts[i])
+			} else {
+				learners = append(learners, hosts[i])
+			}
+		}
+		if len(voters) != 3 || len(learners) != 1 {
+			return errf("%d voters of %d", len(voters), len(voters)+len(learners))
+		}
+		return nil
+	})
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	whole(t, l, 8, 0, hosts...)
+	most, few := voters[:2], []*lab.Host{voters[2], learners[0]}
+	for _, a := range most {
+		for _, b := range few {
+			l.Partition(a, b)
+		}
+	}
+	run := func(h *lab.Host, name string) {
+		t.Helper()
+		h.MustMinictl("run", "-d", "--name", name, "--network", "ov_net1", "busybox", "sleep", "600")
+	}
+	for i, side := range [][]*lab.Host{most, few} {
+		for j, h := range side {
+			run(h, fmt.Sprintf("c%d%d", i, j))
+			run(h, fmt.Sprintf("d%d%d", i, j))
+		}
+	}
+	for _, h := range most {
+		l.Eventually(soon, func() error {
+			if out, errOut, code := h.Minictl("network", "create", "-d", "overlay", "by-"+h.Name()); code != 0 {
+				return errf("%s decides nothing: %s%s", h.Name(), out, errOut)
+			}
+			return nil
+		})
+	}
+	for _, h := range few {
+		fails(t, h, 1, `, which decides? for this cluster, ha(s|ve) not been heard .*minictl cluster recover`, "network", "create", "-d", "overlay", "nobody")
+	}
+	reaches(t, l, most[0], "c00", "c01", "d01")
+	reaches(t, l, few[0], "c10", "c11", "d11")
+	l.HealAll()
+	oneCluster(t, l, hosts...)
+	noTwins(t, l, 8, hosts...)
+	whole(t, l, 8, 8, hosts...)
+	reaches(t, l, most[0], "c00", "c10", "c11", "d11")
+	reaches(t, l, few[1], "c11", "c00", "d01", "d10")
+	for _, h := range few {
+		for _, other := range most {
+			l.Eventually(soon, func() error {
+				if out, errOut, code := h.Minictl("network", "inspect", "by-"+other.Name()); code != 0 {
+					return errf("%s: %s%s", h.Name(), out, errOut)
+				}
+				return nil
+			})
+		}
+	}
 }
 
 // clusterFacts are what cluster status tells.
