@@ -272,6 +272,8 @@ func TestCNIKilled(t *testing.T) {
 			}
 			return nil
 		})
+		h.MustMinictl("run", "--rm", "--network", "br1", "busybox", "true") // nobody else waits for the plugin
+		fails(t, h, 1, "network net2 has active endpoints", "network", "rm", "net2")
 		h.KillDaemon()
 		<-added
 		h.RestartDaemon()

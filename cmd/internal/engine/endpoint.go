@@ -310,16 +310,15 @@ func (e *Engine) driverLeave(ctx context.Context, n *Network, ep container.Endpo
 		e.pluginLeave(ctx, d, n, ep)
 		return
 	}
-	if !n.foreign() {
-		e.netMu.Lock()
-		defer e.netMu.Unlock()
+	if n.foreign() {
+		e.foreignLeave(ctx, n, ep)
+		return
 	}
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
 	d := e.drivers[n.Driver]
 	if err := d.Leave(ctx, n.wish(), wishEndpoint(ep)); err != nil {
 		e.log.Error("leave network", "network", n.Name, "endpoint", ep.ID, "err", err)
-	}
-	if n.foreign() {
-		return
 	}
 	delete(e.attached[n.ID], ep.ID)
 	if !e.lazy(n) || len(e.attached[n.ID]) > 0 {

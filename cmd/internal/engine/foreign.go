@@ -25,6 +25,9 @@ func wishForeign(ep *container.Endpoint, spec *container.Spec, asked []netip.Add
 // foreignJoin has others' programs make the endpoint, and takes over what they decide. They may take their time: no other
 // network waits for them.
 func (e *Engine) foreignJoin(ctx context.Context, n *Network, ep *container.Endpoint, sb netdriver.Sandbox, u *undo) error {
+	if err := e.attach(n, ep.ID); err != nil {
+		return err
+	}
 	if u != nil {
 		u.add(func(ctx context.Context) { e.driverLeave(ctx, n, *ep) })
 	}
@@ -39,6 +42,33 @@ func (e *Engine) foreignJoin(ctx context.Context, n *Network, ep *container.Endp
 		}
 	}
 	return e.setSysctls(*ep, sb)
+}
+
+// attach notes an endpoint, so that its network is not removed before a container has it.
+func (e *Engine) attach(n *Network, id string) error {
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	e.mu.RLock()
+	gone := e.networks[n.ID] == nil
+	e.mu.RUnlock()
+	if gone {
+		return notFound("network %s not found", n.Name)
+	}
+	if e.attached[n.ID] == nil {
+		e.attached[n.ID] = map[string]bool{}
+	}
+	e.attached[n.ID][id] = true
+	return nil
+}
+
+// foreignLeave has others' programs take an endpoint back. What they cannot, their driver keeps in mind.
+func (e *Engine) foreignLeave(ctx context.Context, n *Network, ep container.Endpoint) {
+	if err := e.drivers[n.Driver].Leave(ctx, n.wish(), wishEndpoint(ep)); err != nil {
+		e.log.Error("leave network", "network", n.Name, "endpoint", ep.ID, "err", err)
+	}
+	e.netMu.Lock()
+	defer e.netMu.Unlock()
+	delete(e.attached[n.ID], ep.ID)
 }
 
 // decide takes over what a driver has decided; news tells whether it leads outside in another way than was known.
@@ -127,7 +157,7 @@ func (e *Engine) sweepEndpoints(ctx context.Context) {
 func (e *Engine) lookAfter(ctx context.Context, n *Network, books bookkeeper, valid []netdriver.EndpointID) {
 	for _, id := range valid {
 		if err := books.Verify(ctx, n.wish(), id); err != nil && ctx.Err() == nil {
-			e.log.Warn("an endpoint is not as its network's programs made it: restart its container", "network", n.Name, "endpoint", string(id), "err", err)
+			e.log.Warn("a network's programs find an endpoint not as they made it: restart its container if it is not reached", "network", n.Name, "endpoint", string(id), "err", err)
 		}
 	}
 	if err := books.Collect(ctx, n.wish()); err != nil && ctx.Err() == nil {

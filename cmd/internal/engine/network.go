@@ -480,6 +480,9 @@ func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 // short is how much of an identity people are shown.
 func short(id string) string { return id[:min(12, len(id))] }
 
+// halfWay is an endpoint that no container has yet, or has no more.
+const halfWay = "of a container that starts or stops just now"
+
 func activeEndpoints(n *Network, holders []string) error {
 	return forbidden("error while removing network: network %s has active endpoints (%s)", n.Name, strings.Join(holders, ", "))
 }
@@ -489,6 +492,9 @@ func (e *Engine) removeLocal(ctx context.Context, n *Network) error {
 	defer e.netMu.Unlock()
 	if err := e.unused(n); err != nil {
 		return err
+	}
+	if n.foreign() && len(e.attached[n.ID]) > 0 {
+		return activeEndpoints(n, []string{halfWay})
 	}
 	if err := errors.Join(step("network-unmake"), e.driver(n).Remove(ctx, n.wish())); err != nil {
 		return fmt.Errorf("remove network %s: %w", n.Name, err)

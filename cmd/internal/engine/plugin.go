@@ -289,7 +289,7 @@ func (e *Engine) removePlugged(ctx context.Context, n *Network) error {
 	e.netMu.Lock()
 	err := e.unused(n)
 	if err == nil && len(e.attached[n.ID]) > 0 {
-		err = activeEndpoints(n, []string{"of a container that starts or stops just now"})
+		err = activeEndpoints(n, []string{halfWay})
 	}
 	if err == nil && pl == nil {
 		err = e.driver(n).Remove(ctx, n.wish())
