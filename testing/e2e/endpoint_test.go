@@ -50,7 +50,12 @@ func TestSeveralNetworks(t *testing.T) {
 				t.Errorf("one interface name twice: code %d", code)
 			}
 			wantMatch(t, "one interface name twice", errOut, `x0 of network br_b is in use on network br_a`)
-			if c.name == "minictl" {
+			if c.name == "minictl" { // docker's client sends its networks by name
+				c.must(h, "run", "-d", "--name", "ordered", "--network", "br_in", "--network", "ov_net1", "--network", "br_b", "--network", "br_a", "busybox", "sleep", "600")
+				for range 2 {
+					wantInterfaces(t, h, "ordered", "eth0 192.168.99.2/24, eth1 10.0.0.3/24, eth2 172.30.0.2/16, eth3 172.31.0.2/16")
+					c.must(h, "restart", "-t", "0", "ordered")
+				}
 				fails(t, h, 125, `cannot specify both --ip and per-network`, "run", "--rm", "--network", "name=br_a,ip=172.31.0.9", "--ip", "172.31.0.8", "busybox", "true")
 			}
 		})

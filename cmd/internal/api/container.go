@@ -117,7 +117,7 @@ func (s *server) containerCreate(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	o := CreateOptions{Platform: c.text("platform")}
+	o := CreateOptions{Platform: c.text("platform"), NetworkOrder: networkOrder(c.Header)}
 	if err := c.downgrade(req, &o); err != nil {
 		return err
 	}

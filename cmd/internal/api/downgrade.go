@@ -2,6 +2,8 @@ package api
 
 import (
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -14,6 +16,22 @@ type CreateOptions struct {
 	Platform string // os[/arch[/variant]] that the image has to be for; empty for any
 	// FlatReadOnly leaves writable what is mounted below the source of a read-only bind.
 	FlatReadOnly bool
+	// NetworkOrder are the body's networks as the user named them; a client that does not say names none.
+	NetworkOrder []string
+}
+
+// NetworkOrderHeader has the names of a new container's networks in the order in which its interfaces shall come, escaped
+// as in a URL's query, with commas between: the body is a JSON object, in which docker's client sorts them.
+const NetworkOrderHeader = "Minictl-Network-Order"
+
+// networkOrder reads the header; what is no name in it orders nothing.
+func networkOrder(h http.Header) (names []string) {
+	for text := range strings.SplitSeq(h.Get(NetworkOrderHeader), ",") {
+		if name, err := url.QueryUnescape(text); err == nil && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // downgrade gives a request the meaning that it has in the client's version of the API: fields that are newer than it say

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, o api.CreateO
 	if err := image.CheckPlatform(img, req.Config.Image, o.Platform); err != nil {
 		return resp, err
 	}
-	spec, err := e.newSpec(name, req, img)
+	spec, err := e.newSpec(name, o, req, img)
 	if err != nil {
 		return resp, err
 	}
@@ -87,7 +88,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, o api.CreateO
 }
 
 // newSpec turns a request into the wish that is kept.
-func (e *Engine) newSpec(name string, req mobycontainer.CreateRequest, img image.Image) (*container.Spec, error) {
+func (e *Engine) newSpec(name string, o api.CreateOptions, req mobycontainer.CreateRequest, img image.Image) (*container.Spec, error) {
 	c, h := req.Config, req.HostConfig
 	if h == nil {
 		h = &mobycontainer.HostConfig{}
@@ -147,11 +148,12 @@ func (e *Engine) newSpec(name string, req mobycontainer.CreateRequest, img image
 	if err := e.resolveMounts(s); err != nil {
 		return nil, err
 	}
-	return s, wishNetworks(s, req.NetworkingConfig)
+	return s, wishNetworks(s, req.NetworkingConfig, o.NetworkOrder)
 }
 
-// wishNetworks orders the wished endpoints: --network's first one, then the others by name (the API carries no order).
-func wishNetworks(s *container.Spec, nc *network.NetworkingConfig) error {
+// wishNetworks orders the wished endpoints: --network's first one, then the others as the client said, then by name (docker's
+// API carries no order).
+func wishNetworks(s *container.Spec, nc *network.NetworkingConfig, order []string) error {
 	mode := s.HostConfig.NetworkMode
 	if mode.IsContainer() || mode.IsHost() || mode.IsNone() {
 		if nc != nil {
@@ -190,7 +192,13 @@ func wishNetworks(s *container.Spec, nc *network.NetworkingConfig) error {
 			s.NetworkOrder = append(s.NetworkOrder, key)
 		}
 	}
-	slices.Sort(s.NetworkOrder)
+	place := func(key string) int {
+		if i := slices.Index(order, key); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	slices.SortFunc(s.NetworkOrder, func(a, b string) int { return cmp.Or(cmp.Compare(place(a), place(b)), strings.Compare(a, b)) })
 	s.NetworkOrder = slices.Insert(s.NetworkOrder, 0, first)
 	return nil
 }

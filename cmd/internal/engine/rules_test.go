@@ -79,16 +79,20 @@ func TestWishNetworks(t *testing.T) {
 	}
 	s := spec("b")
 	nc := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"c": nil, "a": {}}}
-	if err := wishNetworks(s, nc); err != nil || !slices.Equal(s.NetworkOrder, []string{"b", "a", "c"}) {
+	if err := wishNetworks(s, nc, nil); err != nil || !slices.Equal(s.NetworkOrder, []string{"b", "a", "c"}) {
 		t.Errorf("%v, %v", s.NetworkOrder, err)
 	}
+	s, nc.EndpointsConfig["d"] = spec("b"), nil
+	if err := wishNetworks(s, nc, []string{"b", "d", "nosuch", "c"}); err != nil || !slices.Equal(s.NetworkOrder, []string{"b", "d", "c", "a"}) {
+		t.Errorf("as the client said: %v, %v", s.NetworkOrder, err)
+	}
 	s = spec("none")
-	if err := wishNetworks(s, nc); err == nil {
+	if err := wishNetworks(s, nc, nil); err == nil {
 		t.Error("none together with others")
 	}
 	s = spec("bridge")
 	alias := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"default": {Aliases: []string{"x"}}}}
-	if err := wishNetworks(s, alias); err == nil || !strings.Contains(err.Error(), "only supported for user-defined networks") {
+	if err := wishNetworks(s, alias, nil); err == nil || !strings.Contains(err.Error(), "only supported for user-defined networks") {
 		t.Errorf("aliases on the default bridge: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -64,7 +65,7 @@ func (c *Console) Client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := append(t.Opts, client.WithUserAgent("minictl/"+c.Version))
+	o := append(t.Opts, client.WithUserAgent("minictl/"+c.Version), client.WithHTTPRequestHook(addHeaders))
 	if c.Debug {
 		o = append(o, client.WithHTTPRequestHook(func(r *http.Request) error {
 			fmt.Fprintf(c.Err, "debug: %s %s\n", r.Method, r.URL.RequestURI())
@@ -88,6 +89,20 @@ func (c *Console) WithClient(do func(ctx context.Context, cl *client.Client, arg
 		}
 		return do(cmd.Context(), cl, args)
 	}
+}
+
+// headersKey is a context's headers for requests.
+type headersKey struct{}
+
+// WithHeader makes the daemon's client add a header, in which minictl says what docker's API has no field for.
+func WithHeader(ctx context.Context, key, value string) context.Context {
+	return context.WithValue(ctx, headersKey{}, http.Header{key: {value}})
+}
+
+func addHeaders(r *http.Request) error {
+	h, _ := r.Context().Value(headersKey{}).(http.Header)
+	maps.Copy(r.Header, h)
+	return nil
 }
 
 // Config gives docker's own configuration file (credentials, detach keys, proxies), read at the first call. A broken

@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ type spec struct {
 	config  *container.Config
 	host    *container.HostConfig
 	network *network.NetworkingConfig
+	order   []string // of the networks, as the user named them
 }
 
 // build turns the flags and the command line behind them into the request. Only what the daemon cannot know (files on
@@ -47,6 +49,9 @@ func (f *createFlags) build(fs *pflag.FlagSet, image string, args []string) (*sp
 		return nil, err
 	}
 	s.network = &network.NetworkingConfig{EndpointsConfig: endpoints}
+	for _, n := range f.network.networks.Value() {
+		s.order = append(s.order, url.QueryEscape(n.Target))
+	}
 	return s, nil
 }
 

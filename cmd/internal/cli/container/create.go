@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/cmd/internal/cli/complete"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 	"github.com/minictl/minictl/cmd/internal/cli/image"
@@ -156,6 +157,9 @@ func create(ctx context.Context, cl createClient, c *console.Console, s *spec, o
 		if err := pull(); err != nil {
 			return "", err
 		}
+	}
+	if len(s.order) > 1 {
+		ctx = console.WithHeader(ctx, api.NetworkOrderHeader, strings.Join(s.order, ","))
 	}
 	request := client.ContainerCreateOptions{Config: s.config, HostConfig: s.host, NetworkingConfig: s.network,
 		Platform: platform, Name: o.name}
