@@ -46,6 +46,7 @@ func jump(chain string) []expr.Any {
 func accept() []expr.Any     { return verdict(expr.VerdictAccept) }
 func drop() []expr.Any       { return verdict(expr.VerdictDrop) }
 func masquerade() []expr.Any { return []expr.Any{&expr.Masq{}} }
+func notrack() []expr.Any    { return []expr.Any{&expr.Notrack{}} }
 
 func in(s *nftables.Set) expr.Any {
 	return &expr.Lookup{SourceRegister: reg1, SetName: s.Name, SetID: s.ID}

@@ -90,7 +90,11 @@ func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 	l.base(t, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
 		rule(oifIn(ifs.bridges), jump("to_bridge")),
 		rule(iifIn(ifs.internal), drop()))
-	l.base(t, "guard_host", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter, hostRules(ifs, nats)...)
+	l.regular(t, "from_bridge", hostRules(ifs, nats)...)
+	// Answers to the host come first: it may have asked from any of its addresses.
+	l.base(t, "guard_host", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter,
+		rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept()),
+		rule(iifIn(ifs.bridges), jump("from_bridge")))
 	l.base(t, "leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
 		leaveRules(ifs, nats)...)
 	return ifs.bridges
@@ -100,8 +104,7 @@ func (l *layout) planBridges(t *nftables.Table, w wish) *nftables.Set {
 // reached, and what IPv6 needs to find it; from the others every address of the host but the gateways of other bridges,
 // where services may listen that are meant for those networks alone.
 func hostRules(ifs interfaces, nats []nat) [][]expr.Any {
-	// Answers to the host come first: it may have asked from any of its addresses.
-	rules := [][]expr.Any{rule(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())}
+	var rules [][]expr.Any
 	for _, n := range nats {
 		rules = append(rules, rule(n.only(), []expr.Any{meta(expr.MetaKeyIIFNAME, reg1), n.load(n.dst, reg1+1), in(n.reach)}, accept()))
 	}
@@ -110,20 +113,21 @@ func hostRules(ifs interfaces, nats []nat) [][]expr.Any {
 		rule(iifIn(ifs.internal), nats[1].multicast(), accept()),
 		rule(iifIn(ifs.internal), drop()))
 	for _, n := range nats {
-		rules = append(rules, rule(iifIn(ifs.bridges), n.only(), []expr.Any{n.load(n.dst, reg1), in(n.gateways)}, drop()))
+		rules = append(rules, rule(n.only(), []expr.Any{n.load(n.dst, reg1), in(n.gateways)}, drop()))
 	}
 	return rules
 }
 
 // loopbackRules keep 127.0.0.0/8 the host's own. Bridges have route_localnet on, so that 127.0.0.1:PORT can reach a
 // container; without the first two rules the containers could reach everything that listens on the host's loopback.
-// The third holds even where an administrator turned route_localnet on for the wire.
+// The third holds even where an administrator turned route_localnet on for the wire. Every packet comes by here: what costs
+// least, and is seldom true, is asked first.
 func loopbackRules(ifs interfaces, v4 nat) [][]expr.Any {
 	return [][]expr.Any{
-		rule(iifIn(ifs.bridges), v4.loopback(v4.dst), drop()),
-		rule(iifIn(ifs.bridges), v4.loopback(v4.src), drop()),
-		rule(notLoopbackInterface(), v4.loopback(v4.dst), v4.keyAddr(), []expr.Any{in(v4.byAddr)}, drop()),
-		rule(notLoopbackInterface(), v4.loopback(v4.dst), v4.keyAddr(), []expr.Any{in(v4.rangesByAddr)}, drop()),
+		rule(v4.loopback(v4.dst), iifIn(ifs.bridges), drop()),
+		rule(v4.loopback(v4.src), iifIn(ifs.bridges), drop()),
+		rule(v4.loopback(v4.dst), notLoopbackInterface(), v4.keyAddr(), []expr.Any{in(v4.byAddr)}, drop()),
+		rule(v4.loopback(v4.dst), notLoopbackInterface(), v4.keyAddr(), []expr.Any{in(v4.rangesByAddr)}, drop()),
 	}
 }
 
@@ -171,11 +175,13 @@ func leaveRules(ifs interfaces, nats []nat) [][]expr.Any {
 }
 
 // planGuard keeps the tunnels' port to the members. A container's packets to it never are a member's, even though they
-// would carry the host's address once they have left by masquerading: they are dropped here and on their way out.
+// would carry the host's address once they have left by masquerading: they are dropped here and on their way out. What
+// members send each other is not tracked: no answer ever comes by a tunnel packet's own ports, so that a table would hold
+// a useless row for each of the containers' connections, and be asked for every packet.
 func (l *layout) planGuard(t *nftables.Table, g guard, bridges *nftables.Set) {
-	var rules, leaving [][]expr.Any
+	var rules, leaving, sent, received [][]expr.Any
 	if bridges != nil {
-		rules = append(rules, rule(iifIn(bridges), udpTo(g.port), drop()))
+		rules = append(rules, rule(udpTo(g.port), iifIn(bridges), drop()))
 	}
 	for _, f := range families {
 		s := &nftables.Set{Table: t, Name: "members" + f.suffix, KeyType: f.typ}
@@ -188,12 +194,16 @@ func (l *layout) planGuard(t *nftables.Table, g guard, bridges *nftables.Set) {
 		l.set(s, els)
 		rules = append(rules, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.src, reg1), notIn(s)}, drop()))
 		if bridges != nil {
-			leaving = append(leaving, rule(iifIn(bridges), f.only(), udpTo(g.port), []expr.Any{f.load(f.dst, reg1), in(s)}, drop()))
+			leaving = append(leaving, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.dst, reg1), in(s)}, iifIn(bridges), drop()))
 		}
+		received = append(received, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.src, reg1), in(s)}, local(), notrack()))
+		sent = append(sent, rule(f.only(), udpTo(g.port), []expr.Any{f.load(f.dst, reg1), in(s)}, notrack()))
 	}
 	// At input, not before routing: fragments are whole again here, and tunnels that this host only forwards are
 	// not its own.
 	l.base(t, "guard_tunnel", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityRaw, rules...)
+	l.base(t, "tunnel_received", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, received...)
+	l.base(t, "tunnel_sent", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityRaw, sent...)
 	if bridges != nil {
 		l.base(t, "guard_members", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityRaw, leaving...)
 	}
