@@ -51,7 +51,7 @@ func metrics() []metric {
 		stream("tcp4", "TCP, four streams"), stream("tcp4back", "TCP, four streams from server to client"),
 		{kind: "udp", what: "UDP of 64 bytes, arriving", format: "%.0f /s", more: true, handMade: true},
 		{kind: "rr", what: "a byte there and back, both ends on one processor", format: "%.1f µs"},
-		{kind: "conns", what: "new connections", format: "%.0f /s", more: true},
+		{kind: "conns", what: "new connections, both ends on one processor", format: "%.0f /s", more: true},
 	}
 }
 
@@ -199,7 +199,7 @@ func (b *bench) handMade(self string) (*path, error) {
 		other := []*lab.Host{b.h2, b.h1}[i]
 		mac, otherMAC := fmt.Sprintf("02:99:00:00:00:0%d", i+1), fmt.Sprintf("02:99:00:00:00:0%d", 2-i)
 		for _, c := range []string{
-			"ip netns add hand", "ip netns add handbox", "ip -n hand link add br0 type bridge", "ip -n hand link set br0 up",
+			"ip netns add hand", "ip netns add handbox", "ip netns exec hand sysctl -qe -w net.bridge.bridge-nf-call-iptables=0", "ip -n hand link add br0 type bridge", "ip -n hand link set br0 up",
 			"ip link add hand0 type vxlan id 9999 dstport 4788 local " + h.Addr().String() + " nolearning", "ip link set hand0 netns hand",
 			"ip -n hand link set hand0 mtu 1450 master br0 up", "bridge -n hand fdb replace " + otherMAC + " dev hand0 dst " + other.Addr().String() + " self permanent",
 			"ip -n hand link add port type veth peer name eth0 netns handbox", "ip -n hand link set port mtu 1450 master br0 up",

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,9 +41,9 @@ func pinThread(tid, cpu int) error {
 	return nil
 }
 
-// blocking calls do with a connection's socket, without O_NONBLOCK, in a thread of its own on the client's processor: what
+// blocking calls do with the descriptor of a connection or a listener, without O_NONBLOCK, on the client's processor: what
 // is measured is the network, not a runtime's poller.
-func blocking(c net.Conn, do func(fd int) error) error {
+func blocking(c any, do func(fd int) error) error {
 	f, err := c.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		return err
@@ -54,12 +53,17 @@ func blocking(c net.Conn, do func(fd int) error) error {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		return err
 	}
+	return pinned(func() error { return do(fd) })
+}
+
+// pinned calls do in a thread of its own on the client's processor.
+func pinned(do func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
 		err := pinThread(0, clientCPU())
 		if err == nil {
-			err = do(fd)
+			err = do()
 		}
 		done <- err
 	}()
