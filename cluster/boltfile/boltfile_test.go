@@ -3,7 +3,9 @@ package boltfile
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,4 +117,90 @@ func TestRefused(t *testing.T) {
 	if err := d.put("second"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCheck tears, zeroes and cuts every page of a file, as a loss of power may. Either all that counts is there, or Check
+// says that it is not; and what Check has seen no fault in opens.
+func TestCheck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	// As containerd opens its own.
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(db)
+	for i := range 40 {
+		if err := d.Update(func(tx *bolt.Tx) error {
+			b, err := tx.CreateBucketIfNotExists(fmt.Append(nil, "bucket", i/10))
+			if err != nil {
+				return err
+			}
+			in, err := b.CreateBucket(fmt.Append(nil, "in", i))
+			if err != nil {
+				return err
+			}
+			return in.Put([]byte("key"), []byte(strings.Repeat("v", 300)))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(d.Close(), Check(path)); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	try := func(what string, b []byte) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "x.db") // elsewhere each time: this process may still have half of it mapped
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if Check(path) != nil {
+			refused++
+			return
+		}
+		db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		n := 0
+		if err := db.View(func(tx *bolt.Tx) error {
+			return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
+				return b.ForEachBucket(func(k []byte) error {
+					n += len(b.Bucket(k).Get([]byte("key"))) / 300
+					return nil
+				})
+			})
+		}); err != nil || n < 39 { // with one of two roots gone, all but the last change is there
+			t.Errorf("%s: %d of 40, %v", what, n, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	const page = 4096
+	for at := 0; at < len(whole); at += page {
+		for what, damage := range map[string]func(p []byte){
+			"zeroed": func(p []byte) { clear(p) },
+			"torn":   func(p []byte) { clear(p[page/2:]) },
+			"noise": func(p []byte) {
+				for i := range p {
+					p[i] ^= 0x5a
+				}
+			},
+			"another's": func(p []byte) { copy(p, whole[3*page:4*page]) },
+		} {
+			b := slices.Clone(whole)
+			damage(b[at : at+page])
+			try(fmt.Sprint(what, " ", at/page), b)
+		}
+		try(fmt.Sprint("cut at ", at/page), whole[:at])
+	}
+	if refused < 5 {
+		t.Errorf("only %d were refused", refused)
+	}
+	t.Logf("%d refused", refused)
 }

@@ -47,6 +47,8 @@ type Config struct {
 	CgroupParent string
 	// Registries are those that are reached in a way of their own.
 	Registries rules.Registries
+	// CheckDatabase reads a bbolt file through and says what is wrong with it. Nil: it is left to containerd to find out.
+	CheckDatabase func(path string) error
 	// Log takes containerd's own messages as well.
 	Log *slog.Logger
 }

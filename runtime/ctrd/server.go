@@ -48,6 +48,10 @@ func startEmbedded(ctx context.Context, cfg Config) (*embedded, error) {
 		return nil, err
 	}
 	e := &embedded{lock: lock}
+	if err := checkDatabases(cfg.Root, cfg.CheckDatabase); err != nil {
+		e.close()
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
 	if err := e.start(ctx, cfg); err != nil {
 		e.close()
 		return nil, fmt.Errorf("start containerd in %s: %w", cfg.Root, err)

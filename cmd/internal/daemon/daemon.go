@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cluster/boltfile"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/cmd/internal/config"
 	"github.com/minictl/minictl/cmd/internal/engine"
@@ -92,7 +93,7 @@ func (d *daemon) build(ctx context.Context) error {
 	cfg := d.cfg
 	rt, err := ctrd.Start(ctx, ctrd.Config{
 		Root: filepath.Join(cfg.DataRoot, "containerd"), State: filepath.Join(cfg.ExecRoot, "containerd"), SocketDir: filepath.Join(cfg.ExecRoot, "s"),
-		External: cfg.Containerd, Shim: embedded.Unpack, Registries: cfg.Registries, Log: d.log,
+		External: cfg.Containerd, Shim: embedded.Unpack, Registries: cfg.Registries, CheckDatabase: boltfile.Check, Log: d.log,
 	})
 	if err != nil {
 		return err
