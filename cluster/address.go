@@ -2,9 +2,14 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster/gossip"
 )
 
 // Addresses tells where this host's addresses are. A node is its key; its address is what its interface has.
@@ -70,6 +75,42 @@ func (c *Cluster) lookAround() map[netip.Addr]netip.Addr {
 		c.log.Warn("cannot remember where this host's addresses are", "err", err)
 	}
 	return moved
+}
+
+// findTimeout bounds the call of a member, the time until it has told who it is included.
+const findTimeout = 10 * time.Second
+
+// Find calls a member, by name or ID, where somebody says that it is now; addr may leave out the port. Members that have
+// all moved at the same time cannot find each other by themselves. Those that meet tell each other of the others, and them.
+func (c *Cluster) Find(ctx context.Context, node, addr string) error {
+	s := c.session()
+	if s == nil {
+		return fmt.Errorf("find %s: this host is in no cluster with others: %w", node, errdefs.ErrFailedPrecondition)
+	}
+	var id NodeID
+	var at netip.AddrPort
+	for known, n := range c.known() {
+		if node == n.Name || node == string(known) {
+			id, at = known, n.Addr
+		}
+	}
+	if id == "" || id == c.Self().ID {
+		return fmt.Errorf("find %s: no other node of this cluster has that name or ID (minictl node ls): %w", node, errdefs.ErrNotFound)
+	}
+	if a, err := netip.ParseAddr(addr); err == nil {
+		at = netip.AddrPortFrom(a, at.Port())
+	} else if at, err = netip.ParseAddrPort(addr); err != nil {
+		return fmt.Errorf("find %s: %q is no address, such as %s: %w", node, addr, c.Self().Addr.Addr(), errdefs.ErrInvalidArgument)
+	}
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	if _, err := s.gossip.Join(ctx, []gossip.Peer{{ID: string(id), Addr: at}}); err != nil {
+		return fmt.Errorf("find %s at %s: %w", node, at, err)
+	}
+	if err := s.gossip.Await(ctx, string(id)); err != nil {
+		return fmt.Errorf("find %s at %s: it answered and was not seen again: %w: %w", node, at, err, errdefs.ErrUnavailable)
+	}
+	return nil
 }
 
 // move listens where this host is now, and tells the others. False: something else is under way.

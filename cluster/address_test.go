@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster/store"
 )
@@ -115,6 +118,61 @@ func TestAddressChanges(t *testing.T) {
 		p, ok, err := store.Get(t.Context(), a.Store(), nodeKey(b.Self().ID), true)
 		return err == nil && ok && strings.Contains(string(p.Value), b.addr.String())
 	})
+}
+
+// TestAllAddressesChange: all hosts get other addresses at once, as from another DHCP server, while their daemons are
+// stopped. None knows where another is; told so on one of them, all are one cluster again.
+func TestAllAddressesChange(t *testing.T) {
+	t.Parallel()
+	hosts := []*host{newHost(t, "a"), newHost(t, "b"), newHost(t, "c")}
+	var at []*cards
+	for _, h := range hosts {
+		at = append(at, carded(t, h))
+	}
+	a, b, c := hosts[0], hosts[1], hosts[2]
+	a.init(t)
+	b.join(t, a)
+	c.join(t, a)
+	converse(t, a, b)
+	for _, h := range hosts {
+		eventually(t, h.cfg.Name+" notes its interface", func() bool { return h.snapshotState().Interfaces[h.addr.Addr()] == "eth0" })
+	}
+	for _, h := range hosts {
+		h.close(t)
+	}
+	for i, h := range hosts {
+		h.addr = freePort(t)
+		at[i].set("eth0", h.addr.Addr())
+	}
+	for _, h := range hosts {
+		h.open(t)
+	}
+	for _, h := range hosts {
+		eventually(t, h.cfg.Name+" is where it is, alone", func() bool { return h.Self().Addr == h.addr && h.alive() == h.cfg.Name })
+	}
+	for _, bad := range []struct {
+		node, addr string
+		is         func(error) bool
+	}{
+		{"d", b.addr.String(), errdefs.IsNotFound}, {"a", b.addr.String(), errdefs.IsNotFound}, {"b", "b", errdefs.IsInvalidArgument},
+		{"b", freePort(t).String(), errdefs.IsUnavailable}, {"b", c.addr.String(), errdefs.IsUnavailable},
+	} {
+		if err := a.Find(t.Context(), bad.node, bad.addr); !bad.is(err) {
+			t.Errorf("find %s at %s: %v", bad.node, bad.addr, err)
+		}
+	}
+	for _, h := range []*host{b, c} {
+		eventually(t, "a finds "+h.cfg.Name, func() bool { return a.Find(t.Context(), h.cfg.Name, h.addr.Addr().String()) == nil })
+	}
+	for _, h := range hosts {
+		// Raft calls those that it has not reached for a while every ten seconds, and no sooner.
+		within(t, 5*time.Minute, h.cfg.Name+" sees all, and is heard by who decides", func() bool {
+			_, err := h.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "heard", Value: []byte(h.cfg.Name)}}})
+			return h.alive() == "a b c" && err == nil
+		})
+	}
+	converse(t, a, b)
+	converse(t, c, b)
 }
 
 // TestCopyOfAMember: a machine is cloned with its data, and both run. The one that came first goes on undisturbed, the

@@ -130,14 +130,20 @@ func testLog(t *testing.T, name string) *slog.Logger {
 // eventually asks again until it is so.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	within(t, time.Minute, what, ok)
+}
+
+// within is eventually with a bound of its own.
+func within(t *testing.T, bound time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(bound)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within %v: %s", bound, what)
 		}
 	}
 }

@@ -162,6 +162,8 @@ type ClusterBackend interface {
 	ClusterRecover(ctx context.Context, dryRun bool) (ClusterRecoverResponse, error)
 	// ClusterRejoin gives up this side of a cluster that was taken over on both.
 	ClusterRejoin(ctx context.Context, remote string) error
+	// ClusterFind calls a member, by name or ID, at the address that it has now.
+	ClusterFind(ctx context.Context, node, addr string) error
 	// ClusterBackup writes all that the cluster has decided, its private keys included; nothing is written if it fails.
 	ClusterBackup(ctx context.Context, w io.Writer) error
 	// ClusterRestore makes this host, which must be alone, the one that wrote the backup.

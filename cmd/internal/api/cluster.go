@@ -16,6 +16,7 @@ func (s *server) clusterRoutes() []route {
 		{"GET", "/cluster/status", s.clusterStatus},
 		{"POST", "/cluster/recover", s.clusterRecover},
 		{"POST", "/cluster/rejoin", s.clusterRejoin},
+		{"POST", "/cluster/find", s.clusterFind},
 		{"GET", "/cluster/backup", s.clusterBackup},
 		{"POST", "/cluster/restore", s.clusterRestore},
 		{"GET", "/cluster/ca", s.clusterCA},
@@ -99,6 +100,19 @@ func (s *server) clusterRejoin(w http.ResponseWriter, c *call) error {
 		return err
 	}
 	return c.do(w, http.StatusOK, func(ctx context.Context) error { return s.Cluster.ClusterRejoin(ctx, req.Remote) })
+}
+
+// clusterFind tells this host where another has moved to.
+func (s *server) clusterFind(w http.ResponseWriter, c *call) error {
+	var req ClusterFindRequest
+	if err := c.body(w, &req); err != nil {
+		return err
+	}
+	if err := s.Cluster.ClusterFind(c.Context(), req.Node, req.Addr); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 // clusterBackup is in the clear, as all that the socket's owner may know; the command line encrypts it before it is kept.

@@ -160,6 +160,8 @@ func TestClusterRoutes(t *testing.T) {
 		{"POST", "/cluster/token?rotate=true", "", 200, `"Token":"true"`},
 		{"POST", "/cluster/recover", `{"DryRun":true}`, 200, `"Epoch":"true","Summary":[]`},
 		{"POST", "/cluster/recover", "", 200, `"Epoch":"false"`},
+		{"POST", "/cluster/find", `{"Node":"host2","Addr":"192.0.2.2"}`, 200, ""},
+		{"POST", "/cluster/find", `{"Node":"host3","Addr":"192.0.2.2"}`, 404, "not found"},
 		{"POST", "/cluster/rejoin", "", 409, "no host is met"},
 		{"POST", "/cluster/rejoin", `{"Remote":"host1"}`, 200, ""},
 		{"GET", "/cluster/status", "", 200, `"Nodes":[],"Summary":[]`},

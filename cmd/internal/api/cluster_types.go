@@ -114,6 +114,12 @@ type ClusterRotation struct {
 	Waiting  []string `json:"Waiting"`  // names of live nodes that have not yet done what all wait for
 }
 
+// ClusterFindRequest is the body of POST /cluster/find.
+type ClusterFindRequest struct {
+	Node string `json:"Node"` // name or ID
+	Addr string `json:"Addr"` // where it is, with or without a port
+}
+
 // ClusterRejoinRequest is the body of POST /cluster/rejoin.
 type ClusterRejoinRequest struct {
 	Remote string `json:"Remote,omitempty"` // name or ID of a node of the other side; empty: there is only one

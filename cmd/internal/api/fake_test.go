@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
@@ -238,6 +239,12 @@ func (f *fakeCluster) ClusterRotateCA(context.Context, bool) error {
 }
 func (f *fakeCluster) ClusterRotation(context.Context) (ClusterRotation, error) {
 	return f.rotation, nil
+}
+func (f *fakeCluster) ClusterFind(_ context.Context, node, addr string) error {
+	if node != "host2" || addr != "192.0.2.2" {
+		return errdefs.ErrNotFound
+	}
+	return nil
 }
 func (f *fakeCluster) ClusterRejoin(_ context.Context, remote string) error { return f.rejoin(remote) }
 func (f *fakeCluster) ClusterStatus(context.Context) (ClusterStatus, error) { return f.status, nil }

@@ -151,6 +151,17 @@ func TestClusterRecover(t *testing.T) {
 	}
 }
 
+func TestClusterFind(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("POST /cluster/find", clitest.Empty(200))
+	if r := clitest.Run(t, d, "cluster", "find", "host2", "192.0.2.2"); r.Code != 0 || r.Out != "Found host2.\n" {
+		t.Errorf("%+v", r)
+	}
+	if b := d.Find(t, "POST", "/cluster/find").Body; b != `{"Node":"host2","Addr":"192.0.2.2"}` {
+		t.Errorf("body %s", b)
+	}
+}
+
 func TestClusterRejoin(t *testing.T) {
 	d := clitest.Start(t)
 	d.Handle("POST /cluster/rejoin", clitest.Empty(200))

@@ -103,6 +103,7 @@ type Cluster interface {
 	Recoverable() (cluster.Recovery, error)
 	Recover(ctx context.Context) error
 	Rejoin(ctx context.Context, via string) error
+	Find(ctx context.Context, node, addr string) error
 	Backup(ctx context.Context) (cluster.Backup, error)
 	Restore(ctx context.Context, b cluster.Backup, o cluster.InitOptions) error
 	RotateAuthority(ctx context.Context) error

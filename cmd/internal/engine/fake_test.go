@@ -72,6 +72,7 @@ func (c *fakeCluster) Rotation(context.Context) (bool, []string, error)         
 func (c *fakeCluster) Refused() string                                                    { return "" }
 func (c *fakeCluster) Stopped() error                                                     { return nil }
 func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
+func (c *fakeCluster) Find(context.Context, string, string) error                         { return nil }
 func (c *fakeCluster) Cautious() bool                                                     { return c.cautious }
 func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)                       { return c.before, nil }
 func (c *fakeCluster) ForgetBefore([]store.Pair) error                                    { c.before = nil; return nil }

@@ -114,6 +114,9 @@ func (v *statusView) summarize() []string {
 		}
 		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the top.", strings.Join(who, ", ")))
 	}
+	if alone := !slices.ContainsFunc(v.members, func(m cluster.Member) bool { return m.ID != v.self.ID && m.Alive }); alone && len(v.members) > 1 {
+		out = append(out, "No other host can be heard. Should all have got other addresses at once, tell this one where another is: minictl cluster find NODE ADDRESS.")
+	}
 	if v.stopped != nil {
 		out = append(out, fmt.Sprintf("This host follows the others' decisions no further: %v. Its containers go on.", v.stopped))
 	}

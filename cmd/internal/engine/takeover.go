@@ -73,6 +73,11 @@ func (e *Engine) ClusterRejoin(ctx context.Context, via string) error {
 	return e.adoptDataPath(ctx)
 }
 
+// ClusterFind calls a member where it is now.
+func (e *Engine) ClusterFind(ctx context.Context, node, addr string) error {
+	return e.cl.Find(ctx, node, addr)
+}
+
 // keepOwnNetworks looks at the networks that this host made while the cluster went on without it. Those that clash with
 // nothing become the cluster's: somebody was told that they exist. The others are named in the log; containers on them go
 // on, alone.

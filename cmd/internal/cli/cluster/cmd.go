@@ -1,5 +1,5 @@
 // Package cluster has the commands that make hosts one cluster: init, join, token, leave, status, ca, and for disasters
-// backup, restore, recover and rejoin.
+// find, backup, restore, recover and rejoin.
 package cluster
 
 import (
@@ -28,7 +28,7 @@ func NewCommand(c *console.Console) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster COMMAND", Short: "Manage the cluster of hosts",
 		Example: "  minictl cluster init --advertise-addr eth0\n  minictl cluster status"}
 	cmd.AddCommand(newInitCommand(c), newJoinCommand(c), newTokenCommand(c), newLeaveCommand(c), newStatusCommand(c),
-		newRecoverCommand(c), newRejoinCommand(c), newBackupCommand(c), newRestoreCommand(c), newCACommand(c))
+		newFindCommand(c), newRecoverCommand(c), newRejoinCommand(c), newBackupCommand(c), newRestoreCommand(c), newCACommand(c))
 	return cmd
 }
 

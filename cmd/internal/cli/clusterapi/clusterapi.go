@@ -89,6 +89,11 @@ func (c *Client) Rejoin(ctx context.Context, req api.ClusterRejoinRequest) error
 	return c.do(ctx, http.MethodPost, "/cluster/rejoin", nil, req, nil)
 }
 
+// Find tells the host where another member is now.
+func (c *Client) Find(ctx context.Context, req api.ClusterFindRequest) error {
+	return c.do(ctx, http.MethodPost, "/cluster/find", nil, req, nil)
+}
+
 // Backup gives what the cluster has decided, secrets included, as it is to be given to Restore. The caller closes it.
 func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
 	return c.send(ctx, http.MethodGet, "/cluster/backup", nil, nil)
