@@ -71,6 +71,6 @@ func checkDatabases(root string, check func(path string) error) error {
 
 func damaged(root, file string, cause error) error {
 	return fmt.Errorf("the file %s is damaged (%w). It says what images and layers there are: put it back from a backup. Or start without: "+
-		"mv %[3]s %[3]s.damaged; then images have to be pulled or loaded again, containers are listed still and have to be made again, and what "+
-		"they have written is below %[3]s.damaged/%[4]s/snapshots: %[5]w", file, cause, root, layersOverlay, errdefs.ErrDataLoss)
+		"minictl daemon --cleanup --force && mv %[3]s %[3]s.damaged; then containers that run are ended, all are listed still and have to be made "+
+		"again, images have to be pulled or loaded again, and what containers have written is below %[3]s.damaged/%[4]s/snapshots: %[5]w", file, cause, root, layersOverlay, errdefs.ErrDataLoss)
 }

@@ -49,9 +49,13 @@ func TestDamagedContainerd(t *testing.T) {
 	h.MustMinictl("exec", "web", "cat", "/kept")
 	// What the sentence says, done.
 	h.StopDaemon()
+	h.MustMinictl("daemon", "--cleanup", "--force")
 	h.MustRun("mv", root, root+".damaged")
 	h.Daemon()
 	wantMatch(t, "what is left", h.MustMinictl("ps", "-a", "--format", "{{.Names}} {{.Status}}"), `^web Exited \(255\)`)
+	if left := h.MustRun("ps", "ax"); strings.Contains(left, "sleep 1000000") {
+		t.Errorf("it still runs, and nobody knows it:\n%s", left)
+	}
 	h.MustMinictl("rm", "web")
 	loadImages(t, h)
 	h.MustMinictl("run", "--rm", "--name", "web", "busybox", "true")
