@@ -163,15 +163,17 @@ type networkOptions map[string]map[string]string
 // Type is networkOptions.
 func (networkOptions) Type() string { return "networkOptions" }
 
-// String shows the options as they are given.
-func (o networkOptions) String() string {
-	var out []string
+// String shows the options.
+func (o networkOptions) String() string { return strings.Join(o.GetSlice(), " ") }
+
+// GetSlice gives the options as Set takes them.
+func (o networkOptions) GetSlice() (out []string) {
 	for _, driver := range slices.Sorted(maps.Keys(o)) {
 		for _, key := range slices.Sorted(maps.Keys(o[driver])) {
 			out = append(out, driver+"="+key+"="+o[driver][key])
 		}
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // Set adds one.

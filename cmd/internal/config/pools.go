@@ -16,16 +16,20 @@ type pools struct{ to *[]ipam.Block }
 // Type is pools.
 func (pools) Type() string { return "pools" }
 
-// String shows the pools as they are given.
+// String shows the pools.
 func (p pools) String() string {
 	if p.to == nil {
 		return ""
 	}
-	var out []string
+	return strings.Join(p.GetSlice(), " ")
+}
+
+// GetSlice gives the pools as Set takes them.
+func (p pools) GetSlice() (out []string) {
 	for _, b := range *p.to {
 		out = append(out, fmt.Sprintf("base=%s,size=%d", b.Base, b.Size))
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // Set adds one.

@@ -144,7 +144,7 @@ func repeat(from, to *pflag.FlagSet) error {
 			}
 			return
 		}
-		if list, ok := f.Value.(pflag.SliceValue); ok {
+		if list, ok := f.Value.(interface{ GetSlice() []string }); ok {
 			for _, v := range list.GetSlice() {
 				errs = append(errs, to.Set(f.Name, v))
 			}
