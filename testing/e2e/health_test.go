@@ -70,8 +70,8 @@ func TestHealth(t *testing.T) {
 			if r := health(t, h, "hangs").Log[0]; r.ExitCode != -1 || !strings.HasPrefix(r.Output, "Health check exceeded timeout (200ms)") {
 				t.Errorf("result %+v", r)
 			}
-			c.must(h, "run", "-d", "--name", "leaves", "--health-cmd", "sleep 600 & true", "--health-interval", "1h", "--health-start-period", "1h", "--health-start-interval", "100ms", "--health-timeout", "1s", "busybox", "sleep", "600")
-			c.until(l, h, "leaves", "{{.State.Health.Status}}", "healthy") // though something still holds the probe's output
+			c.must(h, "run", "-d", "--name", "leaves", "--health-cmd", "(while :; do echo more; sleep 0.1; done) & true", "--health-interval", "1h", "--health-start-period", "1h", "--health-start-interval", "100ms", "--health-timeout", "1s", "busybox", "sleep", "600")
+			c.until(l, h, "leaves", "{{.State.Health.Status}}", "healthy") // though something it left behind goes on writing
 			c.must(h, "run", "-d", "--name", "absent", "--health-cmd", "nope", "--health-interval", "100ms", "--health-retries", "1", "busybox", "sleep", "600")
 			c.until(l, h, "absent", "{{.State.Health.Status}}", "unhealthy")
 			wantMatch(t, "a probe that is not there", health(t, h, "absent").Log[0].Output, `nope: not found`)
