@@ -18,7 +18,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	rules "github.com/minictl/minictl/runtime/image"
@@ -192,13 +191,11 @@ func authorities(dirs []string, host string) (*x509.CertPool, error) {
 // pullError turns a registry's refusal into docker's words; the class decides the HTTP status.
 func pullError(name reference.Named, err error) error {
 	familiar := reference.FamiliarString(name)
-	var status remoteerrors.ErrUnexpectedStatus
 	switch {
 	case errors.Is(err, docker.ErrInvalidAuthorization) && strings.Contains(err.Error(), "no basic auth credentials"):
 		// Without a class, as docker answers it: on a 401 its CLI would ask for a login in the middle of a script.
 		return fmt.Errorf("pull %s: no basic auth credentials", familiar)
-	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden),
-		errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err):
+	case refused(err):
 		return denied(name)
 	case errdefs.IsNotFound(err) && strings.Contains(err.Error(), "matching manifest"),
 		errdefs.IsNotFound(err) && strings.Contains(err.Error(), "does not match the specified platform"):
