@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/docker/go-units"
@@ -57,6 +58,29 @@ func Keep(ctx context.Context, fs FileSystem, fn func(context.Context) error) er
 		return cause
 	}
 	return err
+}
+
+// Copy is io.Copy to a file of the file system under Keep.
+func Copy(ctx context.Context, fs FileSystem, to io.Writer, from io.Reader) (n int64, err error) {
+	err = Keep(ctx, fs, func(ctx context.Context) error {
+		n, err = io.Copy(to, until{ctx, from})
+		return err
+	})
+	return n, err
+}
+
+// until is a reader that ends with its context.
+type until struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (u until) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(b)
 }
 
 // watch looks until ended is closed, or says once that there is no more room.

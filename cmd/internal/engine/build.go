@@ -11,6 +11,7 @@ import (
 
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/runtime/image"
+	"github.com/minictl/minictl/runtime/room"
 )
 
 // ImageBuild has an image built. The context is taken whole before the first line of progress goes out: many clients
@@ -25,7 +26,7 @@ func (e *Engine) ImageBuild(ctx context.Context, o image.Build, tar io.Reader, p
 	if err := os.Remove(spool.Name()); err != nil {
 		return "", fmt.Errorf("build: keep the context: %w", err)
 	}
-	n, err := io.Copy(spool, tar)
+	n, err := room.Copy(ctx, room.At(e.cfg.Root), spool, tar)
 	if err != nil {
 		return "", fmt.Errorf("build: take the context: %w", err)
 	}

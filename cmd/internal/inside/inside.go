@@ -108,18 +108,19 @@ func (p program) keep(dir string) (string, error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return "", err
 	}
-	return path, p.tidy(dir)
+	p.tidy(dir)
+	return path, nil
 }
 
-// tidy removes the programs of other versions. One that runs stays in the kernel until it ends.
-func (p program) tidy(dir string) error {
-	all, err := os.ReadDir(dir)
+// tidy removes the programs of other versions, as far as they can be: they take room and nothing else. One that runs stays
+// in the kernel until it ends.
+func (p program) tidy(dir string) {
+	all, _ := os.ReadDir(dir)
 	for _, e := range all {
 		if e.Name() != p.sum[:16] {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}
-	return err
 }
 
 func (p program) execInMemory(args, env []string) error {

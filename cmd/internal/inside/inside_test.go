@@ -10,6 +10,8 @@ import (
 	"testing/fstest"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/minictl/minictl/testing/disk"
 )
 
 const (
@@ -91,6 +93,16 @@ func TestKeepDamaged(t *testing.T) {
 		if err != nil || len(left) > 0 {
 			t.Errorf("%s: left behind: %q, %v", what, left, err)
 		}
+	}
+}
+
+// TestOlderProgramThatStays: one that cannot be removed, here because something is mounted there, keeps no daemon from
+// starting.
+func TestOlderProgramThatStays(t *testing.T) {
+	p, dir := carried(t), filepath.Join(t.TempDir(), "programs")
+	disk.Small(t, filepath.Join(dir, "0123456789abcdef"), "size=64k")
+	if path, err := p.keep(dir); err != nil {
+		t.Errorf("%q: %v", path, err)
 	}
 }
 
