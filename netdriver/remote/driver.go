@@ -147,12 +147,15 @@ func (d *Driver) ensure(ctx context.Context, n netdriver.Network) error {
 }
 
 // Remove tells the plugin that the network ends. What it complains of is logged: it has heard. ErrUnavailable or
-// ErrNotFound if it could not be told.
+// ErrNotFound if it could not be told, ErrFailedPrecondition if it has still to be told of the end of endpoints.
 func (d *Driver) Remove(ctx context.Context, n netdriver.Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.told[n.ID] == nil {
 		return nil
+	}
+	if left := len(d.told[n.ID]); left > 0 {
+		return fmt.Errorf("plugin %s still has %d endpoints of network %s: %w", d.plugin.name, left, n.Name, errdefs.ErrFailedPrecondition)
 	}
 	if err := d.tell(ctx, "DeleteNetwork", networkRef{string(n.ID)}); err != nil {
 		return err
@@ -194,6 +197,9 @@ func (d *Driver) join(ctx context.Context, n netdriver.Network, e netdriver.Endp
 		return d.again(ctx, n, e, s, have)
 	case !errdefs.IsNotFound(err) || !sandbox.Exists(s.Path):
 		return at, err
+	}
+	if d.told[n.ID][e.ID] && e.Interface == "" { // the plugin gave it none
+		return at, nil
 	}
 	if d.told[n.ID][e.ID] { // in another sandbox, or its interface is gone
 		if err := d.leave(ctx, n, e); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +84,52 @@ func TestConformance(t *testing.T) {
 			},
 		}
 	})
+}
+
+// TestLeaveUntold leaves while the plugin hangs: the interface goes back to the host at once, and the plugin is told by the
+// next Leave.
+func TestLeaveUntold(t *testing.T) {
+	netdrivertest.NewNS(t)
+	dir := netdrivertest.Dir(t)
+	o := third.Options{Namespace: fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())}
+	serve(t, dir, "third", third.New(o))
+	control := third.Control{Socket: filepath.Join(dir, "third.sock")}
+	set := func(hang ...string) {
+		t.Helper()
+		o.Hang = hang
+		if err := control.Set(context.Background(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := config(dir)
+	s := netdrivertest.NewSandbox(t, cfg.Sandboxes, "box")
+	n, e := testNetwork(), testEndpoint(2, "eth0")
+	d := New(cfg).Driver("third")
+	if _, err := d.Join(t.Context(), n, e, s); err != nil {
+		t.Fatal(err)
+	}
+	set("NetworkDriver.Leave", "NetworkDriver.RevokeExternalConnectivity")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := d.Leave(ctx, n, e); !errdefs.IsUnavailable(err) {
+		t.Errorf("while the plugin hangs: %v", err)
+	}
+	if out := netdrivertest.Listing(t, s.Path); strings.Contains(out, "eth0") {
+		t.Errorf("the interface is still in the sandbox:\n%s", out)
+	}
+	if out := netdrivertest.Listing(t, ""); !strings.Contains(out, "link pc2c2c2c2c") {
+		t.Errorf("the interface is not back on the host:\n%s", out)
+	}
+	if err := d.Remove(t.Context(), n); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("removed before its endpoint: %v", err)
+	}
+	set()
+	if err := errors.Join(d.Leave(t.Context(), n, e), d.Remove(t.Context(), n)); err != nil {
+		t.Error(err)
+	}
+	if b, err := control.Books(context.Background()); err != nil || !b.Empty() {
+		t.Errorf("the plugin still has %+v, %v", b, err)
+	}
 }
 
 // scripted answers methods with what a test says.
@@ -161,11 +209,19 @@ func TestRetry(t *testing.T) {
 	if err := l.Close(); err != nil { // what a killed program leaves
 		t.Fatal(err)
 	}
-	p := New(config(dir))
+	cfg, refused := config(dir), make(chan struct{})
+	told := sync.OnceFunc(func() { close(refused) })
+	cfg.Log = slog.New(slog.NewTextHandler(writer(func(line []byte) {
+		if strings.Contains(string(line), "it is tried again") {
+			told()
+		}
+	}), nil))
 	done := make(chan error, 1)
-	go func() { done <- p.Driver("third").Ensure(context.Background(), testNetwork()) }()
-	if err := os.Remove(socket + "x"); !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
+	go func() { done <- New(cfg).Driver("third").Ensure(context.Background(), testNetwork()) }()
+	select {
+	case <-refused:
+	case <-time.After(time.Minute):
+		t.Fatal("it is not tried again")
 	}
 	fresh := t.TempDir()
 	serve(t, fresh, "third", scripted{})
@@ -180,6 +236,15 @@ func TestRetry(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("it is still tried")
 	}
+}
+
+// writer is a function that is written to.
+type writer func([]byte)
+
+// Write calls it.
+func (w writer) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
 }
 
 // TestLocate looks for plugins where docker does.

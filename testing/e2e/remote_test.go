@@ -194,6 +194,7 @@ func TestRemoteGateway(t *testing.T) {
 	h.MustMinictl("network", "connect", "--gw-priority", "1", "aside", "box1")
 	wantDefault(t, h, "box1", "10.8.0.1 dev eth0")
 	wantMatch(t, "calls", p.heard(), `RevokeExternalConnectivity`)
+	fails(t, h, 125, `port is already allocated`, "run", "--rm", "-p", "8080:80", "busybox", "true") // now it is the host's
 	h.MustMinictl("network", "disconnect", "aside", "box1")
 	wantDefault(t, h, "box1", "10.9.0.1 dev third0")
 	wantMatch(t, "calls", p.heard(), `ProgramExternalConnectivity`)
@@ -216,8 +217,18 @@ func TestRemoteGateway(t *testing.T) {
 	wantDefault(t, h, "box3", "10.9.0.9 dev eth0")
 	h.MustMinictl("restart", "-t", "0", "box3")
 	wantDefault(t, h, "box3", "10.9.0.9 dev eth0")
-	// One that asks for no gateway address gets none.
-	p.set(plugin.Options{AskGateway: true})
+	// Or give no interface.
+	p.set(plugin.Options{Answer: map[string]json.RawMessage{"NetworkDriver.Join": json.RawMessage("{}")}})
+	h.MustMinictl("run", "-d", "--name", "box4", "--network", "net1", "--network", "aside", "busybox", "sleep", "600")
+	wantInterfaces(t, h, "box4", "eth1 10.8.0.2/24")
+	p.heard()
+	h.KillDaemon()
+	h.Daemon()
+	if calls := p.heard(); calls != "" {
+		t.Errorf("after a restart of the daemon the plugin heard %s", calls)
+	}
+	h.MustMinictl("rm", "-f", "box4")
+	p.set(plugin.Options{})
 	h.MustMinictl("rm", "-f", "box2", "box3")
 	h.MustMinictl("network", "rm", "net1", "aside")
 	p.wantEmpty()
@@ -258,6 +269,11 @@ func TestRemoteIPAM(t *testing.T) {
 	h.MustMinictl("rm", "-f", "box1", "box2", "box3")
 	h.MustMinictl("network", "rm", "net1")
 	h.MustMinictl("network", "rm", "net2")
+	h.MustMinictl("network", "create", "-d", "third", "--ipam-driver", "third", "--ipv6", "net6")
+	h.MustMinictl("run", "-d", "--name", "box5", "--network", "net6", "--mac-address", "02:00:00:00:00:0b", "busybox", "sleep", "600")
+	wantInterfaces(t, h, "box5", "eth0 10.77.0.2/24, eth0 fd77::2/64, eth1 172.18.0.2/16")
+	h.MustMinictl("rm", "-f", "box5")
+	h.MustMinictl("network", "rm", "net6")
 	calls := sandboxKey.ReplaceAllString(p.heard(), "SANDBOX") + "\n"
 	if os.Getenv("GOLDEN") == "update" {
 		if err := os.WriteFile("testdata/remote_ipam.golden", []byte(calls), 0o644); err != nil {
@@ -286,6 +302,12 @@ func TestRemoteFailures(t *testing.T) {
 	<-p.p.Done()
 	p.start(plugin.Options{Scope: "regional"})
 	fails(t, h, 1, `plugin third: invalid capability: expecting 'local' or 'global', got "regional"`, "network", "create", "-d", "third", "net1")
+	p.signal(syscall.SIGTERM)
+	<-p.p.Done()
+	p.start(plugin.Options{AskGateway: true}) // one that asks for no gateway address gets none
+	h.MustMinictl("network", "create", "-d", "third", "--internal", "--subnet", "10.6.0.0/24", "net6")
+	wantMatch(t, "calls", p.heard(), `(?s)GwAllocCheck .*CreateNetwork .*"IPv4Data":\[\{"AddressSpace":"LocalDefault","Pool":"10.6.0.0/24"\}\]`)
+	h.MustMinictl("network", "rm", "net6")
 	p.signal(syscall.SIGTERM)
 	<-p.p.Done()
 	p.start(plugin.Options{WantReplay: true})

@@ -265,7 +265,8 @@ func (e *Engine) pluginRemove(ctx context.Context, d *remote.Driver, n *Network)
 	if !last {
 		return
 	}
-	if err := d.Remove(ctx, n.wish()); err != nil {
+	err := d.Remove(ctx, n.wish())
+	if err != nil && !errdefs.IsFailedPrecondition(err) { // else another endpoint has come, or has to go first
 		e.owe(debt{Plugin: n.Driver, Network: n.ID, NetworkName: n.Name, Global: n.global()}, err)
 	}
 }

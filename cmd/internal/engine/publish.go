@@ -42,6 +42,12 @@ func (e *Engine) unknownOptions(n *Network) string {
 	return "driver " + n.Driver + " does not know, and keeps without effect: " + strings.Join(unknown, ", ")
 }
 
+// holdsPorts tells whether the host's ports that lead to an endpoint are reserved for it: those of a plugin's network are
+// not, nor has one that is open at the container's own address alone any.
+func (e *Engine) holdsPorts(ep *container.Endpoint) bool {
+	return e.plugin(&Network{Driver: ep.Driver}) == nil && !slices.ContainsFunc(ep.Ports, func(p container.PortMapping) bool { return p.HostPort == 0 })
+}
+
 // publishedOn divides an endpoint's ports into those that the host holds and those that a routed network opens at the
 // container's own address, where the host has no part in it.
 func (e *Engine) publishedOn(ep container.Endpoint, reqs []portmap.Request) (held []portmap.Request, direct []container.PortMapping) {

@@ -123,7 +123,9 @@ func (r *reshaping) lead(ctx context.Context, joints []joint) error {
 	reserved := false // the host's ports are this container's already
 	for i := range r.now {
 		ep := &r.now[i]
-		ports, reserved = append(ports, ep.Ports...), reserved || ep.LeadsOutside()
+		if r.e.holdsPorts(ep) {
+			ports, reserved = append(ports, ep.Ports...), reserved || ep.LeadsOutside()
+		}
 		ep.Default, ep.Default6, ep.Ports = false, false, nil
 	}
 	for i := range joints {

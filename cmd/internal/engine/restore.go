@@ -254,7 +254,7 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 		for _, p := range ep.Ports {
 			held = append(held, netdriver.PortMapping(p))
 		}
-		if len(held) > 0 {
+		if len(held) > 0 && e.plugin(n) == nil {
 			errs = append(errs, e.cfg.Ports.Restore(spec.Name, held))
 		}
 		errs = append(errs, e.driverJoin(ctx, n, ep, sb, nil))
