@@ -376,6 +376,9 @@ func (d *Driver) again(ctx context.Context, n netdriver.Network, e netdriver.End
 	if err != nil {
 		return at, err
 	}
+	if slices.ContainsFunc(e.Routes, func(r netdriver.Route) bool { return r.To.Bits() == 0 }) {
+		led = false // the plugin's own route, of which it knows
+	}
 	if err := sandbox.Furnish(ctx, sandbox.Plug{Endpoint: e, Sandbox: s, MTU: have.MTU}); err != nil {
 		return at, err
 	}
