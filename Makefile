@@ -117,7 +117,7 @@ unit: ## what needs no root
 
 chaos: deps build images ## random operations and faults on real daemons: make chaos FOR=1h SEED=7
 	$(GO) build -tags $(TAGS) -o bin/chaos ./testing/chaos
-	MINICTL_SIM_SEED=$(or $(SEED),$$RANDOM) MINICTL_SIM_HOSTS=50 $(GO) test -tags $(TAGS) -count=1 -timeout 2h -run TestSimulation -v ./cluster
+	GOGC=400 MINICTL_SIM_SEED=$(or $(SEED),$$RANDOM) MINICTL_SIM_HOSTS=50 $(GO) test -tags $(TAGS) -count=1 -timeout 2h -run TestSimulation -v ./cluster
 	bin/chaos $(if $(SEED),-seed $(SEED)) $(if $(FOR),-for $(FOR)) -keep bin/chaos-logs
 
 race: test-deps build images ## the pure packages and the cluster under the race detector

@@ -273,7 +273,7 @@ func (h *simHost) takeOver(ctx context.Context, c *Cluster) {
 	switch {
 	case err == nil:
 		h.sim.count("takeovers")
-	case !errdefs.IsFailedPrecondition(err) && h.up() == c:
+	case !errdefs.IsFailedPrecondition(err) && ctx.Err() == nil && h.up() == c:
 		h.sim.t.Errorf("%s takes over: %v", h.cfg.Name, err)
 	}
 }

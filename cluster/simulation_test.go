@@ -358,9 +358,11 @@ func (s *simulation) kept() error {
 		clear(s.networks) // what was made on a side that followed a takeover and lost the next is not looked for
 	}
 	for key, epoch := range s.networks {
-		if _, ok, err := store.Get(s.t.Context(), st, key, true); err != nil || !ok {
-			errs = append(errs, fmt.Errorf("%s, made in epoch %s, is not there (%v)", key, epoch, err))
+		_, ok, err := store.Get(s.t.Context(), st, key, true)
+		if err == nil && !ok {
+			err = fmt.Errorf("%s, made in epoch %s, is not there", key, epoch)
 		}
+		errs = append(errs, err)
 	}
 	if s.hosts[0].cluster.Cautious() {
 		errs = append(errs, fmt.Errorf("%s thinks that hosts from before a takeover are missing: %+v", s.hosts[0].cfg.Name, s.hosts[0].cluster.Standing()))
