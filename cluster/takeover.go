@@ -178,14 +178,14 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	if rerr := c.reopenBackend(ctx, false); rerr != nil {
 		return rerr
 	}
+	if err == nil {
+		err = c.noteTakeover(ctx) // before anybody can come back, or it would be noted as missing
+	}
 	if lerr := c.listen(); lerr != nil {
 		c.log.Warn("cannot listen yet, trying again", "err", lerr)
 		c.wg.Go(func() { c.listenLater(c.ctx) })
 	}
-	if err != nil {
-		return err
-	}
-	return c.noteTakeover(ctx)
+	return err
 }
 
 // recoverReplica makes this host's copy of the Store the only one.
