@@ -227,7 +227,21 @@ func (w *world) dark(host int) bool {
 	return w.off[host] || w.hosts[host].Running() == nil
 }
 
+// unseen forgets how a container was seen last: it is about to change, and its host may not live to tell. A daemon that is
+// down changes nothing.
+func (w *world) unseen(host int, name string) {
+	if w.dark(host) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last[host] = slices.DeleteFunc(slices.Clone(w.last[host]), func(b box) bool { return strings.TrimPrefix(b.Name, "/") == name })
+}
+
 func (w *world) user(ctx context.Context, client int, s step) {
+	if s.op != opNetCreate && s.op != opNetRemove {
+		w.unseen(s.host, containerName(s.host, s.slot))
+	}
 	switch s.op {
 	case opNetCreate, opNetRemove:
 		w.userNetwork(ctx, client, s)
