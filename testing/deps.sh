@@ -10,6 +10,7 @@
 #   sshd            OpenSSH's server, unpacked: a test starts it in a host of its own
 #   etcd, zookeeper the servers of external cluster stores, unpacked likewise: tests start and end them by themselves
 #   containernetworking-plugins   CNI's reference plugins, below /usr/lib/cni, with iptables
+#   mkfs.ext4       for disks that fail
 #   java            ZooKeeper runs on it (the headless one; the longest of all if it is not there, 60 MB)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +27,7 @@ if [ "${1:-}" = test ]; then
   /usr/bin/python3 -c 'import docker' 2>/dev/null || missing+=(python3-docker)
   need java default-jre-headless
   need ssh openssh-client
+  need mkfs.ext4 e2fsprogs
   [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 fi
 
