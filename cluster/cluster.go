@@ -75,8 +75,7 @@ type Cluster struct {
 	met        map[NodeID]meeting // members of other epochs; guarded by mu
 	no         refusal            // guarded by mu
 
-	pub     publisher
-	resumed []NodeID // members taken for alive until gossip hears them, or doubt says otherwise
+	pub publisher
 
 	silent atomic.Int64 // until when the learner of two hosts is not waited for, Unix nanoseconds
 
@@ -154,7 +153,6 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 	for _, n := range c.st.Nodes {
 		c.nodes[n.ID] = n
 	}
-	c.resumed = c.resumeOthers()
 	if err := c.chooseStore(ctx); err != nil {
 		return err
 	}
@@ -201,9 +199,7 @@ func (c *Cluster) start() error {
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
 	c.wg.Go(func() { c.keepCertificate(c.ctx) })
 	c.wg.Go(func() { c.keepOthers(c.ctx) })
-	for _, id := range c.resumed {
-		c.wg.Go(func() { c.doubt(c.ctx, id, meetGrace) })
-	}
+	c.resumeOthers()
 	switch {
 	case c.ExternalStore() != "":
 		return c.startExternal()

@@ -93,10 +93,11 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 		if s := c.session(); s != nil {
 			s.tr.Drop(string(ev.down)) // calls to it fail now instead of timing out
 		}
-		wg.Go(func() { c.doubt(ctx, ev.down, 0) })
+		wg.Go(func() { c.doubt(ctx, ev.down, restartGrace, 0) })
 	case ev.gone != "":
 		if s := c.session(); s == nil || !s.gossip.Alive(string(ev.gone)) { // it may have come back this moment
 			c.setAlive(ctx, ev.gone, false)
+			c.pub.settle(ev.gone)
 		}
 	case ev.behind != "":
 		e.bring(wg, ev.behind, func(more <-chan struct{}) { c.catchUp(ctx, ev.behind, more) })
@@ -158,20 +159,26 @@ func (c *Cluster) applied(ctx context.Context, networks []string) error {
 	return err
 }
 
+// errListening says that gossip has begun and the session is not complete yet: a member may be faster.
+var errListening = errors.New("this host does not listen yet")
+
 // catchUp sends a member the own records and takes its own, a few times while it is alive and does not answer; what comes
 // by more ends the pause between two.
 func (c *Cluster) catchUp(ctx context.Context, id NodeID, more <-chan struct{}) {
 	for pause := 100 * time.Millisecond; pause < 10*time.Second; pause *= 2 {
 		s := c.session()
-		if s == nil || !s.gossip.Alive(string(id)) {
+		if s != nil && !s.gossip.Alive(string(id)) {
 			return // MemberUp starts anew
 		}
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		err := errors.Join(c.pushFull(call, s.client, id), c.fetch(call, s.client, id, []string{string(id)}))
-		cancel()
+		err := errListening
+		if s != nil {
+			call, cancel := context.WithTimeout(ctx, callTimeout)
+			err = errors.Join(c.pushFull(call, s.client, id), c.fetch(call, s.client, id, []string{string(id)}))
+			cancel()
+		}
 		if err == nil {
 			c.pub.setLate(id, false)
-			c.pub.setHeard(id)
+			c.pub.settle(id)
 			return
 		}
 		c.log.Debug("member does not take records", "node", id, "err", err)

@@ -34,7 +34,7 @@ const (
 // loadOthers reads the records of the other hosts that were alive; unreadable ones are none, as they come again.
 func (f files) loadOthers() ([]records.Update, error) {
 	b, err := os.ReadFile(f.others())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // the first start of a member, or of this release
 		return nil, nil
 	}
 	var all []records.Update
@@ -62,32 +62,44 @@ func (f files) saveOthers(all []records.Update) error {
 	return nil
 }
 
-// resumeOthers takes the members for what they were when the last daemon wrote it down: those that were alive still are,
-// until doubt says otherwise; the others are dead until gossip hears of them.
-func (c *Cluster) resumeOthers() (alive []NodeID) {
+// resumeOthers takes the members for what they were when the last daemon wrote it down, and doubts all of them: those that
+// were alive still are, unless they do not answer; the others are dead until gossip hears of them.
+func (c *Cluster) resumeOthers() {
 	all, err := c.files.loadOthers()
 	if err != nil {
 		c.log.Warn("other hosts' records lost; they come again from them", "err", err)
 	}
-	had := map[NodeID]bool{}
+	members := c.known()
+	delete(members, c.Self().ID)
+	had := c.pub.resume(all, members)
+	for id := range members {
+		refusing := time.Duration(0)
+		if had[id] {
+			refusing = restartGrace
+		}
+		c.wg.Go(func() { c.doubt(c.ctx, id, refusing, meetGrace) })
+	}
+}
+
+// resume fills a fresh table with the members' records, and tells which of them had any. The others are suspended.
+func (p *publisher) resume(all []records.Update, members map[NodeID]Node) (had map[NodeID]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	had = map[NodeID]bool{}
 	for _, u := range all {
-		if _, member := c.nodes[NodeID(u.Owner)]; !member {
+		if _, member := members[NodeID(u.Owner)]; !member {
 			continue
 		}
-		if _, err := c.pub.table.Merge(u); err != nil {
-			c.log.Warn("ignored other hosts' records", "owner", u.Owner, "err", err)
-			continue
+		if _, err := p.table.Merge(u); err == nil { // a damaged one comes again
+			had[NodeID(u.Owner)] = true
 		}
-		had[NodeID(u.Owner)] = true
 	}
-	for id := range c.nodes {
+	for id := range members {
 		if !had[id] {
-			c.pub.table.SetAlive(string(id), false)
-		} else {
-			alive = append(alive, id)
+			p.table.SetAlive(string(id), false)
 		}
 	}
-	return alive
+	return had
 }
 
 // keepOthers writes the other hosts' records down after they have changed, and once more at the end.
@@ -118,8 +130,8 @@ func (c *Cluster) writeOthers() {
 }
 
 // doubt asks whether a member that gossip does not hear is gone, and has its records hidden if it is. One whose host refuses
-// connections has restartGrace to come back, one that takes them has listening.
-func (c *Cluster) doubt(ctx context.Context, id NodeID, listening time.Duration) {
+// connections has so long to come back, one that takes them has listening.
+func (c *Cluster) doubt(ctx context.Context, id NodeID, refusing, listening time.Duration) {
 	began := time.Now()
 	for {
 		s := c.session()
@@ -131,7 +143,7 @@ func (c *Cluster) doubt(ctx context.Context, id NodeID, listening time.Duration)
 		case err == nil:
 			patience = listening
 		case errors.Is(err, syscall.ECONNREFUSED):
-			patience = restartGrace
+			patience = refusing
 		}
 		if time.Since(began) >= patience {
 			c.events.add(event{gone: id})
@@ -163,7 +175,7 @@ func (c *Cluster) probe(ctx context.Context, id NodeID) error {
 // gone. The error is ctx's. A daemon that has just started does not know before that which names there are.
 func (c *Cluster) CaughtUp(ctx context.Context) error {
 	for {
-		waits, news := c.pub.unheard(c.known(), c.Self().ID)
+		waits, news := c.pub.unsettled(c.known(), c.Self().ID)
 		if len(waits) == 0 {
 			return nil
 		}
@@ -188,23 +200,23 @@ func (p *publisher) living() []records.Update {
 	return all
 }
 
-// unheard are the members that are not known to be dead and have not told their records yet; news is closed when that may
-// have changed.
-func (p *publisher) unheard(nodes map[NodeID]Node, self NodeID) (ids []NodeID, news <-chan struct{}) {
+// unsettled are the members that neither have told their records since this daemon began nor are known to be gone; news is
+// closed when that may have changed.
+func (p *publisher) unsettled(nodes map[NodeID]Node, self NodeID) (ids []NodeID, news <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id := range nodes {
-		if id != self && !p.heard[id] && p.table.Alive(string(id)) {
+		if id != self && !p.settled[id] {
 			ids = append(ids, id)
 		}
 	}
 	return ids, p.news
 }
 
-func (p *publisher) setHeard(id NodeID) {
+func (p *publisher) settle(id NodeID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard[id] = true
+	p.settled[id] = true
 	p.tell()
 }
 

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -19,6 +21,8 @@ func TestDaemonAway(t *testing.T) {
 			s.add(dir, 1, i)
 		}
 		a, b := s.hosts[0], s.hosts[1]
+		soon, cancel := context.WithTimeout(t.Context(), time.Hour) // of the bubble
+		defer cancel()
 		if missing, err := b.up().Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
 			t.Fatal(missing, err)
 		}
@@ -39,7 +43,7 @@ func TestDaemonAway(t *testing.T) {
 		restart(b)
 		shows("a restart", true)
 		pass(restartGrace / 6)
-		if err := b.up().CaughtUp(t.Context()); err != nil || len(b.up().live()) != 2 {
+		if err := b.up().CaughtUp(soon); err != nil || len(b.up().live()) != 2 {
 			t.Errorf("b after its restart: %v", err)
 		}
 		s.stop(b)
@@ -86,8 +90,21 @@ func TestDaemonAway(t *testing.T) {
 		if err := a.boot(); err != nil {
 			t.Fatal(err)
 		}
-		pass(10 * time.Second)
+		if err := a.up().CaughtUp(soon); err != nil {
+			t.Error(err)
+		}
 		shows("the file was damaged", true)
+
+		s.stop(b)
+		pass(2 * restartGrace)
+		s.stop(a) // it goes down last, and knows that b is not there
+		if err := errors.Join(b.boot(), a.boot()); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.up().CaughtUp(soon); err != nil {
+			t.Error(err)
+		}
+		shows("both boot at once", true)
 	})
 }
 

@@ -17,18 +17,18 @@ const applyTimeout = 10 * time.Second
 
 // publisher guards the table of records.
 type publisher struct {
-	mu     sync.Mutex
-	table  *records.Table
-	owners map[string]*sync.Mutex // held while one owner's change is merged and applied
-	late   map[NodeID]bool        // members that have not taken what they were sent: nobody waits for them until they have
-	heard  map[NodeID]bool        // members that have told their records since this daemon began
+	mu      sync.Mutex
+	table   *records.Table
+	owners  map[string]*sync.Mutex // held while one owner's change is merged and applied
+	late    map[NodeID]bool        // members that have not taken what they were sent: nobody waits for them until they have
+	settled map[NodeID]bool        // members that have told their records since this daemon began, or are gone
 
-	news    chan struct{} // closed at the next change of heard and of other hosts' records
+	news    chan struct{} // closed at the next change of settled and of other hosts' records
 	changed chan struct{} // keepOthers looks now
 }
 
 func (p *publisher) init() {
-	p.owners, p.late, p.heard = map[string]*sync.Mutex{}, map[NodeID]bool{}, map[NodeID]bool{}
+	p.owners, p.late, p.settled = map[string]*sync.Mutex{}, map[NodeID]bool{}, map[NodeID]bool{}
 	p.news, p.changed = make(chan struct{}), make(chan struct{}, 1)
 }
 
