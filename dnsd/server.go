@@ -7,6 +7,7 @@ package dnsd
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
@@ -155,7 +156,7 @@ func (c *client) serve(srv *dns.Server) {
 	ended := make(chan struct{})
 	c.wg.Go(func() {
 		defer close(ended)
-		if err := srv.ActivateAndServe(); err != nil {
+		if err := srv.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
 			c.log.Error("resolver socket failed", "err", err)
 		}
 	})
@@ -167,14 +168,25 @@ func (c *client) serve(srv *dns.Server) {
 	}
 }
 
-// close stops reading, and gives up what is not answered in time.
+// close takes no more questions and gives up those that are not answered in time, open connections with them.
 func (c *client) close(within time.Duration) {
-	defer time.AfterFunc(within, c.stop).Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	shutdown := func(srv *dns.Server) { _ = srv.Shutdown() } // the only error is that the server ended by itself
+	if within == 0 {
+		c.stop()
+	}
+	defer time.AfterFunc(within, func() {
+		c.stop()
+		for _, srv := range c.servers {
+			shutdown(srv)
+		}
+	}).Stop()
 	for _, srv := range c.servers {
-		_ = srv.Shutdown() // the only error is that the server ended by itself
+		if srv.PacketConn != nil || within == 0 {
+			shutdown(srv) // of TCP, it ends connections whose question has not been read yet
+		}
 		closeSockets(srv)
 	}
 	for _, srv := range c.waiting {

@@ -173,6 +173,46 @@ func TestCloseAnswersFirst(t *testing.T) {
 	}
 }
 
+// TestCloseHearsConnections: a connection that is open when the server is closed has its question answered.
+func TestCloseHearsConnections(t *testing.T) {
+	s := NewServer(quiet())
+	pc, ln := pair(t)
+	s.Add("c1", pc, ln, func() View { return View{Zones: zones()} })
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	conn := &dns.Conn{Conn: c}
+	ask := func() {
+		t.Helper()
+		err := conn.WriteMsg(question("bbox1.ov_net1.", dns.TypeA))
+		if err == nil {
+			_, err = conn.ReadMsg()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	ask() // the connection is accepted
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.Close()
+	}()
+	for { // nobody listens any more
+		again, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			break
+		}
+		again.Close()
+		runtime.Gosched()
+	}
+	ask()
+	c.Close()
+	<-closed
+}
+
 // closing tells whether Close has taken the clients out.
 func (s *Server) closing() bool {
 	s.mu.Lock()

@@ -223,7 +223,7 @@ func (k *watcher) gone() (events []string) {
 	k.w.l.Eventually(patient, func() error { // a monitor may not have begun yet
 		for _, in := range []string{"-s", "-n " + k.w.ns} {
 			k.h.MustRun("sh", "-ec", strings.NewReplacer("NAME", name, "IN", in).Replace(
-				"ip IN link add NAME type bridge; bridge IN fdb add 02:00:00:00:00:01 dev NAME self permanent; ip IN link del NAME"))
+				"ip IN link add NAME address 02:00:00:00:00:02 type bridge; bridge IN fdb add 02:00:00:00:00:01 dev NAME self permanent; ip IN link del NAME"))
 		}
 		k.h.MustRun("sh", "-ec", "nft add table inet "+name+"; nft delete table inet "+name)
 		for _, p := range k.procs {
@@ -236,7 +236,7 @@ func (k *watcher) gone() (events []string) {
 	for i, p := range k.procs {
 		out := p.Output()
 		for _, line := range lines(out[k.read[i]:]) {
-			if strings.Contains(line, "mark") {
+			if strings.Contains(line, "mark") || strings.Contains(line, "02:00:00:00:00:0") { // the name may be gone already
 				continue
 			}
 			if strings.HasPrefix(line, "Deleted") || strings.HasPrefix(line, "delete") {
