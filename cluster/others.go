@@ -130,10 +130,10 @@ func (c *Cluster) writeOthers() {
 }
 
 // doubt asks whether a member that gossip does not hear is gone, and has its records hidden if it is. One whose host refuses
-// connections has so long to come back, one that takes them has listening.
+// connections has so long to come back, one that takes them has listening, and one that is silent twice is gone.
 func (c *Cluster) doubt(ctx context.Context, id NodeID, refusing, listening time.Duration) {
 	began := time.Now()
-	for {
+	for silent := 0; ; {
 		s := c.session()
 		if ctx.Err() != nil || s != nil && s.gossip.Alive(string(id)) {
 			return
@@ -141,9 +141,13 @@ func (c *Cluster) doubt(ctx context.Context, id NodeID, refusing, listening time
 		patience := time.Duration(0)
 		switch err := c.probe(ctx, id); {
 		case err == nil:
-			patience = listening
+			patience, silent = listening, 0
 		case errors.Is(err, syscall.ECONNREFUSED):
-			patience = refusing
+			patience, silent = refusing, 0
+			listening = max(listening, refusing) // what listens after that has just been started, and is not met yet
+		case silent == 0: // on a busy host an answer may come late, once
+			silent++
+			continue
 		}
 		if time.Since(began) >= patience {
 			c.events.add(event{gone: id})
