@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -59,21 +60,25 @@ func TestAloneIsWritableAtOnce(t *testing.T) {
 
 // TestCloseEndsReads: who asks a leader that has not applied yet what was before it, and is closed, is not left waiting.
 func TestCloseEndsReads(t *testing.T) {
-	b := openAlone(t, t.TempDir())
-	b.leader.mu.Lock()
-	b.leader.ready = make(chan struct{})
-	b.leader.mu.Unlock()
-	answered := make(chan error, 1)
-	go func() {
-		_, _, err := b.Range(t.Context(), "", true)
-		answered <- err
-	}()
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-answered; err == nil {
-		t.Error("a closed backend answers a fresh read")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := openAlone(t, t.TempDir())
+		synctest.Wait()
+		b.leader.mu.Lock()
+		b.leader.ready = make(chan struct{})
+		b.leader.mu.Unlock()
+		answered := make(chan error, 1)
+		go func() {
+			_, _, err := b.Range(t.Context(), "", true)
+			answered <- err
+		}()
+		synctest.Wait() // it asks
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err == nil {
+			t.Error("a closed backend answers a fresh read")
+		}
+	})
 }
 
 // TestReplay: entries that were recalled from the disk come again when a
