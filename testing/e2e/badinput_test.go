@@ -88,6 +88,7 @@ func apiRoutes() []apiRoute {
 		{"DELETE", "/nodes/ID", false, nil, ""},
 		{"GET", "/tasks", false, nil, ""},
 		{"POST", "/cluster/join", true, nil, ""},
+		{"POST", "/cluster/find", true, nil, ""},
 		{"POST", "/cluster/restore", true, nil, ""},
 	}
 }
