@@ -19,11 +19,12 @@ const (
 	targetLeaderS = 3.0
 )
 
-// The sizes that are measured. The first are three that vote; the rest comes in two steps, the last of them all at once.
+// The sizes that are measured: the two that many have, three and five that vote, and all the rest at once.
 const (
+	twoHosts   = 2
 	firstHosts = 3
 	someHosts  = 5
-	allHosts   = 10
+	allHosts   = 20
 	// quietTime is how long the control traffic of hosts without work is counted.
 	quietTime = 15 * time.Second
 )
@@ -33,6 +34,12 @@ const (
 func (b *bench) clusters() error {
 	g := &growing{bench: b, lab: lab.New(b)}
 	steps := []func() error{
+		func() error { return g.grow(twoHosts, false) },
+		func() error {
+			_, err := cli(g.hosts[0], "network", "create", "-d", "overlay", overlay)
+			return err
+		},
+		g.reach,
 		func() error { return g.grow(firstHosts, false) },
 		g.traffic, g.leaderDies,
 		func() error { return g.grow(someHosts, false) },
@@ -42,7 +49,7 @@ func (b *bench) clusters() error {
 		},
 		g.hostDies,
 		func() error { return g.grow(allHosts, true) },
-		g.traffic,
+		g.traffic, g.reach,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -126,23 +133,38 @@ func (g *growing) settled() error {
 	})
 }
 
-// traffic counts what a host sends and receives when nothing happens, by the kernel's counters of its one network card.
+// traffic counts what a host sends and receives when nothing happens, by the kernel's counters of its one network card, and
+// the processor time that goes into it.
 func (g *growing) traffic() error {
-	before, err := g.bytes()
+	before, used, err := g.counters()
 	if err != nil {
 		return err
 	}
 	time.Sleep(quietTime)
-	after, err := g.bytes()
+	after, now, err := g.counters()
 	if err != nil {
 		return err
 	}
-	var perHost sample
+	var perHost, busy sample
 	for i := range after {
 		perHost = append(perHost, float64(after[i]-before[i])*8/1000/quietTime.Seconds())
+		busy = append(busy, 100*(now[i]-used[i]).Seconds()/quietTime.Seconds())
 	}
 	g.table.add(figure{what: fmt.Sprintf("control traffic of a host without work, %d members, both directions", len(g.hosts)), values: perHost, format: "%.0f kbit/s"})
+	g.table.add(figure{what: "… its processor", values: busy, format: "%.2f %%"})
 	return nil
+}
+
+func (g *growing) counters() (bytes []uint64, cpu []time.Duration, err error) {
+	for _, h := range g.hosts {
+		used, err := h.CPU()
+		if err != nil {
+			return nil, nil, err
+		}
+		cpu = append(cpu, used)
+	}
+	bytes, err = g.bytes()
+	return bytes, cpu, err
 }
 
 func (g *growing) bytes() ([]uint64, error) {
@@ -212,7 +234,7 @@ func (g *growing) leaderDies() error {
 	}
 	g.table.add(figure{what: "a leader's power cut, 3 voters: until the others have one", values: sample{time.Since(began).Seconds()}, format: "%.1f s", target: targetLeaderS})
 	err = await(ctx, func() error {
-		_, err := cli(other, "network", "create", "-d", "overlay", overlay)
+		_, err := cli(other, "network", "create", "-d", "overlay", "after-"+dead.Name())
 		return err
 	})
 	if err != nil {
@@ -228,6 +250,9 @@ func (g *growing) leaderDies() error {
 // answer to the first ping that gets one, less what a ping between containers that are known takes.
 func (g *growing) reach() error {
 	for _, h := range g.hosts {
+		if _, err := cli(h, "container", "inspect", "prober-"+h.Name()); err == nil {
+			continue // from when there were fewer
+		}
 		if _, err := cli(h, "load", "-q", "-i", "bin/images/busybox.tar"); err != nil {
 			return err
 		}

@@ -30,21 +30,30 @@ const (
 
 const (
 	memberCount    = 5
+	mostMembers    = 50
 	publishes      = 200
 	addressesTaken = 400
 	manyRecords    = 10_000
 	idleMembers    = 10 * time.Second
+	joinPatience   = 5 * time.Second // of each
 )
 
 // members measures the cluster's own work with members that live in this process and talk by TLS over the loopback
 // interface: what is left out is containers, not the cluster.
 func (b *bench) members() error {
 	m := &inProcess{bench: b}
+	return errors.Join(
+		m.with(memberCount, m.publish, func() error { return m.addresses(1) }, func() error { return m.addresses(memberCount) }, m.records),
+		m.with(mostMembers, m.records))
+}
+
+// with takes steps with n members of their own.
+func (m *inProcess) with(n int, steps ...func() error) error {
 	defer m.close()
-	if err := m.open(memberCount); err != nil {
+	if err := m.open(n); err != nil {
 		return err
 	}
-	for _, step := range []func() error{m.publish, func() error { return m.addresses(1) }, func() error { return m.addresses(memberCount) }, m.records} {
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
@@ -65,6 +74,7 @@ func (m *inProcess) close() {
 			m.Errorf("close a member: %w", err)
 		}
 	}
+	m.all = nil
 	os.RemoveAll(m.dir)
 }
 
@@ -73,7 +83,7 @@ func (m *inProcess) open(n int) (err error) {
 	if m.dir, err = os.MkdirTemp("", "minictl-bench-"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), peerPatience+time.Duration(n)*joinPatience)
 	defer cancel()
 	token := ""
 	for i := range n {
