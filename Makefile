@@ -14,7 +14,7 @@ INSIDE      := cmd/internal/inside
 BUILD       := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit chaos race fuzz bench bench-deps test-deps test-buildkit check fmt clean help
+.PHONY: all build shim daemon man completion install uninstall deb deps images demo test unit chaos race fuzz bench bench-deps test-deps test-upgrade test-buildkit check fmt clean help
 
 all: build unit ## build, vet, and the tests that need no root
 
@@ -114,6 +114,13 @@ test-buildkit: test-deps build images bin/minictl-failpoint bin/cli-plugins/dock
 unit: ## what needs no root
 	$(GO) vet -tags $(TAGS) ./...
 	$(GO) test -tags $(TAGS) -short $$($(GO) list -tags $(TAGS) ./... | grep -v /testing/e2e)
+
+# The older commit is built in a folder of its own, which is gone afterwards.
+test-upgrade: deps build images ## a cluster of an older commit, upgraded host by host: make test-upgrade FROM=<commit>
+	@[ -n "$(FROM)" ] || { echo "which release does it begin with? make test-upgrade FROM=<commit>" >&2; exit 1; }
+	old=$$(mktemp -d) && trap 'git worktree remove --force $$old/src; rm -rf $$old' EXIT && \
+	  git worktree add --detach $$old/src $(FROM) && $(MAKE) -C $$old/src build && \
+	  CI=true MINICTL_OLD_BIN=$$old/src/bin/minictl $(GO) test -tags $(TAGS),upgrade -count=1 -v -run 'TestUpgrade$$' ./testing/e2e
 
 chaos: deps build images ## random operations and faults on real daemons: make chaos FOR=1h SEED=7
 	$(GO) build -tags $(TAGS) -o bin/chaos ./testing/chaos

@@ -50,7 +50,7 @@ func TestRestartUnderTraffic(t *testing.T) {
 		})
 	})
 	t.Run("upgrade", func(t *testing.T) {
-		l.Use(other)
+		h1.Use(other)
 		w.restart(t, w.hosts[:1], false, (*lab.Host).StopDaemon)
 	})
 }

@@ -47,11 +47,29 @@ func (l *Lab) binary() string {
 	return l.bin
 }
 
+// Use makes this host alone run another binary from now on; a daemon that runs already stays what it is until it is
+// restarted.
+func (h *Host) Use(bin string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bin = bin
+}
+
+func (h *Host) binary() string {
+	h.lab.tb.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.bin != "" {
+		return h.bin
+	}
+	return h.lab.binary()
+}
+
 // daemonBinary is what the binary under test becomes when it is asked for the daemon, as the build leaves it: to unpack it
 // on every host of every test would take half a second each.
-func (l *Lab) daemonBinary() string {
-	l.tb.Helper()
-	b := l.binary()
+func (h *Host) daemonBinary() string {
+	h.lab.tb.Helper()
+	b := h.binary()
 	if whole := b + "-daemon"; os.Getenv(binEnv) == "" {
 		if _, err := os.Stat(whole); err == nil {
 			return whole
@@ -75,7 +93,7 @@ func (h *Host) Witness(flags ...string) *Process {
 
 func (h *Host) serve(verb string, flags []string) *Process {
 	h.lab.tb.Helper()
-	bin := h.lab.daemonBinary()
+	bin := h.daemonBinary()
 	p, err := h.start("daemon", append([]string{bin, verb}, flags...))
 	if err != nil {
 		h.lab.tb.Fatalf("lab: %s: start daemon: %v", h.name, err)
@@ -160,13 +178,13 @@ func (h *Host) endDaemon(s syscall.Signal) {
 // Minictl runs the binary under test in the host, as a user at its terminal would.
 func (h *Host) Minictl(args ...string) (stdout, stderr string, code int) {
 	h.lab.tb.Helper()
-	return h.client(append([]string{h.lab.binary()}, args...))
+	return h.client(append([]string{h.binary()}, args...))
 }
 
 // MustMinictl is Minictl for a command that has to succeed; it gives the standard output.
 func (h *Host) MustMinictl(args ...string) string {
 	h.lab.tb.Helper()
-	return h.MustRun(append([]string{h.lab.binary()}, args...)...)
+	return h.MustRun(append([]string{h.binary()}, args...)...)
 }
 
 // dockerArgs make the stock CLI talk to the host's daemon, untouched by the caller's own configuration.

@@ -22,6 +22,7 @@ type Host struct {
 	init   *holder // nil while the host is down
 	procs  []*Process
 	daemon *Process
+	bin    string   // the minictl binary of this host alone; empty: the lab's
 	verb   string   // of the daemon's last start: daemon or witness
 	flags  []string // of the daemon's last start
 }

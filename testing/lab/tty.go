@@ -37,7 +37,7 @@ func (h *Host) TTY(args ...string) *TTY {
 // MinictlTTY is TTY for the binary under test.
 func (h *Host) MinictlTTY(args ...string) *TTY {
 	h.lab.tb.Helper()
-	return h.TTY(append([]string{h.lab.binary()}, args...)...)
+	return h.TTY(append([]string{h.binary()}, args...)...)
 }
 
 func (h *Host) startTTY(args []string) (*TTY, error) {
