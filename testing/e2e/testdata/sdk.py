@@ -97,6 +97,11 @@ def life(client):
     check("logs, one stream", c.logs(stdout=False, stderr=True), b"")
     check("logs, tail", c.logs(tail=0), b"")
     c.start()
+    seen = b""
+    for chunk in c.logs(stream=True, follow=True):  # a pid 1 that is not ready ignores what it has no handler for
+        seen += chunk
+        if seen == b"up\nup\n":
+            break
     c.kill(signal="SIGTERM")
     check("killed", c.wait()["StatusCode"], 7)
     c.restart(timeout=0)
