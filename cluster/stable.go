@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -57,7 +58,8 @@ func (s *stable) close() {
 // Range implements store.Store.
 func (s *stable) Range(ctx context.Context, prefix string, fresh bool) ([]store.Pair, store.Revision, error) {
 	now, _, _ := s.current()
-	return now.Range(ctx, prefix, fresh)
+	pairs, rev, err := now.Range(ctx, prefix, fresh)
+	return pairs, rev, s.between(err)
 }
 
 // Txn implements store.Store.
@@ -67,7 +69,16 @@ func (s *stable) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
 	if err == nil && s.told != nil && len(t.Then) > 0 {
 		s.told(ctx, rev)
 	}
-	return rev, err
+	return rev, s.between(err)
+}
+
+// between makes of a backend's end, which another one follows, what it is to whoever asks: nobody decides now, as between
+// two leaders. Whether a transaction has happened in the old one is as unknown as it is then.
+func (s *stable) between(err error) error {
+	if _, _, open := s.current(); open && errors.Is(err, store.ErrClosed) {
+		return fmt.Errorf("%v, and another follows: try again: %w", err, errdefs.ErrUnavailable)
+	}
+	return err
 }
 
 // Watch implements store.Store.

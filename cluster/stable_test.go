@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
 )
@@ -62,5 +64,32 @@ func TestWatchOverAReplacedStore(t *testing.T) {
 	}
 	if _, err := s.Watch(ctx, "n/"); err == nil {
 		t.Error("a closed cluster can be watched")
+	}
+}
+
+// TestBetweenTwoStores: what is asked of a store that has been closed, before another follows, nobody can decide now: whoever
+// has another way may take it. After the last store's end there is no other.
+func TestBetweenTwoStores(t *testing.T) {
+	t.Parallel()
+	first := memstore.New()
+	s := newStable(first)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "k"}}})
+		return err
+	}
+	if err := ask(); !errdefs.IsUnavailable(err) || errdefs.IsFailedPrecondition(err) {
+		t.Errorf("between two stores: %v", err)
+	}
+	s.replace(memstore.New())
+	if err := ask(); err != nil {
+		t.Errorf("in the new one: %v", err)
+	}
+	s.replace(first)
+	s.close()
+	if err := ask(); !errdefs.IsFailedPrecondition(err) || errdefs.IsUnavailable(err) {
+		t.Errorf("after the end: %v", err)
 	}
 }

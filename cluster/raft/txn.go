@@ -203,7 +203,7 @@ func (b *Backend) usable() error {
 		return fmt.Errorf("the store stopped on this host: %w (%w)", err, errdefs.ErrFailedPrecondition)
 	}
 	if b.ctx.Err() != nil {
-		return fmt.Errorf("the store is closed: %w", errdefs.ErrFailedPrecondition)
+		return store.ErrClosed
 	}
 	return nil
 }

@@ -87,3 +87,6 @@ func (e *ConflictError) Error() string {
 
 // Unwrap gives the error its class.
 func (e *ConflictError) Unwrap() error { return errdefs.ErrConflict }
+
+// ErrClosed is what is asked of a store after its Close; errdefs.ErrFailedPrecondition.
+var ErrClosed = fmt.Errorf("the store is closed: %w", errdefs.ErrFailedPrecondition)

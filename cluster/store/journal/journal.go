@@ -249,7 +249,7 @@ func (s *Store) Sync(ctx context.Context) error {
 // answered last time, or has not been asked yet.
 func (s *Store) Usable() error {
 	if s.ctx.Err() != nil {
-		return fmt.Errorf("the store is closed: %w", errdefs.ErrFailedPrecondition)
+		return store.ErrClosed
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

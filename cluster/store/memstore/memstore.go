@@ -70,7 +70,7 @@ func (s *Store) Txn(_ context.Context, t store.Txn) (store.Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return 0, fmt.Errorf("apply transaction: the store is closed: %w", errdefs.ErrFailedPrecondition)
+		return 0, fmt.Errorf("apply transaction: %w", store.ErrClosed)
 	}
 	return s.apply(s.rev+1, t)
 }

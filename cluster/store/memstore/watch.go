@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/minictl/minictl/cluster/store"
 )
 
@@ -37,7 +36,7 @@ func (s *Store) Watch(ctx context.Context, prefix string) (<-chan []store.Event,
 	defer s.mu.Unlock()
 	if s.closed {
 		stop()
-		return nil, fmt.Errorf("watch %q: the store is closed: %w", prefix, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("watch %q: %w", prefix, store.ErrClosed)
 	}
 	s.watchers[w] = struct{}{}
 	// Taking the first batch under the same lock that registers the watcher is
