@@ -21,10 +21,11 @@ type index struct {
 const (
 	layersOverlay = "io.containerd.snapshotter.v1.overlayfs"
 	layersNative  = "io.containerd.snapshotter.v1.native"
+	blobsDir      = "io.containerd.content.v1.content/blobs"
 )
 
 func indices() []index {
-	blobs := "io.containerd.content.v1.content/blobs/sha256"
+	blobs := blobsDir + "/sha256"
 	return []index{
 		{"io.containerd.metadata.v1.bolt/meta.db", []string{blobs, layersOverlay + "/snapshots", layersNative + "/snapshots"}},
 		{layersOverlay + "/metadata.db", []string{layersOverlay + "/snapshots"}},

@@ -92,6 +92,10 @@ func (e *embedded) start(ctx context.Context, cfg Config) error {
 	if err := server.CreateTopLevelDirectories(c); err != nil {
 		return err
 	}
+	// containerd makes the folder with the first blob, and until then its collection fails, which walks it.
+	if err := os.MkdirAll(filepath.Join(cfg.Root, blobsDir), 0o755); err != nil {
+		return err
+	}
 	if err := mount.SetTempMountLocation(filepath.Join(cfg.Root, "tmpmounts")); err != nil {
 		return err
 	}
