@@ -88,6 +88,11 @@ func (s *stable) Watch(ctx context.Context, prefix string) (<-chan []store.Event
 		return nil, fmt.Errorf("watch %q: the cluster is closed: %w", prefix, errdefs.ErrFailedPrecondition)
 	}
 	in, err := now.Watch(ctx, prefix)
+	if errors.Is(err, store.ErrClosed) { // another follows, or the cluster's end: the watch begins with that
+		ended := make(chan []store.Event)
+		close(ended)
+		in, err = ended, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +105,7 @@ func (s *stable) follow(ctx context.Context, prefix string, in <-chan []store.Ev
 	defer close(out)
 	known := map[string]bool{}
 	var gone map[string]bool // known of the replaced backend; non-nil until the new one's first batch
+	begun := false           // the first batch is due even if it is empty
 	for {
 		var batch []store.Event
 		var ok bool
@@ -112,13 +118,14 @@ func (s *stable) follow(ctx context.Context, prefix string, in <-chan []store.Ev
 			if gone != nil {
 				batch = append(vanished(gone, batch), batch...)
 				clear(known)
-				if gone = nil; len(batch) == 0 {
+				if gone = nil; len(batch) == 0 && begun {
 					continue // nothing here, nothing there
 				}
 			}
 			note(known, batch)
 			select {
 			case out <- batch:
+				begun = true
 			case <-ctx.Done():
 				return
 			}

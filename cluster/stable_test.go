@@ -83,9 +83,19 @@ func TestBetweenTwoStores(t *testing.T) {
 	if err := ask(); !errdefs.IsUnavailable(err) || errdefs.IsFailedPrecondition(err) {
 		t.Errorf("between two stores: %v", err)
 	}
+	events, err := s.Watch(t.Context(), "k")
+	if err != nil {
+		t.Fatal("watch between two stores:", err)
+	}
 	s.replace(memstore.New())
+	if batch := <-events; len(batch) != 0 {
+		t.Errorf("first the watcher saw %v", batch)
+	}
 	if err := ask(); err != nil {
 		t.Errorf("in the new one: %v", err)
+	}
+	if batch := <-events; len(batch) != 1 || batch[0].Pair.Key != "k" {
+		t.Errorf("then the watcher saw %v", batch)
 	}
 	s.replace(first)
 	s.close()

@@ -35,8 +35,8 @@ func wake(loop chan<- struct{}) {
 
 func (e *Engine) reconcileLoop() {
 	networks, err := e.cl.Store().Watch(e.ctx, keyNetwork)
-	if err != nil { // the host is changing over to another store, or the daemon ends: ticks and wakes remain
-		e.log.Debug("networks are not followed, only looked at", "err", err)
+	if err != nil {
+		return // the cluster is closed
 	}
 	next := time.NewTimer(0)
 	defer next.Stop()
