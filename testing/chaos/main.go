@@ -28,7 +28,7 @@ func main() {
 	var o options
 	flag.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "the first seed; those after it follow")
 	flag.DurationVar(&o.span, "for", 0, "begin new seeds for this long; 0: one seed")
-	flag.IntVar(&o.hosts, "hosts", 0, "daemons; 0: 2 to 4, by the seed")
+	flag.IntVar(&o.hosts, "hosts", 0, "daemons; 0: 2 to 5, by the seed")
 	flag.IntVar(&o.episodes, "episodes", 4, "of each seed")
 	flag.IntVar(&o.rounds, "rounds", 12, "of each episode")
 	flag.DurationVar(&o.patience, "patience", 90*time.Second, "what a healed cluster may take to be whole again")
@@ -103,7 +103,7 @@ func (c *counts) report() string {
 func (o options) play(ctx context.Context, tb lab.TB, seed uint64, total *counts) error {
 	hosts := o.hosts
 	if hosts == 0 {
-		hosts = 2 + int(seed%3)
+		hosts = 2 + int(seed%4)
 	}
 	began := time.Now()
 	log := func(s string) { tb.Logf("%8.3f %s", time.Since(began).Seconds(), s) }
