@@ -56,6 +56,9 @@ type Cluster struct {
 
 	ctx    context.Context // of the goroutines, ends with Close
 	cancel context.CancelFunc
+	// ending ends before ctx does: Close waits for the operation that has begun, and that waits for other hosts no more.
+	ending context.Context
+	end    context.CancelFunc
 	wg     sync.WaitGroup
 
 	op opLock // one Init, Join, Leave or Close at a time
@@ -110,6 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{cfg: cfg, log: cfg.Log.With("component", "cluster"), files: files{cfg.Dir}, op: newOpLock(), news: make(chan struct{}), nodes: map[NodeID]Node{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ending, c.end = context.WithCancel(c.ctx)
 	c.events = newEvents(c)
 	c.pub.init()
 	if err := c.load(ctx); err != nil {
@@ -268,6 +272,7 @@ func (c *Cluster) listen() error {
 // Close stops taking part. Other members see this host fail, and its records come back with the next Open: a daemon's
 // restart is not a Leave.
 func (c *Cluster) Close() error {
+	c.end()
 	c.op.Lock()
 	c.mu.Lock()
 	if c.closed {

@@ -33,6 +33,13 @@ type JoinOptions struct {
 // settleTimeout bounds what a joining host does between its admission and its membership.
 const settleTimeout = 20 * time.Second
 
+// settling is for what waits for other hosts: until settleTimeout, or until this daemon ends.
+func (c *Cluster) settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	stop := context.AfterFunc(c.ending, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // joinAttempts is how often it calls the member that admitted it, each time for as long as gossip waits for a stream.
 const joinAttempts = 5
 
@@ -70,7 +77,10 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 	reply, cred, err := c.askAdmission(ctx, remoteAddr(o.Remote), tok, self)
 	if err == nil && reply.Copy { // a machine that was cloned from a member, or both from one image
 		c.log.Warn("another host has this one's key: it gets one of its own", "was", self.ID)
-		if err := errors.Join(c.closeBackend(), c.startAfresh(ctx)); err != nil {
+		if err := c.closeOwn(ctx); err != nil {
+			return errors.Join(fmt.Errorf("join cluster: %w", err), c.reopenBackend(c.ctx, true))
+		}
+		if err := c.startAfresh(ctx); err != nil {
 			return fmt.Errorf("join cluster: %w", err)
 		}
 		self.ID = c.Self().ID
@@ -83,7 +93,7 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 		return fmt.Errorf("join cluster: %w", err)
 	}
 	before := c.snapshotState()
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := c.settling(ctx)
 	defer cancel()
 	if err := c.enter(ctx, reply, cred); err != nil {
 		return errors.Join(fmt.Errorf("join cluster: %w", err), c.goBack(before, reply.Member))
@@ -111,6 +121,11 @@ func noNetworks(ctx context.Context, s store.Store) error {
 	slices.Sort(names)
 	list := strings.Join(names, " ")
 	return fmt.Errorf("this host has global networks of its own (%s), which would be lost: run `minictl network rm %s` first: %w", list, list, errdefs.ErrFailedPrecondition)
+}
+
+// closeOwn closes the store of a host that is alone, unless a network has been made in it since it was last looked at.
+func (c *Cluster) closeOwn(ctx context.Context) error {
+	return errors.Join(c.closeBackend(), noNetworks(ctx, c.decider()))
 }
 
 func remoteAddr(remote string) string {
@@ -168,7 +183,7 @@ func (c *Cluster) enter(ctx context.Context, r admitReply, cred *identity.Creden
 	if err := c.step("join-credentials", func() error { return cred.Save(c.files.identity()) }); err != nil {
 		return err
 	}
-	if err := c.step("join-close", c.closeBackend); err != nil {
+	if err := c.step("join-close", func() error { return c.closeOwn(ctx) }); err != nil {
 		return err
 	}
 	if err := c.step("join-drop", func() error { return os.RemoveAll(c.files.raft()) }); err != nil {
@@ -319,8 +334,10 @@ func (c *Cluster) goBack(before state, member NodeID) error {
 	}
 	c.stopSession()
 	c.closeBackend()
-	if err := os.RemoveAll(c.files.raft()); err != nil {
-		return err
+	if c.Clustered() || noNetworks(ctx, c.decider()) == nil { // what it has decided alone stays
+		if err := os.RemoveAll(c.files.raft()); err != nil {
+			return err
+		}
 	}
 	c.restoreState(before)
 	if err := c.saveState(); err != nil {

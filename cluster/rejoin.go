@@ -145,27 +145,20 @@ type rejoinRequest struct {
 // rejoin replaces this host's replica by the one of the members that went on without it. Its identity, its endpoint
 // records and whatever runs stay. What it had decided alone is kept until the daemon has looked at it (Before).
 func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := c.settling(ctx)
 	defer cancel()
 	r, err := c.askRejoin(ctx, via, discard)
 	if err != nil {
 		return err
 	}
-	pairs, _, err := c.decider().Range(ctx, prefixNetwork, false)
-	if err != nil {
-		return err
-	}
-	if err := c.saveBefore(pairs); err != nil {
+	if err := c.keepNetworks(ctx); err != nil { // what can be seen to fail is to fail before anything is closed
 		return err
 	}
 	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
 	c.stopSession()
 	c.suspendOthers(ctx)
-	if err := c.closeBackend(); err != nil {
-		c.log.Warn("close the cluster's store", "err", err)
-	}
-	err = errors.Join(c.adoptEpoch(r), c.dropReplica())
-	if err := errors.Join(err, c.reopenBackend(context.WithoutCancel(ctx), false)); err != nil {
+	if err := c.changeSides(ctx, r); err != nil {
+		c.comeBack(c.decider())
 		return err
 	}
 	c.resume()
@@ -176,6 +169,66 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
 		c.log.Warn("joined again, and not all is known here yet", "err", err) // ensureMember goes on
 	}
 	return nil
+}
+
+// changeSides puts an empty replica of the side that went on in the place of this host's.
+func (c *Cluster) changeSides(ctx context.Context, r admitReply) error {
+	if err := c.closeBackend(); err != nil {
+		c.log.Warn("close the cluster's store", "err", err)
+	}
+	for _, s := range []struct {
+		name string
+		do   func() error
+	}{
+		{"rejoin-keep", func() error { return c.keepNetworks(ctx) }}, // all that was ever acknowledged: nothing comes any more
+		{"rejoin-adopt", func() error { return c.adoptEpoch(r) }},
+		{"rejoin-replica", c.reopenReplica},
+	} {
+		if err := c.step(s.name, s.do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) keepNetworks(ctx context.Context) error {
+	pairs, _, err := c.decider().Range(ctx, prefixNetwork, false)
+	if err != nil {
+		return err
+	}
+	return c.saveBefore(pairs)
+}
+
+// reopenReplica opens the replica of the epoch that cluster.json names.
+func (c *Cluster) reopenReplica() error {
+	if c.snapshotState().Rejoining {
+		if err := c.dropReplica(); err != nil {
+			return err
+		}
+	}
+	return c.reopenBackend(c.ctx, false)
+}
+
+// comeBack makes this host take part again after its store was closed and no other could be opened, for want of room on
+// the disk, say: on the side that cluster.json names.
+func (c *Cluster) comeBack(closed backend) {
+	c.wg.Go(func() {
+		everySecond(c.ctx, func() (done bool) {
+			if !c.op.TryLock() {
+				return false
+			}
+			defer c.op.Unlock()
+			if c.ctx.Err() != nil || c.decider() != closed {
+				return true // another operation has opened one
+			}
+			if err := c.reopenReplica(); err != nil {
+				c.log.Warn("cannot open the cluster's store again, trying on", "err", err)
+				return false
+			}
+			c.resume()
+			return true
+		})
+	})
 }
 
 func (c *Cluster) askRejoin(ctx context.Context, via NodeID, discard bool) (admitReply, error) {
@@ -216,14 +269,18 @@ func (c *Cluster) metAt(id NodeID) netip.AddrPort {
 func (c *Cluster) adoptEpoch(r admitReply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.st.Epoch, c.st.Past, c.st.Keys, c.st.Nodes, c.st.Rejoining = r.Epoch, r.Past, r.Keys, r.Nodes, true
-	c.st.Authority = r.Roots.Generation
-	c.met = nil
+	st := c.st
+	st.Epoch, st.Past, st.Keys, st.Nodes, st.Rejoining = r.Epoch, r.Past, r.Keys, r.Nodes, true
+	st.Authority = r.Roots.Generation
+	if err := c.files.save(st); err != nil {
+		return err
+	}
+	c.st, c.met = st, nil
 	c.nodes = map[NodeID]Node{}
 	for _, n := range r.Nodes {
 		c.nodes[n.ID] = n
 	}
-	return c.files.save(c.st)
+	return nil
 }
 
 func (c *Cluster) dropReplica() error {

@@ -40,7 +40,7 @@ func (b *Backend) Txn(ctx context.Context, t store.Txn) (store.Revision, error) 
 	return rev, nil
 }
 
-// Range implements store.Store.
+// Range implements store.Store. One that is not fresh is answered after Close, too: with what the replica had at its end.
 func (b *Backend) Range(ctx context.Context, prefix string, fresh bool) (pairs []store.Pair, rev store.Revision, err error) {
 	if !fresh {
 		return b.fsm.mem.Range(ctx, prefix, false)
