@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -246,9 +247,18 @@ func TestRestartAloneWithoutTheLeader(t *testing.T) {
 }
 
 // TestOthersCameWhileAway: of three hosts one sleeps while another is replaced, and the new one leads. Who wakes up knows the
-// third host, which knows both.
+// third host, which knows both, whether or not it can still read its gossip.
 func TestOthersCameWhileAway(t *testing.T) {
 	t.Parallel()
+	for _, rotated := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another gossip key %v", rotated), func(t *testing.T) {
+			t.Parallel()
+			othersCameWhileAway(t, rotated)
+		})
+	}
+}
+
+func othersCameWhileAway(t *testing.T, rotated bool) {
 	a, b, c, d := newHost(t, "a"), newHost(t, "b"), newHost(t, "c"), newHost(t, "d")
 	a.init(t)
 	b.join(t, a)
@@ -264,6 +274,13 @@ func TestOthersCameWhileAway(t *testing.T) {
 		leader, _ := a.Leader()
 		return leader == d.Self().ID
 	})
+	if rotated {
+		key, err := json.Marshal([][]byte{bytes.Repeat([]byte{7}, gossipKeyBytes)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, a, keyGossip, string(key))
+	}
 	c.open(t)
 	agree(t, a, c, d)
 }

@@ -168,24 +168,34 @@ func (p peers) awaitNode(ctx context.Context, id string) error {
 }
 
 // askMembers asks the members that this host knows whether there is another. While this host slept, others may have come of
-// whom one leads now: what it does not let in can tell it nothing. With a leader the own replica knows best.
+// whom one leads now: what it does not let in can tell it nothing. With a leader the own replica knows best. Gossip need not
+// hear whom it asks: its key may have changed since.
 func (c *Cluster) askMembers(ctx context.Context, id NodeID) {
-	s, live := c.session(), c.live()
+	s, self := c.session(), c.Self().ID
 	if _, led := c.Leader(); led || s == nil || c.ExternalStore() != "" {
 		return
 	}
-	for _, n := range live {
-		r, err := rpc.Call[struct{}, rangeReply](ctx, s.client, string(n.ID), callMembers, struct{}{}, true)
-		if err != nil {
-			c.log.Debug("a member does not tell who else is one", "node", n.ID, "err", err)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, n := range c.known() {
+		if n.ID == self {
 			continue
 		}
-		if _, here := c.decodeNodes(r.Pairs)[id]; here {
-			c.log.Info("a member is told of by another: this host was away when it came", "node", id, "by", n.ID)
-			c.setNodes(r.Pairs)
-			return
-		}
+		asked.Go(func() {
+			r, err := rpc.Call[struct{}, rangeReply](ctx, s.client, string(n.ID), callMembers, struct{}{}, true)
+			if err != nil {
+				c.log.Debug("a member does not tell who else is one", "node", n.ID, "err", err)
+				return
+			}
+			if _, here := c.decodeNodes(r.Pairs)[id]; here && ctx.Err() == nil {
+				cancel() // the first is enough
+				c.log.Info("a member is told of by another: this host was away when it came", "node", id, "by", n.ID)
+				c.setNodes(r.Pairs)
+			}
+		})
 	}
+	asked.Wait()
 }
 
 // Address implements transport.Peers. A member that has moved is heard by gossip before its record can change: the leader

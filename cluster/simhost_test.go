@@ -33,7 +33,7 @@ type simHost struct {
 	turn   chan struct{} // full while its own work is done, which is what all below is for
 	rng    *rand.Rand
 	holds  map[string]simHold
-	tried  map[string]bool // addresses
+	tried  map[string]bool // addresses; under sim.mu
 	epoch  string          // in which holds were last compared with the Store
 	serial int
 	seen   int // as strange, in a row
@@ -201,7 +201,9 @@ func (h *simHost) take(ctx context.Context, c *Cluster) {
 // claim asks for an address's key.
 func (h *simHost) claim(ctx context.Context, c *Cluster, addr, owner string) bool {
 	var rev store.Revision
+	h.sim.mu.Lock()
 	h.tried[addr] = true
+	h.sim.mu.Unlock()
 	answer := h.sim.call(h.index, c, simCall{addr, "take", owner}, func() (simAnswer, error) {
 		var err error
 		rev, err = c.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: simKey(addr)}}, Then: []store.Op{{Key: simKey(addr), Value: []byte(owner)}}})
@@ -329,9 +331,14 @@ func (h *simHost) clearOut(ctx context.Context, c *Cluster) {
 	}
 	for _, m := range c.Members() {
 		is := func(o *simHost) bool { return o.cluster.Self().ID == m.ID }
-		if !m.Alive && !slices.ContainsFunc(h.sim.hosts, is) && c.Remove(ctx, string(m.ID), false) == nil {
+		if m.Alive || slices.ContainsFunc(h.sim.hosts, is) {
+			continue
+		}
+		booked := h.sim.wipeAll(c)
+		if c.Remove(ctx, string(m.ID), false) == nil {
 			h.sim.count("clear outs")
 		}
+		booked()
 	}
 }
 

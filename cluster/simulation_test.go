@@ -354,9 +354,6 @@ func (s *simulation) kept() error {
 	for a, owner := range owners {
 		errs = append(errs, fmt.Errorf("%s is %s's and has no key", a, owner))
 	}
-	if s.did["takeovers"] > 1 {
-		clear(s.networks) // what was made on a side that followed a takeover and lost the next is not looked for
-	}
 	for key, epoch := range s.networks {
 		_, ok, err := store.Get(s.t.Context(), st, key, true)
 		if err == nil && !ok {
@@ -393,7 +390,7 @@ func (s *simulation) forgive(lost *simHost) {
 	known := map[string]bool{}
 	for _, h := range s.hosts {
 		c := h.up()
-		if h == lost || c == nil {
+		if h == lost || c == nil || h.isOutside() { // who is to come in again anew knows nothing then
 			continue
 		}
 		pairs, _, _ := c.Store().Range(s.t.Context(), prefixNetwork, false)
@@ -452,6 +449,19 @@ func (s *simulation) wipe(h *simHost, c *Cluster) (end func()) {
 		defer s.mu.Unlock()
 		for addr := range h.tried {
 			s.book(h.index, epoch, simCall{addr, "wipe", h.cfg.Name}, simAnswer{unknown: true}, began)
+		}
+	}
+}
+
+// wipeAll books it of a node that no host is any more; its name may be any host's.
+func (s *simulation) wipeAll(c *Cluster) (end func()) {
+	var ends []func()
+	for _, h := range s.hosts {
+		ends = append(ends, s.wipe(h, c))
+	}
+	return func() {
+		for _, end := range ends {
+			end()
 		}
 	}
 }
