@@ -37,6 +37,7 @@ type simHost struct {
 	epoch  string          // in which holds were last compared with the Store
 	serial int
 	seen   int // as strange, in a row
+	led    int // by nobody, in a row
 }
 
 // simHold is an address that the host was told it has.
@@ -366,6 +367,9 @@ func (h *simHost) mend(ctx context.Context, c *Cluster, healed bool) {
 		h.comeBack(ctx, c)
 	case healed && h.strange(c):
 		h.setOutside(true)
+	case healed && h.leaderless(c):
+		h.setOutside(len(c.decider().Configuration()) == 0) // its cluster was lost before it had told this host anything
+		h.takeOver(ctx, c)
 	case healed || h.rng.IntN(4) == 0:
 		h.rejoin(ctx, c, healed)
 	}
@@ -414,6 +418,16 @@ func (h *simHost) strange(c *Cluster) bool {
 		h.seen++
 	}
 	return h.seen > 20
+}
+
+// leaderless tells, of a host that has been seen like that for a while, that nobody decides for it: those who did have left
+// on the other side.
+func (h *simHost) leaderless(c *Cluster) bool {
+	if _, ok := c.Leader(); ok {
+		h.led = 0
+	}
+	h.led++
+	return h.led > 20
 }
 
 // rejoin gives one of two sides up: when all is healed, those that are not the first host's.

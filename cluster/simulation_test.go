@@ -256,8 +256,12 @@ func (s *simulation) tell() string {
 	return b.String()
 }
 
-// simPatience is what a healed cluster may take, in virtual time, in which no host is ever busy.
-const simPatience = time.Minute
+// simPatience is what a healed cluster may take, in virtual time, in which no host is ever busy; most of it is that of the
+// operators, who look at a host for some rounds before they do what it asks for. A round waits so long for a host.
+const (
+	simPatience = 2 * time.Minute
+	simRound    = time.Second
+)
 
 // await lets every host's engine and operator do their work until it is so.
 func (s *simulation) await(ok func() error) error {
@@ -265,10 +269,12 @@ func (s *simulation) await(ok func() error) error {
 	defer cancel()
 	for {
 		var all sync.WaitGroup
+		round, done := context.WithTimeout(ctx, simRound)
 		for _, h := range s.hosts {
-			all.Go(func() { h.mend(ctx, h.cluster, true) })
+			all.Go(func() { h.mend(round, h.cluster, true) })
 		}
 		all.Wait()
+		done()
 		err := ok()
 		if err == nil || ctx.Err() != nil {
 			return err

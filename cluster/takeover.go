@@ -97,7 +97,7 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 		return refuse("%s decides for the cluster and answers", c.nameOf(NodeID(leader)))
 	}
 	if len(b.Configuration()) == 0 {
-		return refuse("this host has not received yet what the cluster has decided")
+		return refuse("this host has not received yet what the cluster has decided: bring the others back or, if they are gone for good, run `minictl cluster leave --force` here, and join the hosts anew")
 	}
 	voters, up := 0, 0
 	for _, m := range c.Members() {
