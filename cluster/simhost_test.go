@@ -389,7 +389,10 @@ func (h *simHost) comeBack(ctx context.Context, c *Cluster) {
 	if c.Clustered() {
 		h.giveUp()
 		h.sim.forgive(h)
-		if c.Leave(ctx, true) != nil {
+		booked := h.sim.wipe(h, c) // those who hear of it free what it had
+		err := c.Leave(ctx, true)
+		booked()
+		if err != nil {
 			return
 		}
 	}

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	hraft "github.com/hashicorp/raft"
+
+	"github.com/minictl/minictl/cluster/store"
 )
 
 // TestStoppedLeader: a leader that was stopped finds, when it goes on, answers to what it had asked before; meanwhile there
@@ -23,6 +26,7 @@ func TestStoppedLeader(t *testing.T) {
 		}
 		old, was, is := f.leader(), fmt.Sprint(round, " old"), fmt.Sprint(round, " new")
 		mustPut(t, old, "a", was)
+		mustPut(t, old, "b", was)
 		var next, third *Backend
 		for _, id := range f.ids() {
 			switch {
@@ -55,14 +59,22 @@ func TestStoppedLeader(t *testing.T) {
 			}
 			read <- string(pairs[0].Value)
 		}()
-		eventually(t, "the reader waits, or was refused", func() bool {
+		refused := make(chan error, 1)
+		go func() {
+			_, err := old.LocalTxn(soon, store.Txn{If: []store.Cond{{Key: "b"}}, Then: put("c", was).Then})
+			refused <- err
+		}()
+		eventually(t, "both wait, or were refused", func() bool {
 			old.confirms.mu.Lock()
 			defer old.confirms.mu.Unlock()
-			return old.confirms.waiting > 1 || len(read) > 0 || len(early) > 0
+			return old.confirms.waiting > 2 || len(read) > 0 || len(early) > 0 || len(refused) > 0
 		})
 		release()
 		if got := <-read; got == was {
 			t.Errorf("round %d: a fresh read gives what was replaced before it began", round)
+		}
+		if err := <-refused; errdefs.IsConflict(err) {
+			t.Errorf("round %d: a transaction is refused for what was gone before it began", round)
 		}
 		<-early
 		cancel()
@@ -78,7 +90,7 @@ func takeOver(ctx context.Context, voter, next *Backend, value string) bool {
 	}
 	soon, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	_, err := next.Txn(soon, put("a", value))
+	_, err := next.Txn(soon, store.Txn{Then: append(put("a", value).Then, store.Op{Key: "b", Delete: true})})
 	return err == nil
 }
 

@@ -143,3 +143,26 @@ func TestFreshReadWaits(t *testing.T) {
 		t.Errorf("fresh read in another term: %v", err)
 	}
 }
+
+// TestRefusedWithoutLog: a transaction that cannot be is refused, and one that has been is answered, without an entry in the log.
+func TestRefusedWithoutLog(t *testing.T) {
+	f := newCluster(t, 3, 3)
+	b := f.leader()
+	once := store.Txn{ID: "once", If: []store.Cond{{Key: "a"}}, Then: put("a", "1").Then}
+	first, err := b.Txn(t.Context(), once)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := b.raft.LastIndex()
+	if again, err := b.Txn(t.Context(), once); err != nil || again != first {
+		t.Errorf("the same again: revision %d, was %d: %v", again, first, err)
+	}
+	for _, id := range f.ids() {
+		if _, err := f.host(id).Txn(t.Context(), store.Txn{If: []store.Cond{{Key: "a"}}, Then: put("a", "2").Then}); !errdefs.IsConflict(err) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if now := b.raft.LastIndex(); now != last {
+		t.Errorf("the log has grown from %d to %d", last, now)
+	}
+}
