@@ -176,19 +176,14 @@ func (c *Cluster) changeSides(ctx context.Context, r admitReply) error {
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
-	for _, s := range []struct {
-		name string
-		do   func() error
-	}{
-		{"rejoin-keep", func() error { return c.keepNetworks(ctx) }}, // all that was ever acknowledged: nothing comes any more
-		{"rejoin-adopt", func() error { return c.adoptEpoch(r) }},
-		{"rejoin-replica", c.reopenReplica},
-	} {
-		if err := c.step(s.name, s.do); err != nil {
-			return err
-		}
+	// All that was ever acknowledged: nothing comes any more.
+	if err := c.step("rejoin-keep", func() error { return c.keepNetworks(ctx) }); err != nil {
+		return err
 	}
-	return nil
+	if err := c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) }); err != nil {
+		return err
+	}
+	return c.step("rejoin-replica", c.reopenReplica)
 }
 
 func (c *Cluster) keepNetworks(ctx context.Context) error {

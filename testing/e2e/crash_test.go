@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -119,7 +120,7 @@ func steps(t *testing.T, dir string) []string {
 func (m *matrix) wantAll(t *testing.T, dir string) {
 	t.Helper()
 	for _, s := range steps(t, dir) {
-		if !m.done[s] {
+		if !m.done[s] && !strings.HasPrefix(s, rejoinSteps) {
 			t.Errorf("%s has the step %q, and nothing here gets there: add what does", dir, s)
 		}
 	}
@@ -331,4 +332,49 @@ func TestKilledInCluster(t *testing.T) {
 	m.run(t, deed{name: "join", do: join})
 	m.run(t, deed{name: "leave", prepare: [][]string{join}, do: []string{"cluster", "leave"}})
 	m.wantAll(t, "cluster")
+}
+
+// rejoinSteps begin the names of the steps that no user's command gets to: TestKilledJoiningAgain does.
+const rejoinSteps = "rejoin-"
+
+// TestKilledJoiningAgain kills the daemon of a host at each step of giving its side up after a takeover. The next daemon
+// goes on with it: the hosts are one cluster, containers run, and what was made on the side that is given up is there.
+func TestKilledJoiningAgain(t *testing.T) {
+	t.Parallel()
+	l := breakable(t)
+	taker, loser := pair(t, l)
+	loser.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	for i, h := range []*lab.Host{taker, loser} {
+		h.MustMinictl("run", "-d", "--name", fmt.Sprint("bbox", i+1), "--network", "ov_net1", "busybox", "sleep", "600")
+	}
+	taker, loser = loser, taker // the first that gives its side up is the one that decides
+	for i, step := range steps(t, "cluster") {
+		if !strings.HasPrefix(step, rejoinSteps) {
+			continue
+		}
+		solo := fmt.Sprint("solo", i)
+		l.Isolate(taker)
+		takeOver(l, clients()[0], taker)
+		loser.MustMinictl("network", "create", "-d", "overlay", solo)
+		arm(t, loser, step+" kill")
+		l.HealAll()
+		if _, err := loser.Running().Wait(2 * soon); err != nil {
+			t.Fatalf("%s: the daemon was not killed: %v", step, err)
+		}
+		disarm(t, loser)
+		loser.KillDaemon()
+		loser.RestartDaemon()
+		oneCluster(t, l, taker, loser)
+		l.Eventually(soon, func() error {
+			if got := lines(taker.MustMinictl("network", "ls", "--format", "{{.Name}}")); !slices.Contains(got, solo) {
+				return errf("%s: %s is lost: %v", step, solo, got)
+			}
+			return nil
+		})
+		noTwins(t, l, 2, taker, loser)
+		for _, h := range []*lab.Host{taker, loser} {
+			reaches(t, l, h, lines(h.MustMinictl("ps", "--format", "{{.Names}}"))[0], "bbox1", "bbox2")
+		}
+		taker, loser = loser, taker
+	}
 }
