@@ -16,8 +16,9 @@ import (
 	"github.com/minictl/minictl/runtime/container"
 )
 
-// How often the leases are compared with what this host has: soon again while nobody can decide, else now and then, and
-// whenever networks or members change.
+// How often the leases are compared with what this host has: soon again while nobody can decide, after longer and longer
+// pauses while an address is another's too (after a takeover that may be what a host that has yet to come back has given up
+// since), else now and then, and whenever networks or members change.
 const (
 	reconcileSoon  = 500 * time.Millisecond
 	reconcileEvery = 30 * time.Second
@@ -40,6 +41,7 @@ func (e *Engine) reconcileLoop() {
 	}
 	next := time.NewTimer(0)
 	defer next.Stop()
+	pause := reconcileSoon
 	for {
 		select {
 		case <-next.C:
@@ -51,12 +53,21 @@ func (e *Engine) reconcileLoop() {
 		case <-e.ctx.Done():
 			return
 		}
-		wait := reconcileEvery
-		if err := e.reconcileLeases(e.ctx); err != nil && e.ctx.Err() == nil {
-			e.log.Debug("leases stay as they are for now", "err", err)
-			wait = reconcileSoon
+		err := e.reconcileLeases(e.ctx)
+		switch {
+		case err != nil:
+			if e.ctx.Err() == nil {
+				e.log.Debug("leases stay as they are for now", "err", err)
+			}
+			pause = reconcileSoon
+			next.Reset(reconcileSoon)
+		case len(e.clashes.all()) > 0:
+			next.Reset(pause)
+			pause = min(2*pause, reconcileEvery)
+		default:
+			pause = reconcileSoon
+			next.Reset(reconcileEvery)
 		}
-		next.Reset(wait)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
@@ -65,6 +67,39 @@ func TestClash(t *testing.T) {
 	if err := h1.reconcileLeases(ctx); err != nil || len(h1.clashes.all()) > 0 {
 		t.Errorf("%v, %v", h1.clashWords(), err)
 	}
+}
+
+// TestClashEnds: the other's lease was from before a takeover, and goes when its host comes back: nobody waits for the next
+// regular look, during which the container would have no name.
+func TestClashEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		hosts, ov := islands(t, 2)
+		h1, h2 := hosts[0], hosts[1]
+		if _, err := h1.run(ctx, ov, "web"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h1.link.Store.Txn(ctx, store.Txn{Then: []store.Op{{Key: addressKey(ov, netip.MustParseAddr("10.0.0.2")), Delete: true}}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h2.run(ctx, ov, "db"); err != nil {
+			t.Fatal(err)
+		}
+		h1.spawn(h1.reconcileLoop)
+		synctest.Wait()
+		if len(h1.clashes.all()) != 1 {
+			t.Errorf("%v", h1.clashWords())
+		}
+		h2.end(ctx, ov, "db", false)
+		began := time.Now()
+		for len(h1.clashes.all()) > 0 {
+			time.Sleep(reconcileSoon) //nolint:forbidigo // of the bubble
+			synctest.Wait()
+		}
+		if took := time.Since(began); took > 2*reconcileSoon {
+			t.Errorf("well again after %v", took)
+		}
+	})
 }
 
 // TestNetworkGone: the network of a running container was removed on the side that went on.
