@@ -22,7 +22,7 @@ type Addresses interface {
 
 // addressCheck is how often it is looked whether this host's addresses are there still. One that is missing twice has
 // gone: an address may be taken away for a moment while an interface is set up anew.
-const addressCheck = 4 * time.Second
+const addressCheck = time.Second
 
 // keepAddress follows the interface that had this host's address to the one that it has now (DHCP has given another).
 func (c *Cluster) keepAddress(ctx context.Context) {

@@ -198,7 +198,7 @@ func (c *Cluster) enter(ctx context.Context, r admitReply, cred *identity.Creden
 	if err := c.step("join-replica", func() error { return c.reopenBackend(ctx, false) }); err != nil {
 		return err
 	}
-	if err := c.step("join-settle", func() error { return c.settle(ctx, r) }); err != nil {
+	if err := c.step("join-settle", func() error { return c.settle(ctx, c.session(), r) }); err != nil {
 		return err
 	}
 	return c.cfg.Step("join-done")
@@ -244,8 +244,8 @@ func (c *Cluster) reopenBackend(ctx context.Context, bootstrap bool) error {
 }
 
 // settle makes the new node a follower and waits until both sides know all they must of each other.
-func (c *Cluster) settle(ctx context.Context, r admitReply) error {
-	s, self := c.session(), c.Self().ID
+func (c *Cluster) settle(ctx context.Context, s *session, r admitReply) error {
+	self := c.Self().ID
 	var first, others []gossip.Peer
 	for _, n := range r.Nodes {
 		p := gossip.Peer{ID: string(n.ID), Addr: n.Addr}
@@ -264,7 +264,7 @@ func (c *Cluster) settle(ctx context.Context, r admitReply) error {
 					return c.decider().WaitApplied(ctx, reply.Index)
 				}
 				// Other hosts that join at the same moment make voters of learners, which may change the leader.
-				if !errdefs.IsUnavailable(err) {
+				if !errdefs.IsUnavailable(err) || c.session() != s {
 					return err
 				}
 				select {
@@ -301,19 +301,19 @@ func (c *Cluster) settle(ctx context.Context, r admitReply) error {
 	if err := errors.Join(all...); err != nil {
 		return err
 	}
-	c.noticed(ctx, append(first, others...))
+	c.noticed(ctx, s, append(first, others...))
 	return nil
 }
 
 // noticed waits until the others count this host among the living, so that what they publish the moment after is known here
 // too. Who does not answer soon is not waited for: its records come by gossip.
-func (c *Cluster) noticed(ctx context.Context, others []gossip.Peer) {
+func (c *Cluster) noticed(ctx context.Context, s *session, others []gossip.Peer) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, p := range others {
 		wg.Go(func() {
-			if _, err := rpc.Call[struct{}, struct{}](ctx, c.session().client, p.ID, callMet, struct{}{}, true); err != nil {
+			if _, err := rpc.Call[struct{}, struct{}](ctx, s.client, p.ID, callMet, struct{}{}, true); err != nil {
 				c.log.Debug("a member has not met this host yet", "node", p.ID, "err", err)
 			}
 		})

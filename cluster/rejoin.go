@@ -84,33 +84,66 @@ func (c *Cluster) followTakeover(ctx context.Context, via NodeID) {
 	if !c.op.TryLock() {
 		return // it is met again
 	}
-	defer c.op.Unlock()
-	if ctx.Err() != nil || !c.Clustered() {
+	var r rejoined
+	var err error
+	if ctx.Err() == nil && c.Clustered() {
+		r, err = c.rejoin(ctx, via, false)
+	}
+	c.op.Unlock()
+	if err != nil {
+		c.log.Warn("cannot join again after a takeover, trying on", "node", via, "name", c.nameOf(via), "err", err)
 		return
 	}
-	if err := c.rejoin(ctx, via, false); err != nil {
-		c.log.Warn("cannot join again after a takeover, trying on", "node", via, "name", c.nameOf(via), "err", err)
-	}
+	c.settleAgain(ctx, r)
 }
 
 // Rejoin gives up what this side of a cluster that was taken over twice has decided, and joins the other side. via names
 // a member of it, by name or ID; it may be empty if there is only one other side.
 func (c *Cluster) Rejoin(ctx context.Context, via string) error {
-	if err := c.begin("rejoin"); err != nil {
+	r, err := c.giveUp(ctx, via)
+	if err != nil {
 		return err
+	}
+	c.settleAgain(ctx, r)
+	return nil
+}
+
+func (c *Cluster) giveUp(ctx context.Context, via string) (rejoined, error) {
+	if err := c.begin("rejoin"); err != nil {
+		return rejoined{}, err
 	}
 	defer c.op.Unlock()
 	if err := c.errExternal("rejoin"); err != nil {
-		return err
+		return rejoined{}, err
 	}
 	to, err := c.otherSide(via)
 	if err != nil {
-		return fmt.Errorf("rejoin cluster: %w", err)
+		return rejoined{}, fmt.Errorf("rejoin cluster: %w", err)
 	}
-	if err := c.rejoin(ctx, to, true); err != nil {
-		return fmt.Errorf("rejoin cluster: %w", err)
+	r, err := c.rejoin(ctx, to, true)
+	if err != nil {
+		return rejoined{}, fmt.Errorf("rejoin cluster: %w", err)
 	}
-	return nil
+	return r, nil
+}
+
+// rejoined is a host that has joined again and waits for what it must know.
+type rejoined struct {
+	session *session // nil: it cannot listen yet
+	admitReply
+}
+
+// settleAgain waits until a host that has joined again knows all it must. Meanwhile it may have to follow others: whom it has
+// joined may be given up in turn.
+func (c *Cluster) settleAgain(ctx context.Context, r rejoined) {
+	if r.session == nil {
+		return // listenLater goes on
+	}
+	ctx, cancel := c.settling(ctx)
+	defer cancel()
+	if err := c.settle(ctx, r.session, r.admitReply); err != nil {
+		c.log.Warn("joined again, and not all is known here yet", "err", err) // ensureMember goes on
+	}
 }
 
 func (c *Cluster) otherSide(via string) (NodeID, error) {
@@ -144,31 +177,25 @@ type rejoinRequest struct {
 
 // rejoin replaces this host's replica by the one of the members that went on without it. Its identity, its endpoint
 // records and whatever runs stay. What it had decided alone is kept until the daemon has looked at it (Before).
-func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) error {
+func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoined, error) {
 	ctx, cancel := c.settling(ctx)
 	defer cancel()
 	r, err := c.askRejoin(ctx, via, discard)
 	if err != nil {
-		return err
+		return rejoined{}, err
 	}
 	if err := c.keepNetworks(ctx); err != nil { // what can be seen to fail is to fail before anything is closed
-		return err
+		return rejoined{}, err
 	}
 	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
 	c.stopSession()
 	c.suspendOthers(ctx)
 	if err := c.changeSides(ctx, r); err != nil {
 		c.comeBack(c.decider())
-		return err
+		return rejoined{}, err
 	}
 	c.resume()
-	if c.session() == nil {
-		return nil // listenLater goes on
-	}
-	if err := c.settle(ctx, r); err != nil {
-		c.log.Warn("joined again, and not all is known here yet", "err", err) // ensureMember goes on
-	}
-	return nil
+	return rejoined{c.session(), r}, nil
 }
 
 // changeSides puts an empty replica of the side that went on in the place of this host's.

@@ -33,6 +33,9 @@ const (
 	opLeave     = "leave"      // and join again through another host
 	opNodeRm    = "node rm"    // of a host without power; it comes back and joins anew
 	opLostPower = "lost power" // of all hosts at once
+	opMove      = "new address"
+	opMoveOff   = "new address while the daemon is down"
+	opSplit     = "taken over on both sides" // and an operator has one side join the other
 )
 
 // step is one thing to do.
@@ -41,7 +44,7 @@ type step struct {
 	host int
 	slot int // of the container, on its host
 	net  int
-	arg  int // partition: the bits of one side; mute: the host that does not hear; leave, node rm: through whom it joins; run: 1 for --ip
+	arg  int // partition: the bits of one side; mute: the host that does not hear; leave, node rm: through whom it joins; taken over twice: the other side; run: 1 for --ip
 	wait int // milliseconds after the round's begin
 }
 
@@ -268,13 +271,22 @@ func (p *planner) fault() *step {
 func (p *planner) membership() *step {
 	s := &step{host: p.rng.IntN(p.hosts)}
 	s.arg = (s.host + 1 + p.rng.IntN(p.hosts-1)) % p.hosts
-	switch p.rng.IntN(4) {
+	switch p.rng.IntN(6) {
 	case 0:
 		s.op = opLeave
 	case 1:
 		s.op = opNodeRm
 		if p.hosts < 3 { // of two, the one that decides cannot be removed by the other
 			s.op = opLeave
+		}
+	case 2:
+		s.op = opMove
+	case 3:
+		s.op = opMoveOff
+	case 4:
+		s.op = opSplit
+		if p.hosts < 3 { // the one that decides goes on alone
+			s.op = opMove
 		}
 	default:
 		return nil

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -93,6 +95,9 @@ func (w *world) violate(format string, a ...any) {
 	w.violations = append(w.violations, err)
 	w.log("VIOLATION: " + err.Error())
 }
+
+// movedBy is how far a host's two addresses are from each other, more than there are hosts.
+const movedBy = 40
 
 // newWorld boots hosts and joins them.
 func newWorld(ctx context.Context, tb lab.TB, o options, hosts int, log func(string)) (*world, error) {
@@ -459,9 +464,73 @@ func (w *world) boot(host int) {
 	}
 }
 
-// member takes a host out of the cluster and joins it again.
+// member changes what a host is in the cluster.
 func (w *world) member(ctx context.Context, s step) {
 	w.count.add(&w.count.calls, s.op)
+	var err error
+	switch s.op {
+	case opMove, opMoveOff:
+		err = w.move(ctx, s)
+	case opSplit:
+		err = w.split(ctx, s)
+	default:
+		err = w.replace(ctx, s)
+	}
+	if err != nil {
+		w.violate("%s: %w", s, err)
+	}
+}
+
+// move gives a host another address, and the old one the next time.
+func (w *world) move(ctx context.Context, s step) error {
+	h := w.hosts[s.host]
+	err := w.eventually(ctx, w.patience, func() error { // the daemon notes its interface a moment after it has its address
+		b, err := os.ReadFile(filepath.Join(h.Dir(), "data", "cluster", "cluster.json"))
+		if err == nil && !strings.Contains(string(b), `"eth0"`) {
+			err = errors.New("the interface is not noted")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if s.op == opMoveOff {
+		h.StopDaemon()
+	}
+	a := h.Addr().As4()
+	if a[3] < movedBy {
+		a[3] += movedBy
+	} else {
+		a[3] -= movedBy
+	}
+	h.Renumber(netip.AddrFrom4(a))
+	if s.op == opMoveOff {
+		h.RestartDaemon()
+	}
+	return nil
+}
+
+// split has two hosts take over without each other, and one of them join the other again.
+func (w *world) split(ctx context.Context, s step) error {
+	for _, h := range w.hosts {
+		w.lab.Isolate(h)
+	}
+	for _, i := range []int{s.host, s.arg} {
+		err := w.eventually(ctx, w.patience, func() error {
+			return w.daemons[i].call(ctx, "POST", "/cluster/recover", map[string]bool{}, nil)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	w.lab.HealAll()
+	return w.eventually(ctx, w.patience, func() error { // they must have met
+		return w.daemons[s.host].call(ctx, "POST", "/cluster/rejoin", map[string]string{"Remote": w.hosts[s.arg].Name()}, nil)
+	})
+}
+
+// replace takes a host out of the cluster and joins it again.
+func (w *world) replace(ctx context.Context, s step) error {
 	d, via := w.daemons[s.host], w.daemons[s.arg]
 	for slot := range slotsPerHost { // they would lose their networks
 		_ = d.call(ctx, "DELETE", "/containers/"+containerName(s.host, slot)+"?force=1", nil, nil)
@@ -483,12 +552,9 @@ func (w *world) member(ctx context.Context, s step) {
 		}
 	}
 	if err != nil {
-		w.violate("%s: %w", s, err)
-		return
+		return err
 	}
-	if err := w.join(ctx, s.host, s.arg); err != nil {
-		w.violate("%s: %w", s, err)
-	}
+	return w.join(ctx, s.host, s.arg)
 }
 
 // eventually asks until it is so.
@@ -537,6 +603,12 @@ func (w *world) settle(ctx context.Context) {
 
 // finish removes everything and wants no trace of it.
 func (w *world) finish(ctx context.Context) {
+	for _, h := range w.hosts {
+		if now := h.Addr().As4(); now[3] > movedBy { // the kernel's lists are to be as they were
+			now[3] -= movedBy
+			h.Renumber(netip.AddrFrom4(now))
+		}
+	}
 	w.log("all removed")
 	for i, d := range w.daemons {
 		for slot := range slotsPerHost {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,13 +112,6 @@ func TestRevoke(t *testing.T) {
 	reaches(t, l, h3, "again3", "bbox1", "bbox2")
 }
 
-// renumber gives a host another address, as DHCP does.
-func renumber(h *lab.Host, was, now string) {
-	h.MustRun("ip", "addr", "del", was+"/24", "dev", "eth0")
-	h.MustRun("ip", "addr", "add", now+"/24", "dev", "eth0")
-	h.MustRun("ip", "route", "replace", "default", "via", lab.Gateway, "dev", "eth0")
-}
-
 // TestAddressChanges gives hosts other addresses, with their daemons running and not: names, packets and decisions follow.
 // Then a host's disk is copied to another machine: the copy is refused until it is made a node of its own.
 func TestAddressChanges(t *testing.T) {
@@ -155,13 +149,13 @@ func TestAddressChanges(t *testing.T) {
 	}
 	noted(h1)
 	noted(h2)
-	renumber(h2, "192.168.66.12", "192.168.66.52")
+	h2.Renumber(netip.MustParseAddr("192.168.66.52"))
 	follows(h2, "192.168.66.52")
-	renumber(h1, "192.168.66.11", "192.168.66.51")
+	h1.Renumber(netip.MustParseAddr("192.168.66.51"))
 	follows(h1, "192.168.66.51")
 	noted(h2)
 	h2.StopDaemon()
-	renumber(h2, "192.168.66.52", "192.168.66.12")
+	h2.Renumber(netip.MustParseAddr("192.168.66.12"))
 	h2.RestartDaemon()
 	follows(h2, "192.168.66.12")
 

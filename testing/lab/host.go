@@ -38,6 +38,14 @@ func (h *Host) Name() string { return h.name }
 // Addr is eth0's address on the underlay.
 func (h *Host) Addr() netip.Addr { return h.addr }
 
+// Renumber gives eth0 another address on the underlay in the place of the one that it has, as a DHCP server may.
+func (h *Host) Renumber(now netip.Addr) {
+	h.MustRun("ip", "addr", "del", h.addr.String()+"/24", "dev", "eth0")
+	h.MustRun("ip", "addr", "add", now.String()+"/24", "dev", "eth0")
+	h.MustRun("ip", "route", "replace", "default", "via", Gateway, "dev", "eth0")
+	h.addr = now
+}
+
 // Dir is the host's folder on the real disk: logs, and data, which is its /var/lib/minictl.
 func (h *Host) Dir() string { return h.dir }
 
