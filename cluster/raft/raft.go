@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -72,7 +71,7 @@ type Backend struct {
 	ctx     context.Context // ends when the backend closes
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the backend's own goroutines
-	asked   atomic.Int64   // questions to raft without an answer
+	asked   questions      // to raft
 	gone    chan struct{}  // closed when raft answers no more
 	close   func() error
 }

@@ -166,3 +166,15 @@ func TestRefusedWithoutLog(t *testing.T) {
 		t.Errorf("the log has grown from %d to %d", last, now)
 	}
 }
+
+// TestNothingAskedOfWhatCloses: raft never answers what it agrees on while it shuts down, so nothing may be asked any more.
+func TestNothingAskedOfWhatCloses(t *testing.T) {
+	b := openAlone(t, t.TempDir())
+	b.answered()
+	if _, err := b.LocalTxn(t.Context(), put("a", "1")); !errdefs.IsUnavailable(err) {
+		t.Errorf("a transaction: %v", err)
+	}
+	if n := b.asked.close(); n != 0 {
+		t.Errorf("%d questions are open", n)
+	}
+}

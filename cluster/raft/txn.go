@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -261,10 +262,13 @@ func await[T any](ctx context.Context, b *Backend, future func() (T, error)) (T,
 		err error
 	}
 	done := make(chan answer, 1)
-	b.asked.Add(1)
+	if !b.asked.begin() {
+		var none T
+		return none, hraft.ErrRaftShutdown
+	}
 	go func() {
 		v, err := future()
-		b.asked.Add(-1)
+		b.asked.end()
 		done <- answer{v, err}
 	}()
 	select {
@@ -290,14 +294,45 @@ func awaitFuture[F hraft.Future](ctx context.Context, b *Backend, do func() F) e
 	return err
 }
 
-// answered waits a little until raft has answered all it was asked: what it has
-// agreed on and has not applied yet when it shuts down is never answered, and
-// whoever awaits that stays for ever.
+// questions counts what raft was asked and has not answered.
+type questions struct {
+	mu     sync.Mutex
+	open   int
+	closed bool
+}
+
+// begin is false once no more may be asked.
+func (q *questions) begin() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.open++
+	}
+	return !q.closed
+}
+
+func (q *questions) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.open--
+}
+
+// close lets no more be asked, and tells how many wait.
+func (q *questions) close() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	return q.open
+}
+
+// answered lets nothing more be asked, and waits a little until raft has
+// answered all it was: what it has agreed on and has not applied yet when it
+// shuts down is never answered, and whoever awaits that stays for ever.
 func (b *Backend) answered() {
 	late := time.After(answerGrace)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for b.asked.Load() > 0 {
+	for b.asked.close() > 0 {
 		select {
 		case <-tick.C:
 		case <-late:
