@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -148,40 +149,72 @@ func (c *Cluster) changeVoter(ctx context.Context, b backend, promote []string, 
 
 // handOver gives the lead to another live voter, if there is one: the others then need not wait for a time-out.
 func (c *Cluster) handOver(ctx context.Context) {
-	b, s := c.decider(), c.session()
-	if s == nil || !b.IsLeader() {
+	b := c.decider()
+	if !b.IsLeader() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, p := range b.Configuration() {
-		if p.Voter && p.ID != string(c.Self().ID) && s.gossip.Alive(p.ID) {
-			if err := b.TransferLeadership(ctx, p.ID); err != nil {
-				c.log.Debug("lead not handed over", "node", p.ID, "err", err)
-				continue
-			}
+	for _, p := range c.heirs() {
+		if !p.Voter {
 			return
+		}
+		err := b.TransferLeadership(ctx, p.ID)
+		if err == nil {
+			return
+		}
+		c.log.Debug("lead not handed over", "node", p.ID, "err", err)
+	}
+}
+
+// yield makes another live member voter and leader, so that the others can decide without this host. An heir may be too
+// busy or too far behind just now, or die: all are tried, again and again, until ctx ends.
+func (c *Cluster) yield(ctx context.Context) error {
+	b := c.decider()
+	for {
+		heirs := c.heirs()
+		if len(heirs) == 0 {
+			return fmt.Errorf("no live member can take over: %w", errdefs.ErrUnavailable)
+		}
+		var err error
+		for _, heir := range heirs {
+			if err = c.yieldTo(ctx, b, heir); err == nil || !b.IsLeader() {
+				return nil
+			}
+			c.log.Debug("lead not handed over", "node", heir.ID, "err", err)
+		}
+		select {
+		case <-time.After(joinPause):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }
 
-// yield makes another live member voter and leader, so that the others can decide without this host.
-func (c *Cluster) yield(ctx context.Context) error {
-	b, s := c.decider(), c.session()
-	self := string(c.Self().ID)
-	var heir raft.Peer
-	for _, p := range b.Configuration() { // a live voter is the best heir, a live learner the second best
-		if p.ID != self && s.gossip.Alive(p.ID) && (heir.ID == "" || p.Voter) {
-			heir = p
-		}
-	}
-	if heir.ID == "" {
-		return fmt.Errorf("no live member can take over: %w", errdefs.ErrUnavailable)
-	}
+func (c *Cluster) yieldTo(ctx context.Context, b backend, heir raft.Peer) error {
 	if !heir.Voter {
 		if err := b.Promote(ctx, heir.ID); err != nil {
 			return err
 		}
 	}
 	return b.TransferLeadership(ctx, heir.ID)
+}
+
+// heirs are the live voters other than this host, or the live learners where there is none.
+func (c *Cluster) heirs() []raft.Peer {
+	s, self := c.session(), string(c.Self().ID)
+	var voters, learners []raft.Peer
+	for _, p := range c.decider().Configuration() {
+		switch {
+		case s == nil || p.ID == self || !s.gossip.Alive(p.ID):
+		case p.Voter:
+			voters = append(voters, p)
+		default:
+			learners = append(learners, p)
+		}
+	}
+	if len(voters) > 0 {
+		return voters
+	}
+	return learners
 }
