@@ -250,8 +250,8 @@ func (g *growing) leaderDies() error {
 // answer to the first ping that gets one, less what a ping between containers that are known takes.
 func (g *growing) reach() error {
 	for _, h := range g.hosts {
-		if _, err := cli(h, "container", "inspect", "prober-"+h.Name()); err == nil {
-			continue // from when there were fewer
+		if _, err := cli(h, "start", "prober-"+h.Name()); err == nil {
+			continue // from when there were fewer; its host may have lost power since
 		}
 		if _, err := cli(h, "load", "-q", "-i", "bin/images/busybox.tar"); err != nil {
 			return err
