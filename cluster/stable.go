@@ -76,7 +76,7 @@ func (s *stable) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
 // two leaders. Whether a transaction has happened in the old one is as unknown as it is then.
 func (s *stable) between(err error) error {
 	if _, _, open := s.current(); open && errors.Is(err, store.ErrClosed) {
-		return fmt.Errorf("%v, and another follows: try again: %w", err, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s, and another follows: try again: %w", err.Error(), errdefs.ErrUnavailable) // no precondition has failed
 	}
 	return err
 }
