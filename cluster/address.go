@@ -20,8 +20,8 @@ type Addresses interface {
 	Address(iface string, like netip.Addr) (a netip.Addr, ok bool)
 }
 
-// addressCheck is how often it is looked whether this host's addresses are there still. One that is missing twice has
-// gone: an address may be taken away for a moment while an interface is set up anew.
+// addressCheck is how often it is looked whether this host's addresses are there still. One that is missing twice, with
+// another in its place, has gone: an address may be taken away for a moment while an interface is set up anew.
 const addressCheck = time.Second
 
 // keepAddress follows the interface that had this host's address to the one that it has now (DHCP has given another).

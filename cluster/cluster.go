@@ -61,7 +61,8 @@ type Cluster struct {
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 
-	op opLock // one Init, Join, Leave or Close at a time
+	op     opLock     // one Init, Join, Leave or Close at a time
+	noting sync.Mutex // one noteTakeover at a time
 
 	mu      sync.Mutex
 	st      state
@@ -221,6 +222,7 @@ func (c *Cluster) resume() {
 		c.log.Warn("cannot take part in the cluster yet, trying again", "err", err)
 		c.wg.Go(func() { c.listenLater(c.ctx) })
 	}
+	c.wg.Go(func() { c.noteLater(c.ctx) })
 	c.wg.Go(func() {
 		if c.snapshotState().Leaving {
 			c.finishLeave(c.ctx)

@@ -16,11 +16,11 @@ func TestDeafHeir(t *testing.T) {
 		for i := range 3 {
 			s.add(dir, 1, i)
 		}
-		for len(s.hosts[0].cluster.heirs()) < 2 { // until all vote
+		for len(s.hosts[0].cluster.heirs(0)) < 2 || !s.hosts[0].cluster.heirs(0)[1].Voter { // until all vote
 			time.Sleep(time.Second) //nolint:forbidigo // of the bubble
 		}
 		leader := s.hosts[0].cluster
-		heir := leader.heirs()[0].ID
+		heir := leader.heirs(0)[0].ID
 		s.net.change(func(cuts map[link]bool) {
 			for _, h := range s.hosts {
 				if string(h.cluster.Self().ID) != heir {

@@ -33,9 +33,9 @@ type JoinOptions struct {
 // settleTimeout bounds what a joining host does between its admission and its membership.
 const settleTimeout = 20 * time.Second
 
-// settling is for what waits for other hosts: until settleTimeout, or until this daemon ends.
-func (c *Cluster) settling(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+// settling bounds what waits for other hosts: by a time, and by the end of this daemon.
+func (c *Cluster) settling(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	stop := context.AfterFunc(c.ending, cancel)
 	return ctx, func() { stop(); cancel() }
 }
@@ -78,9 +78,9 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 	if err == nil && reply.Copy { // a machine that was cloned from a member, or both from one image
 		c.log.Warn("another host has this one's key: it gets one of its own", "was", self.ID)
 		if err := c.closeOwn(ctx); err != nil {
-			return errors.Join(fmt.Errorf("join cluster: %w", err), c.reopenBackend(c.ctx, true))
+			return errors.Join(fmt.Errorf("join cluster: %w", err), c.reopen(func() error { return c.reopenBackend(c.ctx, true) }))
 		}
-		if err := c.startAfresh(ctx); err != nil {
+		if err := c.startAfresh(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("join cluster: %w", err)
 		}
 		self.ID = c.Self().ID
@@ -93,7 +93,7 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 		return fmt.Errorf("join cluster: %w", err)
 	}
 	before := c.snapshotState()
-	ctx, cancel := c.settling(ctx)
+	ctx, cancel := c.settling(ctx, settleTimeout)
 	defer cancel()
 	if err := c.enter(ctx, reply, cred); err != nil {
 		return errors.Join(fmt.Errorf("join cluster: %w", err), c.goBack(before, reply.Member))
@@ -198,7 +198,7 @@ func (c *Cluster) enter(ctx context.Context, r admitReply, cred *identity.Creden
 	if err := c.step("join-replica", func() error { return c.reopenBackend(ctx, false) }); err != nil {
 		return err
 	}
-	if err := c.step("join-settle", func() error { return c.settle(ctx, c.session(), r) }); err != nil {
+	if err := c.step("join-settle", func() error { return c.settle(ctx, rejoined{c.session(), c.decider(), r}) }); err != nil {
 		return err
 	}
 	return c.cfg.Step("join-done")
@@ -244,8 +244,8 @@ func (c *Cluster) reopenBackend(ctx context.Context, bootstrap bool) error {
 }
 
 // settle makes the new node a follower and waits until both sides know all they must of each other.
-func (c *Cluster) settle(ctx context.Context, s *session, r admitReply) error {
-	self := c.Self().ID
+func (c *Cluster) settle(ctx context.Context, r rejoined) error {
+	s, self := r.session, c.Self().ID
 	var first, others []gossip.Peer
 	for _, n := range r.Nodes {
 		p := gossip.Peer{ID: string(n.ID), Addr: n.Addr}
@@ -261,7 +261,7 @@ func (c *Cluster) settle(ctx context.Context, s *session, r admitReply) error {
 			for {
 				reply, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(r.Member), callLearner, memberRequest{ID: self}, true)
 				if err == nil {
-					return c.decider().WaitApplied(ctx, reply.Index)
+					return r.backend.WaitApplied(ctx, reply.Index)
 				}
 				// Other hosts that join at the same moment make voters of learners, which may change the leader.
 				if !errdefs.IsUnavailable(err) || c.session() != s {
@@ -276,7 +276,7 @@ func (c *Cluster) settle(ctx context.Context, s *session, r admitReply) error {
 		},
 		func() (err error) {
 			for range joinAttempts { // a member on a busy host may take longer than gossip waits for a stream
-				if _, err = s.gossip.Join(ctx, first); err == nil || ctx.Err() != nil {
+				if _, err = s.gossip.Join(ctx, first); err == nil || ctx.Err() != nil || c.session() != s {
 					break
 				}
 			}
@@ -324,25 +324,25 @@ func (c *Cluster) noticed(ctx context.Context, s *session, others []gossip.Peer)
 // goBack makes this host alone again after a Join that failed half way. The member that admitted it is told, so that no
 // ghost stays there; if it cannot be told, the next Join of this host takes the record over.
 func (c *Cluster) goBack(before state, member NodeID) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), callTimeout)
-	defer cancel()
 	if s := c.session(); s != nil {
+		ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
 		_, err := rpc.Call[memberRequest, appliedBody](ctx, s.client, string(member), callForget, memberRequest{ID: c.Self().ID}, true)
+		cancel()
 		if err != nil {
 			c.log.Warn("cannot take the failed join back there", "node", member, "err", err)
 		}
 	}
 	c.stopSession()
 	c.closeBackend()
-	if c.Clustered() || noNetworks(ctx, c.decider()) == nil { // what it has decided alone stays
-		if err := os.RemoveAll(c.files.raft()); err != nil {
-			return err
-		}
-	}
+	joined := c.Clustered() || noNetworks(c.ctx, c.decider()) == nil // what it has decided alone stays
 	c.restoreState(before)
-	if err := c.saveState(); err != nil {
-		return err
-	}
 	c.pub.dropOthers()
-	return c.reopenBackend(ctx, true)
+	return c.reopen(func() error {
+		if joined {
+			if err := os.RemoveAll(c.files.raft()); err != nil {
+				return err
+			}
+		}
+		return errors.Join(c.saveState(), c.reopenBackend(c.ctx, true))
+	})
 }

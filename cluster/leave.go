@@ -137,7 +137,7 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	if s == nil || len(c.live()) == 0 {
 		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
 	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	ctx, cancel := c.settling(ctx, leaveTimeout)
 	defer cancel()
 	if c.decider().IsLeader() { // the vote first: if nobody can take it over, nothing has changed
 		if err := c.yield(ctx); err != nil {

@@ -98,7 +98,8 @@ func (c *Cluster) followTakeover(ctx context.Context, via NodeID) {
 }
 
 // Rejoin gives up what this side of a cluster that was taken over twice has decided, and joins the other side. via names
-// a member of it, by name or ID; it may be empty if there is only one other side.
+// a member of it, by name or ID; it may be empty if there is only one other side. After an error this host is on either side,
+// and if that is the other one it goes on by itself.
 func (c *Cluster) Rejoin(ctx context.Context, via string) error {
 	r, err := c.giveUp(ctx, via)
 	if err != nil {
@@ -127,9 +128,10 @@ func (c *Cluster) giveUp(ctx context.Context, via string) (rejoined, error) {
 	return r, nil
 }
 
-// rejoined is a host that has joined again and waits for what it must know.
+// rejoined is a host that has joined, or joined again, and waits for what it must know.
 type rejoined struct {
 	session *session // nil: it cannot listen yet
+	backend backend
 	admitReply
 }
 
@@ -139,9 +141,9 @@ func (c *Cluster) settleAgain(ctx context.Context, r rejoined) {
 	if r.session == nil {
 		return // listenLater goes on
 	}
-	ctx, cancel := c.settling(ctx)
+	ctx, cancel := c.settling(ctx, settleTimeout)
 	defer cancel()
-	if err := c.settle(ctx, r.session, r.admitReply); err != nil {
+	if err := c.settle(ctx, r); err != nil {
 		c.log.Warn("joined again, and not all is known here yet", "err", err) // ensureMember goes on
 	}
 }
@@ -178,47 +180,58 @@ type rejoinRequest struct {
 // rejoin replaces this host's replica by the one of the members that went on without it. Its identity, its endpoint
 // records and whatever runs stay. What it had decided alone is kept until the daemon has looked at it (Before).
 func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoined, error) {
-	ctx, cancel := c.settling(ctx)
+	ctx, cancel := c.settling(ctx, settleTimeout)
 	defer cancel()
 	r, err := c.askRejoin(ctx, via, discard)
 	if err != nil {
 		return rejoined{}, err
 	}
-	if err := c.keepNetworks(ctx); err != nil { // what can be seen to fail is to fail before anything is closed
+	before, err := c.keepNetworks(ctx, nil) // what can be seen to fail is to fail before anything is closed
+	if err != nil {
 		return rejoined{}, err
 	}
 	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
 	c.stopSession()
 	c.suspendOthers(ctx)
-	if err := c.changeSides(ctx, r); err != nil {
-		c.comeBack(c.decider())
+	closed := c.decider()
+	if err := c.changeSides(ctx, r, before); err != nil {
+		c.comeBack(closed, c.reopenReplica)
 		return rejoined{}, err
 	}
 	c.resume()
-	return rejoined{c.session(), r}, nil
+	return rejoined{c.session(), c.decider(), r}, nil
 }
 
-// changeSides puts an empty replica of the side that went on in the place of this host's.
-func (c *Cluster) changeSides(ctx context.Context, r admitReply) error {
+// changeSides puts an empty replica of the side that went on in the place of this host's. After an error the store is closed,
+// and cluster.json names the side that this host is on.
+func (c *Cluster) changeSides(ctx context.Context, r admitReply, before []store.Pair) error {
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
 	// All that was ever acknowledged: nothing comes any more.
-	if err := c.step("rejoin-keep", func() error { return c.keepNetworks(ctx) }); err != nil {
+	err := c.step("rejoin-keep", func() (err error) {
+		before, err = c.keepNetworks(ctx, before)
 		return err
+	})
+	if err == nil {
+		err = c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) })
 	}
-	if err := c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) }); err != nil {
-		return err
+	if err != nil { // this host stays what it is, and has its networks
+		return errors.Join(err, c.ForgetBefore(before))
 	}
 	return c.step("rejoin-replica", c.reopenReplica)
 }
 
-func (c *Cluster) keepNetworks(ctx context.Context) error {
+// keepNetworks writes down the networks of this side, in the place of those that were a moment ago.
+func (c *Cluster) keepNetworks(ctx context.Context, were []store.Pair) ([]store.Pair, error) {
 	pairs, _, err := c.decider().Range(ctx, prefixNetwork, false)
 	if err != nil {
-		return err
+		return were, err
 	}
-	return c.saveBefore(pairs)
+	if err := c.saveBefore(pairs, were); err != nil {
+		return were, err
+	}
+	return pairs, nil
 }
 
 // reopenReplica opens the replica of the epoch that cluster.json names.
@@ -231,9 +244,19 @@ func (c *Cluster) reopenReplica() error {
 	return c.reopenBackend(c.ctx, false)
 }
 
+// reopen opens a store in the place of the closed one, now, or as soon as it can be.
+func (c *Cluster) reopen(open func() error) error {
+	closed := c.decider()
+	err := open()
+	if err != nil {
+		c.comeBack(closed, open)
+	}
+	return err
+}
+
 // comeBack makes this host take part again after its store was closed and no other could be opened, for want of room on
-// the disk, say: on the side that cluster.json names.
-func (c *Cluster) comeBack(closed backend) {
+// the disk, say: open is tried until it succeeds, or another operation has opened one.
+func (c *Cluster) comeBack(closed backend, open func() error) {
 	c.wg.Go(func() {
 		everySecond(c.ctx, func() (done bool) {
 			if !c.op.TryLock() {
@@ -241,13 +264,15 @@ func (c *Cluster) comeBack(closed backend) {
 			}
 			defer c.op.Unlock()
 			if c.ctx.Err() != nil || c.decider() != closed {
-				return true // another operation has opened one
+				return true
 			}
-			if err := c.reopenReplica(); err != nil {
+			if err := open(); err != nil {
 				c.log.Warn("cannot open the cluster's store again, trying on", "err", err)
 				return false
 			}
-			c.resume()
+			if c.Clustered() {
+				c.resume()
+			}
 			return true
 		})
 	})
@@ -292,7 +317,7 @@ func (c *Cluster) adoptEpoch(r admitReply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.st
-	st.Epoch, st.Past, st.Keys, st.Nodes, st.Rejoining = r.Epoch, r.Past, r.Keys, r.Nodes, true
+	st.Epoch, st.Past, st.Keys, st.Nodes, st.Rejoining, st.Unnoted = r.Epoch, r.Past, r.Keys, r.Nodes, true, false
 	st.Authority = r.Roots.Generation
 	if err := c.files.save(st); err != nil {
 		return err
@@ -311,14 +336,23 @@ func (c *Cluster) dropReplica() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.st.Rejoining = false
-	return c.files.save(c.st)
+	st := c.st
+	st.Rejoining = false
+	if err := c.files.save(st); err != nil {
+		return err // dropped again, the next time: nothing has been received yet
+	}
+	c.st = st
+	return nil
 }
 
 // serveRejoin lets a member from before a takeover in again. Any member can, as long as somebody decides.
 func (c *Cluster) serveRejoin(ctx context.Context, r rejoinRequest) (admitReply, error) {
 	peer := NodeID(rpc.Peer(ctx))
-	own := c.snapshotState().fence()
+	st := c.snapshotState()
+	own := st.fence()
+	if st.Unnoted {
+		return admitReply{}, fmt.Errorf("let node %s join again: this host's takeover is not noted yet: %w", c.nameOf(peer), errdefs.ErrUnavailable)
+	}
 	switch own.Compare(r.Fence) {
 	case transport.Behind:
 	case transport.Split:
@@ -390,9 +424,11 @@ func (c *Cluster) readFresh(ctx context.Context, key string, v any) (store.Cond,
 
 func (f files) before() string { return f.dir + "/before.json" }
 
-// saveBefore keeps what this host had decided before it joined again. What it kept of an earlier time stays too.
-func (c *Cluster) saveBefore(pairs []store.Pair) error {
+// saveBefore keeps what this host had decided before it joined again, in the place of what is no more. What it kept of an
+// earlier time stays too.
+func (c *Cluster) saveBefore(pairs, were []store.Pair) error {
 	return c.changeBefore(func(old []store.Pair) []store.Pair {
+		old = without(old, were)
 		for _, p := range pairs {
 			old = slices.DeleteFunc(old, func(o store.Pair) bool { return o.Key == p.Key })
 			old = append(old, p)
@@ -450,9 +486,11 @@ func (c *Cluster) Before(ctx context.Context) ([]store.Pair, error) {
 
 // ForgetBefore ends what Before gave them for. Others may have come since.
 func (c *Cluster) ForgetBefore(seen []store.Pair) error {
-	return c.changeBefore(func(old []store.Pair) []store.Pair {
-		return slices.DeleteFunc(old, func(p store.Pair) bool {
-			return slices.ContainsFunc(seen, func(s store.Pair) bool { return s.Key == p.Key && s.Rev == p.Rev })
-		})
+	return c.changeBefore(func(old []store.Pair) []store.Pair { return without(old, seen) })
+}
+
+func without(list, gone []store.Pair) []store.Pair {
+	return slices.DeleteFunc(list, func(p store.Pair) bool {
+		return slices.ContainsFunc(gone, func(g store.Pair) bool { return g.Key == p.Key && g.Rev == p.Rev })
 	})
 }

@@ -178,6 +178,7 @@ func (c *Cluster) askMembers(ctx context.Context, id NodeID) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var asked sync.WaitGroup
+	var first sync.Once
 	for _, n := range c.known() {
 		if n.ID == self {
 			continue
@@ -188,10 +189,12 @@ func (c *Cluster) askMembers(ctx context.Context, id NodeID) {
 				c.log.Debug("a member does not tell who else is one", "node", n.ID, "err", err)
 				return
 			}
-			if _, here := c.decodeNodes(r.Pairs)[id]; here && ctx.Err() == nil {
-				cancel() // the first is enough
-				c.log.Info("a member is told of by another: this host was away when it came", "node", id, "by", n.ID)
-				c.setNodes(r.Pairs)
+			if _, here := c.decodeNodes(r.Pairs)[id]; here {
+				first.Do(func() {
+					cancel() // one is enough
+					c.log.Info("a member is told of by another: this host was away when it came", "node", id, "by", n.ID)
+					c.setNodes(r.Pairs)
+				})
 			}
 		})
 	}

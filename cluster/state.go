@@ -32,6 +32,7 @@ type state struct {
 	Leaving     bool     `json:"leaving,omitempty"`    // a Leave may have told the others: it goes on until this host is alone
 	Recovering  bool     `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
 	Rejoining   bool     `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
+	Unnoted     bool     `json:"unnoted,omitempty"`    // this host has taken over, and the Store does not tell of it yet
 	Authority   uint64   `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots
 	Incarnation uint64   `json:"incarnation"`          // of the own records, grows with every start
 	Self        Node     `json:"self,omitzero"`

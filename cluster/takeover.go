@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -96,7 +97,7 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 	case led && b.Prospect() == raft.Answered:
 		return refuse("%s decides for the cluster and answers", c.nameOf(NodeID(leader)))
 	}
-	if len(b.Configuration()) == 0 {
+	if c.snapshotState().Rejoining || len(b.Configuration()) == 0 {
 		return refuse("this host has not received yet what the cluster has decided: bring the others back or, if they are gone for good, run `minictl cluster leave --force` here, and join the hosts anew")
 	}
 	voters, up := 0, 0
@@ -153,7 +154,7 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	c.mu.Lock()
 	before := c.st
 	c.st = before.nextEpoch()
-	c.st.Recovering = true
+	c.st.Recovering, c.st.Unnoted = true, true
 	err := c.files.save(c.st)
 	if err != nil {
 		c.st = before
@@ -168,18 +169,23 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	if err == nil {
 		err = c.recoverReplica(ctx)
 	}
+	open := func() error { return c.reopenBackend(c.ctx, false) }
 	if err != nil { // nothing has been decided yet
 		c.log.Error("takeover failed", "err", err)
 		c.restoreState(before)
-		if serr := c.saveState(); serr != nil {
-			return serr
+		open = func() error {
+			if err := c.saveState(); err != nil {
+				return err
+			}
+			return c.reopenBackend(c.ctx, false)
 		}
 	}
-	if rerr := c.reopenBackend(ctx, false); rerr != nil {
-		return rerr
+	if rerr := c.reopen(open); rerr != nil {
+		return errors.Join(err, rerr)
 	}
 	if err == nil {
-		err = c.noteTakeover(ctx) // before anybody can come back, or it would be noted as missing
+		c.wg.Go(func() { c.noteLater(c.ctx) }) // should the next line fail
+		err = c.noteTakeover(ctx)
 	}
 	if lerr := c.listen(); lerr != nil {
 		c.log.Warn("cannot listen yet, trying again", "err", lerr)
@@ -202,9 +208,44 @@ func (c *Cluster) recoverReplica(ctx context.Context) error {
 	return c.files.save(c.st)
 }
 
-// noteTakeover tells the hosts that follow what has happened.
+// noteLater has a takeover noted that was not, for want of a disk or because the daemon died.
+func (c *Cluster) noteLater(ctx context.Context) {
+	everySecond(ctx, func() (done bool) {
+		if c.snapshotState().Unnoted && c.decider().IsLeader() {
+			if err := c.noteTakeover(ctx); err != nil {
+				c.log.Warn("a takeover is not noted yet, trying on", "err", err)
+			}
+		}
+		return !c.snapshotState().Unnoted
+	})
+}
+
+// noteTakeover tells the hosts that follow what has happened. Until then nobody may come back: who did would be noted as
+// missing.
 func (c *Cluster) noteTakeover(ctx context.Context) error {
-	st := c.snapshotState()
+	c.noting.Lock()
+	defer c.noting.Unlock()
+	var is Takeover
+	if _, err := c.readFresh(ctx, keyTakeover, &is); err != nil {
+		return err
+	}
+	if st := c.snapshotState(); st.Unnoted && is.Epoch != st.Epoch { // else it is done, and not written down
+		if err := c.writeTakeover(ctx, st); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.st
+	st.Unnoted = false
+	if err := c.files.save(st); err != nil {
+		return err
+	}
+	c.st = st
+	return nil
+}
+
+func (c *Cluster) writeTakeover(ctx context.Context, st state) error {
 	t := Takeover{Epoch: st.Epoch, Node: st.Self.ID, At: time.Now().UTC().Truncate(time.Second)}
 	t.Settling = []NodeID{t.Node} // it may have been given addresses that it has not heard of otherwise
 	if old, ok := c.lastTakeover(ctx); ok {
@@ -255,7 +296,7 @@ func (c *Cluster) lastTakeover(ctx context.Context) (t Takeover, ok bool) {
 // decided more than this side knows: what is given out meanwhile should be what it would have given last.
 func (c *Cluster) Cautious() bool {
 	t, ok := c.lastTakeover(c.ctx)
-	return ok && len(c.members(t.Missing))+len(c.members(t.Settling)) > 0
+	return c.snapshotState().Unnoted || ok && len(c.members(t.Missing))+len(c.members(t.Settling)) > 0
 }
 
 // members are those of a list that are members still.

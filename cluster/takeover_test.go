@@ -152,7 +152,7 @@ func TestTakeover(t *testing.T) {
 	a.open(t)
 	agree(t, a, b)
 	later := store.Pair{Key: "network/again", Value: []byte("{}")} // of another takeover, while the daemon looked at the first's
-	if err := errors.Join(a.saveBefore([]store.Pair{later}), a.ForgetBefore(pairs)); err != nil {
+	if err := errors.Join(a.saveBefore([]store.Pair{later}, nil), a.ForgetBefore(pairs)); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err = a.Before(t.Context()); err != nil || len(pairs) != 1 || pairs[0].Key != later.Key {
@@ -235,12 +235,16 @@ func TestTakeoverCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	st = st.nextEpoch()
-	st.Recovering = true
+	st.Recovering, st.Unnoted = true, true
 	if err := b.files.save(st); err != nil {
 		t.Fatal(err)
 	}
 	b.open(t)
+	if !b.Cautious() {
+		t.Error("b gives out what a may have given")
+	}
 	put(t, b, "x", "1")
+	eventually(t, "the takeover is noted", func() bool { return slices.Equal(b.Standing().Missing, []NodeID{a.Self().ID}) })
 	if !has(t, b, "kept", true) || b.Epoch() != st.Epoch {
 		t.Errorf("epoch %s, want %s", b.Epoch(), st.Epoch)
 	}
@@ -259,7 +263,7 @@ func TestTakeoverCrash(t *testing.T) {
 	agree(t, a, b)
 	eventually(t, "a has everything", func() bool { return has(t, a, "x", false) })
 	// Nothing of it comes back with the next start.
-	if st, err := b.files.load(); err != nil || st.Recovering || st.Rejoining {
+	if st, err := b.files.load(); err != nil || st.Recovering || st.Rejoining || st.Unnoted {
 		t.Errorf("%+v, %v", st, err)
 	}
 	if _, err := os.Stat(b.files.before()); err == nil {

@@ -155,7 +155,7 @@ func (c *Cluster) handOver(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	for _, p := range c.heirs() {
+	for _, p := range c.heirs(0) {
 		if !p.Voter {
 			return
 		}
@@ -167,12 +167,15 @@ func (c *Cluster) handOver(ctx context.Context) {
 	}
 }
 
-// yield makes another live member voter and leader, so that the others can decide without this host. An heir may be too
-// busy or too far behind just now, or die: all are tried, again and again, until ctx ends.
+// heirPatience is what one heir is given: it may be too busy or too far behind just now, or have died unnoticed.
+const heirPatience = 3 * time.Second
+
+// yield makes another live member voter and leader, so that the others can decide without this host. All heirs are tried, each
+// time another one first, until ctx ends.
 func (c *Cluster) yield(ctx context.Context) error {
 	b := c.decider()
-	for {
-		heirs := c.heirs()
+	for first := 0; ; first++ {
+		heirs := c.heirs(first)
 		if len(heirs) == 0 {
 			return fmt.Errorf("no live member can take over: %w", errdefs.ErrUnavailable)
 		}
@@ -192,6 +195,8 @@ func (c *Cluster) yield(ctx context.Context) error {
 }
 
 func (c *Cluster) yieldTo(ctx context.Context, b backend, heir raft.Peer) error {
+	ctx, cancel := context.WithTimeout(ctx, heirPatience)
+	defer cancel()
 	if !heir.Voter {
 		if err := b.Promote(ctx, heir.ID); err != nil {
 			return err
@@ -200,8 +205,8 @@ func (c *Cluster) yieldTo(ctx context.Context, b backend, heir raft.Peer) error 
 	return b.TransferLeadership(ctx, heir.ID)
 }
 
-// heirs are the live voters other than this host, or the live learners where there is none.
-func (c *Cluster) heirs() []raft.Peer {
+// heirs are the live voters other than this host, beginning with the first-th, and then the live learners.
+func (c *Cluster) heirs(first int) []raft.Peer {
 	s, self := c.session(), string(c.Self().ID)
 	var voters, learners []raft.Peer
 	for _, p := range c.decider().Configuration() {
@@ -214,7 +219,8 @@ func (c *Cluster) heirs() []raft.Peer {
 		}
 	}
 	if len(voters) > 0 {
-		return voters
+		first %= len(voters)
+		voters = slices.Concat(voters[first:], voters[:first])
 	}
-	return learners
+	return append(voters, learners...)
 }

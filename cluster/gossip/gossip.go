@@ -132,12 +132,18 @@ func (g *Gossip) Join(ctx context.Context, peers []Peer) (int, error) {
 		err error
 	}
 	results := make(chan result, len(peers))
+	g.mu.Lock()
+	if g.stopped {
+		g.mu.Unlock()
+		return 0, fmt.Errorf("join gossip: it has stopped: %w", errdefs.ErrUnavailable)
+	}
 	for _, p := range peers {
 		g.wg.Go(func() {
 			n, err := g.list.Join([]string{p.ID + "/" + p.Addr.String()})
 			results <- result{n, err}
 		})
 	}
+	g.mu.Unlock()
 	joined, last := 0, error(nil)
 	for range peers {
 		select {

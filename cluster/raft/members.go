@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	hraft "github.com/hashicorp/raft"
@@ -81,9 +82,19 @@ func (b *Backend) RemoveNode(ctx context.Context, id string) error {
 // TransferLeadership hands over to the voter with this ID and returns when
 // this host leads no more.
 func (b *Backend) TransferLeadership(ctx context.Context, id string) error {
-	return b.change(ctx, "hand over to "+id, func() hraft.Future {
-		return b.raft.LeadershipTransferToServer(hraft.ServerID(id), hraft.ServerAddress(id))
-	})
+	for {
+		err := b.change(ctx, "hand over to "+id, func() hraft.Future {
+			return b.raft.LeadershipTransferToServer(hraft.ServerID(id), hraft.ServerAddress(id))
+		})
+		if !errors.Is(err, hraft.ErrLeadershipTransferInProgress) {
+			return err
+		}
+		select { // raft waits for another heir still, which does not answer
+		case <-time.After(maxPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (b *Backend) change(ctx context.Context, what string, do func() hraft.Future) error {

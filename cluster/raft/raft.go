@@ -72,7 +72,8 @@ type Backend struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the backend's own goroutines
 	asked   questions      // to raft
-	gone    chan struct{}  // closed when raft answers no more
+	logged  logged
+	gone    chan struct{} // closed when raft answers no more
 	close   func() error
 }
 

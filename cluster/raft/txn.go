@@ -79,7 +79,12 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
 	}
+	if ctx.Err() != nil {
+		return 0, b.raftError("apply transaction", ctx.Err())
+	}
 	answer, err := await(ctx, b, func() (any, error) {
+		b.logged.begin(t.ID)
+		defer b.logged.end(t.ID)
 		future := b.raft.Apply(cmd, 0)
 		err := future.Error() // waits; there is no response before
 		return future.Response(), err
@@ -106,11 +111,42 @@ func (b *Backend) decided(ctx context.Context, t store.Txn) (rev store.Revision,
 	if _, done, err := b.fsm.mem.Check(t); !done && err == nil {
 		return 0, false, nil
 	}
-	if b.current(ctx, "apply transaction") != nil {
+	if b.logged.has(t.ID) || b.current(ctx, "apply transaction") != nil {
 		return 0, false, nil // the log will tell
 	}
 	rev, done, err := b.fsm.mem.Check(t)
 	return rev, done || err != nil, err
+}
+
+// logged are the transactions with an ID that are in the leader's log, or on
+// their way there, and not applied yet. Whoever asks again, for want of an
+// answer, must not be told what is true before the first is applied.
+type logged struct {
+	mu  sync.Mutex
+	ids map[string]int
+}
+
+func (l *logged) begin(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ids == nil {
+		l.ids = map[string]int{}
+	}
+	l.ids[id]++
+}
+
+func (l *logged) end(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ids[id]--; l.ids[id] == 0 {
+		delete(l.ids, id)
+	}
+}
+
+func (l *logged) has(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return id != "" && l.ids[id] > 0
 }
 
 // LocalRange is a fresh Range on the leader; ErrUnavailable on any other host.

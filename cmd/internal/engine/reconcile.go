@@ -43,8 +43,10 @@ func (e *Engine) reconcileLoop() {
 	defer next.Stop()
 	pause := reconcileSoon
 	for {
+		before, due := e.clashes.all(), false
 		select {
 		case <-next.C:
+			due = true
 		case <-e.wake:
 		case _, open := <-networks:
 			if !open {
@@ -62,8 +64,13 @@ func (e *Engine) reconcileLoop() {
 			pause = reconcileSoon
 			next.Reset(reconcileSoon)
 		case len(e.clashes.all()) > 0:
+			if due {
+				pause = min(2*pause, reconcileEvery)
+			}
+			if !slices.Equal(e.clashes.all(), before) {
+				pause = reconcileSoon
+			}
 			next.Reset(pause)
-			pause = min(2*pause, reconcileEvery)
 		default:
 			pause = reconcileSoon
 			next.Reset(reconcileEvery)
