@@ -37,7 +37,7 @@ func TestSimulation(t *testing.T) {
 	if err != nil {
 		seed = 1
 	}
-	sizes := []int{2, 3, 5}
+	sizes := []int{2, 3, 4, 5, 7}
 	if n, err := strconv.Atoi(os.Getenv("MINICTL_SIM_HOSTS")); err == nil {
 		sizes = []int{n}
 	}

@@ -1,0 +1,83 @@
+package cluster
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/minictl/minictl/cluster/store"
+)
+
+// TestDeafHeir: the first host that the leader would hand over to hears what it is told and cannot answer, and nobody has
+// noticed yet. The leader leaves all the same: there is another.
+func TestDeafHeir(t *testing.T) {
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
+		defer s.closeAll()
+		for i := range 5 { // four of whom go on deciding when one of them is deaf
+			s.add(dir, 1, i)
+		}
+		leader := s.hosts[0].cluster
+		for n := 0; n < 4; { // until all vote
+			time.Sleep(time.Second) //nolint:forbidigo // of the bubble
+			n = 0
+			for _, p := range leader.heirs(0) {
+				if p.Voter {
+					n++
+				}
+			}
+		}
+		heir := leader.heirs(0)[0].ID
+		s.net.change(func(cuts map[link]bool) {
+			for _, h := range s.hosts {
+				if string(h.cluster.Self().ID) != heir {
+					continue
+				}
+				for _, o := range s.hosts {
+					cuts[link{h.addr.Addr(), o.addr.Addr()}] = o != h
+				}
+			}
+		})
+		if err := leader.Leave(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestMemberSilentDuringJoin: the member that admits a host is not heard again. The host is alone as before, with a store.
+func TestMemberSilentDuringJoin(t *testing.T) {
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
+		defer s.closeAll()
+		s.add(dir, 1, 0)
+		a := s.hosts[0]
+		b := &simHost{sim: s, index: 1, addr: netip.AddrPortFrom(netip.MustParseAddr("10.9.0.2"), ControlPort)}
+		b.cfg = a.cfg
+		b.cfg.Dir, b.cfg.Name, b.cfg.Wire = filepath.Join(dir, "1"), "host02", memWire{s.net, b.addr.Addr()}
+		b.cfg.Step = func(step string) error {
+			if step == "join-settle" {
+				s.net.change(func(cuts map[link]bool) {
+					cuts[link{a.addr.Addr(), b.addr.Addr()}], cuts[link{b.addr.Addr(), a.addr.Addr()}] = true, true
+				})
+			}
+			return nil
+		}
+		if err := b.boot(); err != nil {
+			t.Fatal(err)
+		}
+		s.hosts = append(s.hosts, b)
+		if err := b.join(t.Context(), a); err == nil {
+			t.Error("joined whom it does not hear")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := b.cluster.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: "x", Value: []byte("1")}}}); err != nil {
+			t.Errorf("alone again: %v", err)
+		}
+	})
+}
