@@ -208,9 +208,7 @@ func (c *Cluster) Restore(ctx context.Context, b Backup, o InitOptions) error {
 	}
 	if err := c.becomeBackup(ctx, b, describe(self)); err != nil {
 		c.stopSession()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), settleTimeout)
-		defer cancel()
-		return errors.Join(fmt.Errorf("restore cluster: %w", err), c.closeBackend(), c.startAfresh(ctx))
+		return errors.Join(fmt.Errorf("restore cluster: %w", err), c.closeBackend(), c.startAfresh())
 	}
 	c.log.Warn("restored the cluster from a backup", "made", b.Made, "before", b.Epoch, "epoch", c.Epoch())
 	return nil

@@ -61,8 +61,7 @@ type Cluster struct {
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 
-	op     opLock     // one Init, Join, Leave or Close at a time
-	noting sync.Mutex // one noteTakeover at a time
+	op opLock // one Init, Join, Leave or Close at a time
 
 	mu      sync.Mutex
 	st      state
@@ -167,10 +166,11 @@ func (c *Cluster) load(ctx context.Context) (err error) {
 
 // finishEpoch ends a change of the epoch that an earlier daemon did not live to finish.
 func (c *Cluster) finishEpoch(ctx context.Context) error {
+	st := c.snapshotState()
 	switch {
-	case c.st.Rejoining:
+	case st.Rejoining:
 		return c.dropReplica()
-	case c.st.Recovering:
+	case st.Recovering:
 		return c.recoverReplica(ctx)
 	}
 	return nil

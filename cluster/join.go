@@ -78,9 +78,9 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 	if err == nil && reply.Copy { // a machine that was cloned from a member, or both from one image
 		c.log.Warn("another host has this one's key: it gets one of its own", "was", self.ID)
 		if err := c.closeOwn(ctx); err != nil {
-			return errors.Join(fmt.Errorf("join cluster: %w", err), c.reopen(func() error { return c.reopenBackend(c.ctx, true) }))
+			return errors.Join(fmt.Errorf("join cluster: %w", err), c.reopen())
 		}
-		if err := c.startAfresh(context.WithoutCancel(ctx)); err != nil {
+		if err := c.startAfresh(); err != nil {
 			return fmt.Errorf("join cluster: %w", err)
 		}
 		self.ID = c.Self().ID
@@ -334,15 +334,8 @@ func (c *Cluster) goBack(before state, member NodeID) error {
 	}
 	c.stopSession()
 	c.closeBackend()
-	joined := c.Clustered() || noNetworks(c.ctx, c.decider()) == nil // what it has decided alone stays
+	before.Rejoining = c.Clustered() || noNetworks(c.ctx, c.decider()) == nil // drop the replica: what it has decided alone stays
 	c.restoreState(before)
 	c.pub.dropOthers()
-	return c.reopen(func() error {
-		if joined {
-			if err := os.RemoveAll(c.files.raft()); err != nil {
-				return err
-			}
-		}
-		return errors.Join(c.saveState(), c.reopenBackend(c.ctx, true))
-	})
+	return c.reopen()
 }

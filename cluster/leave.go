@@ -56,17 +56,17 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 		c.log.Warn("left the cluster without the others' knowledge", "err", err)
 	}
 	_ = c.cfg.Step("leave-said") // nothing goes back from here, whoever still waits for it
-	return c.depart(context.WithoutCancel(ctx))
+	return c.depart()
 }
 
 // depart is what is left of a Leave once the others know.
-func (c *Cluster) depart(ctx context.Context) error {
+func (c *Cluster) depart() error {
 	c.stopSession()
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
 	_ = c.cfg.Step("leave-closed")
-	return c.startAfresh(ctx)
+	return c.startAfresh()
 }
 
 // setLeaving notes that the others may have been told: a daemon that dies before it is alone goes on with it.
@@ -91,8 +91,9 @@ func (c *Cluster) finishLeave(ctx context.Context) {
 		if !c.forgotten(ctx) {
 			return false
 		}
-		if err := c.depart(ctx); err != nil {
-			c.log.Error("finish leaving the cluster", "err", err)
+		if err := c.depart(); err != nil {
+			c.log.Error("finish leaving the cluster, trying on", "err", err)
+			return true
 		}
 		c.log.Info("left the cluster, as an earlier daemon had begun to")
 		return true
@@ -137,13 +138,15 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	if s == nil || len(c.live()) == 0 {
 		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
 	}
-	ctx, cancel := c.settling(ctx, leaveTimeout)
-	defer cancel()
 	if c.decider().IsLeader() { // the vote first: if nobody can take it over, nothing has changed
+		ctx, cancel := c.settling(ctx, leaveTimeout)
+		defer cancel()
 		if err := c.yield(ctx); err != nil {
 			return err
 		}
 	}
+	ctx, cancel := c.settling(ctx, leaveTimeout)
+	defer cancel()
 	if err := c.askForget(ctx, s.client, self.ID); err != nil {
 		return err
 	}
@@ -279,27 +282,36 @@ func (c *Cluster) forget(ctx context.Context, id NodeID) error {
 	return nil
 }
 
-// startAfresh makes this host a new cluster of one.
-func (c *Cluster) startAfresh(ctx context.Context) error {
+// startAfresh makes this host a new cluster of one, now, or as soon as it can be.
+func (c *Cluster) startAfresh() error {
+	closed := c.decider()
+	err := c.forgetAll()
+	if err != nil {
+		c.comeBack(closed, c.forgetAll)
+		return fmt.Errorf("leave cluster: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) forgetAll() error {
 	st, err := c.files.reset()
 	if err != nil {
-		return fmt.Errorf("leave cluster: %w", err)
+		return err
 	}
 	_ = c.cfg.Step("leave-afresh")
 	node, err := identity.Load(c.files.identity())
 	if err != nil {
-		return fmt.Errorf("leave cluster: %w", err)
+		return err
 	}
 	st.Incarnation = nextIncarnation(0, time.Now())
 	st.Self = describe(Node{ID: NodeID(node.ID), Name: c.cfg.Name, Version: c.cfg.Version, Witness: c.cfg.Witness})
 	c.mu.Lock()
 	c.st, c.node = st, node
 	c.nodes = map[NodeID]Node{}
-	err = c.files.save(st)
 	c.mu.Unlock()
 	gone := c.pub.restart(node.ID, st.Incarnation)
-	if err := errors.Join(err, c.reopenBackend(ctx, true)); err != nil {
-		return fmt.Errorf("leave cluster: %w", err)
+	if err := c.openStore(); err != nil {
+		return err
 	}
 	c.applied(c.ctx, gone)
 	c.events.add(event{members: true})

@@ -195,7 +195,7 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoine
 	c.suspendOthers(ctx)
 	closed := c.decider()
 	if err := c.changeSides(ctx, r, before); err != nil {
-		c.comeBack(closed, c.reopenReplica)
+		c.comeBack(closed, c.openStore)
 		return rejoined{}, err
 	}
 	c.resume()
@@ -219,7 +219,7 @@ func (c *Cluster) changeSides(ctx context.Context, r admitReply, before []store.
 	if err != nil { // this host stays what it is, and has its networks
 		return errors.Join(err, c.ForgetBefore(before))
 	}
-	return c.step("rejoin-replica", c.reopenReplica)
+	return c.step("rejoin-replica", c.openStore)
 }
 
 // keepNetworks writes down the networks of this side, in the place of those that were a moment ago.
@@ -234,22 +234,23 @@ func (c *Cluster) keepNetworks(ctx context.Context, were []store.Pair) ([]store.
 	return pairs, nil
 }
 
-// reopenReplica opens the replica of the epoch that cluster.json names.
-func (c *Cluster) reopenReplica() error {
-	if c.snapshotState().Rejoining {
-		if err := c.dropReplica(); err != nil {
-			return err
-		}
+// openStore opens the store that cluster.json names, after what that says is to be done first.
+func (c *Cluster) openStore() error {
+	if err := c.saveState(); err != nil {
+		return err
 	}
-	return c.reopenBackend(c.ctx, false)
+	if err := c.finishEpoch(c.ctx); err != nil {
+		return err
+	}
+	return c.reopenBackend(c.ctx, !c.Clustered())
 }
 
 // reopen opens a store in the place of the closed one, now, or as soon as it can be.
-func (c *Cluster) reopen(open func() error) error {
+func (c *Cluster) reopen() error {
 	closed := c.decider()
-	err := open()
+	err := c.openStore()
 	if err != nil {
-		c.comeBack(closed, open)
+		c.comeBack(closed, c.openStore)
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -165,27 +164,15 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	}
 	c.stopSession()
 	c.suspendOthers(ctx)
-	err = c.closeBackend()
-	if err == nil {
-		err = c.recoverReplica(ctx)
+	if err := c.closeBackend(); err != nil {
+		c.log.Warn("close the cluster's store", "err", err)
 	}
-	open := func() error { return c.reopenBackend(c.ctx, false) }
-	if err != nil { // nothing has been decided yet
-		c.log.Error("takeover failed", "err", err)
-		c.restoreState(before)
-		open = func() error {
-			if err := c.saveState(); err != nil {
-				return err
-			}
-			return c.reopenBackend(c.ctx, false)
-		}
+	if err := c.reopen(); err != nil { // it makes this host's copy the only one, now or later: the others are fenced off
+		return err
 	}
-	if rerr := c.reopen(open); rerr != nil {
-		return errors.Join(err, rerr)
-	}
-	if err == nil {
-		c.wg.Go(func() { c.noteLater(c.ctx) }) // should the next line fail
-		err = c.noteTakeover(ctx)
+	err = c.noteTakeover(ctx)
+	if err != nil {
+		c.wg.Go(func() { c.noteLater(c.ctx) })
 	}
 	if lerr := c.listen(); lerr != nil {
 		c.log.Warn("cannot listen yet, trying again", "err", lerr)
@@ -204,39 +191,58 @@ func (c *Cluster) recoverReplica(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.st.Recovering = false
-	return c.files.save(c.st)
+	st := c.st
+	st.Recovering = false
+	if err := c.files.save(st); err != nil {
+		return err
+	}
+	c.st = st
+	return nil
 }
 
 // noteLater has a takeover noted that was not, for want of a disk or because the daemon died.
 func (c *Cluster) noteLater(ctx context.Context) {
+	if !c.snapshotState().Unnoted {
+		return
+	}
 	everySecond(ctx, func() (done bool) {
-		if c.snapshotState().Unnoted && c.decider().IsLeader() {
-			if err := c.noteTakeover(ctx); err != nil {
-				c.log.Warn("a takeover is not noted yet, trying on", "err", err)
-			}
+		if !c.op.TryLock() {
+			return false
 		}
-		return !c.snapshotState().Unnoted
+		defer c.op.Unlock()
+		if ctx.Err() != nil || !c.snapshotState().Unnoted {
+			return true
+		}
+		if !c.decider().IsLeader() {
+			return false
+		}
+		ctx, cancel := c.settling(ctx, callTimeout)
+		defer cancel()
+		if err := c.noteTakeover(ctx); err != nil {
+			c.log.Warn("a takeover is not noted yet, trying on", "err", err)
+			return false
+		}
+		return true
 	})
 }
 
 // noteTakeover tells the hosts that follow what has happened. Until then nobody may come back: who did would be noted as
-// missing.
+// missing. The caller holds op: the Store must be this epoch's.
 func (c *Cluster) noteTakeover(ctx context.Context) error {
-	c.noting.Lock()
-	defer c.noting.Unlock()
 	var is Takeover
-	if _, err := c.readFresh(ctx, keyTakeover, &is); err != nil {
+	last, err := c.readFresh(ctx, keyTakeover, &is)
+	if err != nil {
 		return err
 	}
-	if st := c.snapshotState(); st.Unnoted && is.Epoch != st.Epoch { // else it is done, and not written down
-		if err := c.writeTakeover(ctx, st); err != nil {
+	st := c.snapshotState()
+	if is.Epoch != st.Epoch { // else it is done, and not written down
+		if err := c.writeTakeover(ctx, st, last); err != nil {
 			return err
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := c.st
+	st = c.st
 	st.Unnoted = false
 	if err := c.files.save(st); err != nil {
 		return err
@@ -245,7 +251,7 @@ func (c *Cluster) noteTakeover(ctx context.Context) error {
 	return nil
 }
 
-func (c *Cluster) writeTakeover(ctx context.Context, st state) error {
+func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) error {
 	t := Takeover{Epoch: st.Epoch, Node: st.Self.ID, At: time.Now().UTC().Truncate(time.Second)}
 	t.Settling = []NodeID{t.Node} // it may have been given addresses that it has not heard of otherwise
 	if old, ok := c.lastTakeover(ctx); ok {
@@ -266,7 +272,7 @@ func (c *Cluster) writeTakeover(ctx context.Context, st state) error {
 	}
 	slices.Sort(t.Networks)
 	t.Networks = slices.Compact(t.Networks)
-	return c.putAll(ctx, nil, map[string]any{keyTakeover: t, keyEpochs: st.Past})
+	return c.putAll(ctx, []store.Cond{last}, map[string]any{keyTakeover: t, keyEpochs: st.Past})
 }
 
 // putAll writes values as JSON, on conditions.

@@ -168,10 +168,10 @@ func (c *Cluster) handOver(ctx context.Context) {
 }
 
 // heirPatience is what one heir is given: it may be too busy or too far behind just now, or have died unnoticed.
-const heirPatience = 3 * time.Second
+const heirPatience = 2 * time.Second
 
-// yield makes another live member voter and leader, so that the others can decide without this host. All heirs are tried, each
-// time another one first, until ctx ends.
+// yield makes another live member voter and leader, so that the others can decide without this host. Heirs are tried one after
+// another, each round another one first, until ctx ends. One that has become a voter for nothing is none again soon (keepVoters).
 func (c *Cluster) yield(ctx context.Context) error {
 	b := c.decider()
 	for first := 0; ; first++ {
@@ -181,6 +181,9 @@ func (c *Cluster) yield(ctx context.Context) error {
 		}
 		var err error
 		for _, heir := range heirs {
+			if ctx.Err() != nil {
+				return errors.Join(err, ctx.Err())
+			}
 			if err = c.yieldTo(ctx, b, heir); err == nil || !b.IsLeader() {
 				return nil
 			}

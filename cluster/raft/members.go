@@ -104,6 +104,9 @@ func (b *Backend) change(ctx context.Context, what string, do func() hraft.Futur
 	if !b.IsLeader() {
 		return b.notLeader(what)
 	}
+	if ctx.Err() != nil {
+		return b.raftError(what, ctx.Err())
+	}
 	err := awaitFuture(ctx, b, do)
 	if errors.Is(err, hraft.ErrNotLeader) {
 		return b.notLeader(what)

@@ -3,6 +3,8 @@ package raft
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -164,6 +166,18 @@ func TestRefusedWithoutLog(t *testing.T) {
 	}
 	if now := b.raft.LastIndex(); now != last {
 		t.Errorf("the log has grown from %d to %d", last, now)
+	}
+}
+
+// TestUndecidedIsUnavailable: a question is called off because no leader can be heard, in the middle of a call. That is not
+// its user's doing.
+func TestUndecidedIsUnavailable(t *testing.T) {
+	b := openAlone(t, t.TempDir())
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errdefs.ErrUnavailable)
+	err := b.timeout(ctx, "read x", fmt.Errorf("call range: %w", ctx.Err()))
+	if got := errdefs.Resolve(err); !errors.Is(got, errdefs.ErrUnavailable) {
+		t.Errorf("%v is taken for %v", err, got)
 	}
 }
 

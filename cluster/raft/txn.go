@@ -82,8 +82,8 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if ctx.Err() != nil {
 		return 0, b.raftError("apply transaction", ctx.Err())
 	}
+	b.logged.begin(t.ID)
 	answer, err := await(ctx, b, func() (any, error) {
-		b.logged.begin(t.ID)
 		defer b.logged.end(t.ID)
 		future := b.raft.Apply(cmd, 0)
 		err := future.Error() // waits; there is no response before
@@ -111,8 +111,13 @@ func (b *Backend) decided(ctx context.Context, t store.Txn) (rev store.Revision,
 	if _, done, err := b.fsm.mem.Check(t); !done && err == nil {
 		return 0, false, nil
 	}
-	if b.logged.has(t.ID) || b.current(ctx, "apply transaction") != nil {
+	if b.current(ctx, "apply transaction") != nil {
 		return 0, false, nil // the log will tell
+	}
+	b.logged.mu.Lock() // so that none is applied between the two looks and has ended
+	defer b.logged.mu.Unlock()
+	if b.logged.ids[t.ID] > 0 {
+		return 0, false, nil
 	}
 	rev, done, err := b.fsm.mem.Check(t)
 	return rev, done || err != nil, err
@@ -129,6 +134,9 @@ type logged struct {
 func (l *logged) begin(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if id == "" {
+		return
+	}
 	if l.ids == nil {
 		l.ids = map[string]int{}
 	}
@@ -138,15 +146,11 @@ func (l *logged) begin(id string) {
 func (l *logged) end(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ids[id]--; l.ids[id] == 0 {
+	if l.ids[id] > 1 {
+		l.ids[id]--
+	} else {
 		delete(l.ids, id)
 	}
-}
-
-func (l *logged) has(id string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return id != "" && l.ids[id] > 0
 }
 
 // LocalRange is a fresh Range on the leader; ErrUnavailable on any other host.
@@ -253,12 +257,14 @@ func noLeader(what, who string, last error) error {
 	return fmt.Errorf("%s: no leader: %s: %w", what, who, errdefs.ErrUnavailable)
 }
 
+// timeout is Unavailable before it is anything else: ctx may have been ended
+// because no leader can be heard, and not by whoever asked.
 func (b *Backend) timeout(ctx context.Context, what string, last error) error {
 	if last == nil {
 		_, who := b.expected()
 		last = errors.New(who)
 	}
-	return fmt.Errorf("%s: no leader answered in time: %w (%w, %w)", what, last, context.Cause(ctx), errdefs.ErrUnavailable)
+	return fmt.Errorf("%s: no leader answered in time: %s (%w, %w)", what, last.Error(), errdefs.ErrUnavailable, context.Cause(ctx))
 }
 
 // usable fails when this host takes no part any more.

@@ -201,6 +201,9 @@ func (w *world) outcome(s step, err error) (clear bool) {
 		return true
 	}
 	code := codeOf(err)
+	if code == 499 {
+		w.violate("%s: the daemon says that whoever waits has gone: %w", s, err)
+	}
 	if code != 0 {
 		w.count.add(&w.count.refused, fmt.Sprintf("%s %d %s", s.op, code, shape(err.Error())))
 	} else {

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -121,6 +123,9 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 			clashes = append(clashes, clash{networkID: id, leaseClash: leaseClash{addr: a, mine: l}})
 		}
 	}
+	slices.SortFunc(clashes, func(a, b clash) int { // the same ones are to be the same list the next time
+		return cmp.Or(strings.Compare(a.networkID, b.networkID), a.addr.Compare(b.addr))
+	})
 	e.setClashes(ctx, clashes)
 	node := string(e.cl.Self().ID)
 	err = e.spares.forget(func(owner, id string) bool {
