@@ -344,3 +344,71 @@ func TestRemoveAfterTakeover(t *testing.T) {
 		t.Error("a removed host joined again")
 	}
 }
+
+// TestTakeoverGoesForward: a takeover that fails after the others are fenced off is finished as soon as it can be. The replica
+// may belong to this host alone already: to go back would make two leaders of one epoch.
+func TestTakeoverGoesForward(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	put(t, a, "kept", "1")
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.close(t)
+	eventually(t, "b may take over", func() bool {
+		_, err := b.Recoverable()
+		return err == nil
+	})
+	snapshots := b.files.raft() + "/snapshots"
+	if err := errors.Join(os.Rename(snapshots, snapshots+".away"), os.WriteFile(snapshots, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Recover(t.Context()); err == nil {
+		t.Error("taken over without a place for the replica")
+	}
+	if !strings.HasPrefix(b.Epoch(), "2.") || !b.Cautious() {
+		t.Errorf("epoch %s, cautious %v", b.Epoch(), b.Cautious())
+	}
+	if err := errors.Join(os.Remove(snapshots), os.Rename(snapshots+".away", snapshots)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the takeover is finished and noted", func() bool {
+		leader, led := b.Leader()
+		return led && leader == b.Self().ID && slices.Equal(b.Standing().Missing, []NodeID{a.Self().ID})
+	})
+	if !has(t, b, "kept", true) {
+		t.Error("b has lost what it had")
+	}
+	a.open(t)
+	agree(t, a, b)
+}
+
+// TestLeaveOnAFullDisk: a host that cannot set up a store of its own after it has left does so when it can.
+func TestLeaveOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	a, b := newHost(t, "a"), newHost(t, "b")
+	a.init(t)
+	b.close(t)
+	var raft string
+	b.cfg.Step = func(step string) error {
+		if step == "leave-afresh" && raft == "" {
+			raft = b.files.raft()
+			return os.WriteFile(raft, nil, 0o600)
+		}
+		return nil
+	}
+	b.open(t)
+	b.join(t, a)
+	if err := b.Leave(t.Context(), false); err == nil {
+		t.Error("left without a place for the replica")
+	}
+	if err := os.Remove(raft); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b is alone and decides", func() bool {
+		_, err := b.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "x", Value: []byte("1")}}})
+		return err == nil && !b.Clustered()
+	})
+	b.join(t, a)
+	agree(t, a, b)
+}
