@@ -607,9 +607,15 @@ func (w *world) settle(ctx context.Context) {
 // finish removes everything and wants no trace of it.
 func (w *world) finish(ctx context.Context) {
 	for _, h := range w.hosts {
-		if now := h.Addr().As4(); now[3] > movedBy { // the kernel's lists are to be as they were
-			now[3] -= movedBy
-			h.Renumber(netip.AddrFrom4(now))
+		now := h.Addr().As4()
+		if now[3] < movedBy {
+			continue
+		}
+		now[3] -= movedBy // the kernel's lists are to be as they were
+		h.Renumber(netip.AddrFrom4(now))
+		// One after the other: those who all move at once have lost each other (cluster find).
+		if err := w.oneCluster(ctx, w.patience); err != nil {
+			w.violate("clean up: %w", err)
 		}
 	}
 	w.log("all removed")
