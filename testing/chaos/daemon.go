@@ -169,7 +169,7 @@ func (d *daemon) overlays(ctx context.Context) ([]network, error) {
 type status struct {
 	Epoch, Leader, Self string
 	Summary             []string
-	Nodes               []struct{ ID, Name, Status, Role string }
+	Nodes               []struct{ ID, Name, Status, Role, Addr string }
 }
 
 func (d *daemon) status(ctx context.Context) (s status, err error) {

@@ -604,6 +604,22 @@ func (w *world) settle(ctx context.Context) {
 	w.log(fmt.Sprintf("whole after %v", took.Round(time.Millisecond)))
 }
 
+// located wants every host to know where one is.
+func (w *world) located(ctx context.Context, h *lab.Host) error {
+	for i, d := range w.daemons {
+		s, err := d.status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range s.Nodes {
+			if at, _, _ := strings.Cut(n.Addr, ":"); n.Name == h.Name() && at != h.Addr().String() {
+				return fmt.Errorf("host%d: %s is at %s, should be at %s", i+1, n.Name, n.Addr, h.Addr())
+			}
+		}
+	}
+	return nil
+}
+
 // finish removes everything and wants no trace of it.
 func (w *world) finish(ctx context.Context) {
 	for _, h := range w.hosts {
@@ -614,7 +630,11 @@ func (w *world) finish(ctx context.Context) {
 		now[3] -= movedBy // the kernel's lists are to be as they were
 		h.Renumber(netip.AddrFrom4(now))
 		// One after the other: those who all move at once have lost each other (cluster find).
-		if err := w.oneCluster(ctx, w.patience); err != nil {
+		err := w.eventually(ctx, w.patience, func() error { return w.located(ctx, h) })
+		if err == nil {
+			err = w.oneCluster(ctx, w.patience)
+		}
+		if err != nil {
 			w.violate("clean up: %w", err)
 		}
 	}
