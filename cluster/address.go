@@ -47,6 +47,13 @@ func (c *Cluster) keepAddress(ctx context.Context) {
 	}
 }
 
+// noteInterfaces is a first lookAround: the address that this host has just been given may change before the next.
+func (c *Cluster) noteInterfaces() {
+	if c.cfg.Addresses != nil {
+		c.lookAround()
+	}
+}
+
 // lookAround notes which interfaces have this host's addresses, and tells what they have now instead of those that have gone.
 func (c *Cluster) lookAround() map[netip.Addr]netip.Addr {
 	st := c.snapshotState()

@@ -149,6 +149,22 @@ func TestAddressChanges(t *testing.T) {
 	})
 }
 
+// TestAddressChangesAtOnce: a host is given another address the moment after it has founded or joined a cluster.
+func TestAddressChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	a, b := newHost(t, "a"), newHost(t, "b")
+	atA, atB := carded(t, a), carded(t, b)
+	a.init(t)
+	a.addr = freePort(t)
+	atA.set("eth0", a.addr.Addr())
+	eventually(t, "a follows", func() bool { return a.Self().Addr == a.addr && a.session() != nil })
+	b.join(t, a)
+	b.addr = freePort(t)
+	atB.set("eth0", b.addr.Addr())
+	eventually(t, "b follows", func() bool { return b.Self().Addr == b.addr })
+	agree(t, a, b)
+}
+
 // TestAllAddressesChange: all hosts get other addresses at once, as from another DHCP server, while their daemons are
 // stopped. None knows where another is; told so on one of them, all are one cluster again.
 func TestAllAddressesChange(t *testing.T) {

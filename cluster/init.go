@@ -44,6 +44,7 @@ func (c *Cluster) Init(ctx context.Context, o InitOptions) error {
 		c.restoreState(before)
 		return fmt.Errorf("init cluster: %w", err)
 	}
+	c.noteInterfaces()
 	return nil
 }
 

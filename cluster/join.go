@@ -98,6 +98,7 @@ func (c *Cluster) Join(ctx context.Context, o JoinOptions) error {
 	if err := c.enter(ctx, reply, cred); err != nil {
 		return errors.Join(fmt.Errorf("join cluster: %w", err), c.goBack(before, reply.Member))
 	}
+	c.noteInterfaces()
 	c.log.Info("joined cluster", "cluster", reply.Cluster, "nodes", len(reply.Nodes))
 	return nil
 }
