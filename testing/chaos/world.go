@@ -510,7 +510,8 @@ func (w *world) move(ctx context.Context, s step) error {
 	if s.op == opMoveOff {
 		h.RestartDaemon()
 	}
-	return nil
+	// Before anybody else moves: those who all move at once have lost each other (cluster find).
+	return w.eventually(ctx, w.patience, func() error { return w.located(ctx, h) })
 }
 
 // split has two hosts take over without each other, and one of them join the other again.
@@ -629,7 +630,6 @@ func (w *world) finish(ctx context.Context) {
 		}
 		now[3] -= movedBy // the kernel's lists are to be as they were
 		h.Renumber(netip.AddrFrom4(now))
-		// One after the other: those who all move at once have lost each other (cluster find).
 		err := w.eventually(ctx, w.patience, func() error { return w.located(ctx, h) })
 		if err == nil {
 			err = w.oneCluster(ctx, w.patience)
