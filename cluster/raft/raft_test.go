@@ -184,6 +184,7 @@ func TestUndecidedIsUnavailable(t *testing.T) {
 // TestNothingAskedOfWhatCloses: raft never answers what it agrees on while it shuts down, so nothing may be asked any more.
 func TestNothingAskedOfWhatCloses(t *testing.T) {
 	b := openAlone(t, t.TempDir())
+	mustPut(t, b, "a", "0") // it leads
 	b.answered()
 	if _, err := b.LocalTxn(t.Context(), put("a", "1")); !errdefs.IsUnavailable(err) {
 		t.Errorf("a transaction: %v", err)
