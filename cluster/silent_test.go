@@ -4,10 +4,12 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/minictl/minictl/cluster/raft"
 	"github.com/minictl/minictl/cluster/store"
 )
 
@@ -22,15 +24,10 @@ func TestDeafHeir(t *testing.T) {
 			s.add(dir, 1, i)
 		}
 		leader := s.hosts[0].cluster
-		for n := 0; n < 4; { // until all vote
-			time.Sleep(time.Second) //nolint:forbidigo // of the bubble
-			n = 0
-			for _, p := range leader.heirs(0) {
-				if p.Voter {
-					n++
-				}
-			}
-		}
+		eventually(t, "all vote", func() bool {
+			heirs := leader.heirs(0)
+			return len(heirs) == 4 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
+		})
 		heir := leader.heirs(0)[0].ID
 		s.net.change(func(cuts map[link]bool) {
 			for _, h := range s.hosts {
