@@ -129,6 +129,19 @@ func (c *Cluster) restoreState(st state) {
 	}
 }
 
+// changeState changes what cluster.json says, and what is so in memory once it is on disk.
+func (c *Cluster) changeState(change func(st *state)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.st
+	change(&st)
+	if err := c.files.save(st); err != nil {
+		return err
+	}
+	c.st = st
+	return nil
+}
+
 func (c *Cluster) saveState() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

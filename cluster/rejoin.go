@@ -335,15 +335,8 @@ func (c *Cluster) dropReplica() error {
 	if err := os.RemoveAll(c.files.raft()); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st := c.st
-	st.Rejoining = false
-	if err := c.files.save(st); err != nil {
-		return err // dropped again, the next time: nothing has been received yet
-	}
-	c.st = st
-	return nil
+	// A failure is no harm: it is dropped again, the next time: nothing has been received yet
+	return c.changeState(func(st *state) { st.Rejoining = false })
 }
 
 // serveRejoin lets a member from before a takeover in again. Any member can, as long as somebody decides.

@@ -189,15 +189,7 @@ func (c *Cluster) recoverReplica(ctx context.Context) error {
 	if err := raft.Recover(ctx, raft.Config{Dir: c.files.raft(), NodeID: string(self), Log: c.log.With("component", "raft")}); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st := c.st
-	st.Recovering = false
-	if err := c.files.save(st); err != nil {
-		return err
-	}
-	c.st = st
-	return nil
+	return c.changeState(func(st *state) { st.Recovering = false })
 }
 
 // noteLater has a takeover noted that was not, for want of a disk or because the daemon died.
@@ -240,15 +232,7 @@ func (c *Cluster) noteTakeover(ctx context.Context) error {
 			return err
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st = c.st
-	st.Unnoted = false
-	if err := c.files.save(st); err != nil {
-		return err
-	}
-	c.st = st
-	return nil
+	return c.changeState(func(st *state) { st.Unnoted = false })
 }
 
 func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) error {
