@@ -1,5 +1,5 @@
-// Package boltfile is what a bbolt file needs on disks that break: a damaged page is an error rather than a panic, and a
-// file that the disk has lost a write of is written to no more.
+// Package boltfile is what a bbolt file needs on disks that break or fill up: a damaged page is an error rather than a
+// panic, a file that the disk has lost a write of is written to no more, and what is in a file can be removed on a full disk.
 package boltfile
 
 import (
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -70,17 +71,26 @@ func walkBucket(b *bolt.Bucket) error {
 	})
 }
 
+// keep is how many bytes a file has beyond what it uses, each with its place on the disk: bbolt never writes over what
+// it has, so that whatever removes something needs room first.
+const keep = 512 << 10
+
 // DB is an open file.
 type DB struct {
 	*bolt.DB
 	lost chan struct{} // closed when err is set
 
-	mu  sync.Mutex
-	err error
+	mu     sync.Mutex
+	err    error
+	placed int64 // bytes of the file that have their place on the disk, as far as Add has seen to it
 }
 
 // New takes over db.
-func New(db *bolt.DB) *DB { return &DB{DB: db, lost: make(chan struct{})} }
+func New(db *bolt.DB) *DB {
+	d := &DB{DB: db, lost: make(chan struct{})}
+	_ = d.Reserve() // whoever adds hears of it
+	return d
+}
 
 // Update is bbolt's. An error of fn is returned as it is. Want of room is ErrResourceExhausted: nothing was written, and
 // the next attempt may succeed. Any other failure to write is the last (see Err): after a failed fsync the kernel takes
@@ -112,8 +122,59 @@ func full(err error) bool {
 	if strings.HasPrefix(err.Error(), "file resize error") { // bbolt wraps nothing here
 		return true
 	}
-	return errors.As(err, &at) && at.Op == "write" &&
-		(errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG))
+	return errors.As(err, &at) && at.Op == "write" && noRoom(err)
+}
+
+func noRoom(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}
+
+// Add is Update for what is new. It fails with ErrResourceExhausted, and writes nothing, where the disk has not the room
+// for it that leaves Update, which goes on with what is there and removes it, the use of what is kept free.
+func (d *DB) Add(fn func(*bolt.Tx) error) error {
+	if err := d.Reserve(); err != nil {
+		return err
+	}
+	return d.Update(fn)
+}
+
+// Reserve gives what is kept free its place on the disk; ErrResourceExhausted where there is none. File systems that
+// cannot do that (EOPNOTSUPP, fallocate(2)) are written to without.
+func (d *DB) Reserve() error {
+	var used int64
+	if err := d.View(func(tx *bolt.Tx) error {
+		used = tx.Size()
+		return nil
+	}); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if used+keep <= d.placed {
+		return nil
+	}
+	err := fallocate(d.Path(), used+keep)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+	case err != nil && noRoom(err):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	case err != nil:
+		return err
+	}
+	d.placed = used + keep
+	return nil
+}
+
+func fallocate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 func (d *DB) lose(cause error) error {

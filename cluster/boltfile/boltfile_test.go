@@ -54,18 +54,75 @@ func (d *DB) keys(t *testing.T) (all []string) {
 	return all
 }
 
+// TestRemovalOnAFullDisk: what is new is refused as soon as there is no room for it beside what is kept free; what is there
+// can be changed and removed, all of it.
+func TestRemovalOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	disk.Small(t, dir, "size=4m")
+	d := open(t, dir)
+	key := func(i int) []byte { return fmt.Appendf(nil, "key%04d", i) }
+	add := func(i int) error {
+		return d.Add(func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Put(key(i), make([]byte, 1000)) })
+	}
+	for i := range 1000 {
+		if err := add(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	free := disk.Fill(t, dir)
+	n, err := 1000, error(nil)
+	for ; err == nil && n < 3000; n++ { // the first fill what the file has left
+		err = add(n)
+	}
+	if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "write "+d.Path()) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	reader, err := d.Begin(false) // as long as it lasts, bbolt uses no page again
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if err := d.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Delete(key(100 * i)) }); err != nil {
+			t.Errorf("beside a reader: %v", err)
+		}
+	}
+	if err := reader.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n - 1 {
+		err := d.Update(func(tx *bolt.Tx) error {
+			b := tx.Bucket([]byte("b"))
+			if err := b.Put(key(i), make([]byte, 999)); err != nil {
+				return err
+			}
+			return b.Delete(key(i))
+		})
+		if err != nil {
+			t.Fatalf("key %d of %d: %v", i, n, err)
+		}
+	}
+	free()
+	if err := add(0); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestNoRoom: a file on a full disk stays as it is, and is written to again when there is room.
 func TestNoRoom(t *testing.T) {
 	dir := t.TempDir()
 	disk.Small(t, dir, "size=2m")
 	d := open(t, dir)
 	free := disk.Fill(t, dir)
+	had := 1
+	for d.put(fmt.Sprint("first", had)) == nil { // what the file has left
+		had++
+	}
 	for i := range 20 {
 		if err := d.put(fmt.Sprint("second", i)); !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), d.Path()) {
 			t.Fatalf("on a full disk: %v", err)
 		}
 	}
-	if got := d.keys(t); len(got) != 1 || d.Err() != nil {
+	if got := d.keys(t); len(got) != had || d.Err() != nil {
 		t.Errorf("%v, %v", got, d.Err())
 	}
 	free()
@@ -75,7 +132,7 @@ func TestNoRoom(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := open(t, dir).keys(t); len(got) != 2 {
+	if got := open(t, dir).keys(t); len(got) != had+1 {
 		t.Errorf("after opening it again: %v", got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/testing/disk"
 )
 
@@ -18,7 +19,7 @@ import (
 func smallDisks(t *testing.T, f *fabric) {
 	t.Helper()
 	for i := 1; i <= 3; i++ {
-		disk.Small(t, filepath.Join(f.dir, fmt.Sprint("n", i)), "size=1m")
+		disk.Small(t, filepath.Join(f.dir, fmt.Sprint("n", i)), "size=4m")
 	}
 }
 
@@ -36,7 +37,58 @@ func minute(t *testing.T) context.Context {
 // long is a value that takes pages of its own.
 func long(s string) string { return s + strings.Repeat(".", 20_000) }
 
-// TestLeaderWithoutRoom: a leader that cannot write its log makes way, the others go on, and it follows them again as
+// apply has raft write a transaction to its log, whether or not there is room for more than removals.
+func (f *fabric) apply(b *Backend, t store.Txn) error {
+	f.t.Helper()
+	cmd, err := encodeCommand(t)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return b.raft.Apply(cmd, 0).Error()
+}
+
+// remove deletes a key.
+func remove(key string) store.Txn { return store.Txn{Then: []store.Op{{Key: key, Delete: true}}} }
+
+// TestRemovalOnFullDisks: what is there can be removed and changed as long as it does not grow, by way of any host, also
+// when no disk of the cluster has room; what is new is refused, at once, with the file's name.
+func TestRemovalOnFullDisks(t *testing.T) {
+	for name, voters := range map[string]int{"one voter": 1, "three voters": 3} {
+		t.Run(name, func(t *testing.T) {
+			checkLeaks(t)
+			f := newFabric(t)
+			smallDisks(t, f)
+			f.grow(3, voters)
+			for i := range 100 {
+				mustPut(t, f.leader(), fmt.Sprint("old", i), "value")
+			}
+			mustPut(t, f.leader(), "kept", "something longer")
+			for _, id := range f.ids() {
+				f.fill(id)
+			}
+			for i := range 100 {
+				b := f.host(f.ids()[i%3])
+				key := fmt.Sprint("old", i)
+				if _, err := b.Txn(minute(t), put(key, "other")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := b.Txn(minute(t), remove(key)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var err error
+			for i := 0; err == nil && i < 100; i++ { // the first fill what the file has left
+				_, err = f.leader().Txn(minute(t), put(fmt.Sprint("new", i), long("")))
+			}
+			if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "raft.db: no space left") {
+				t.Errorf("a new key: %v", err)
+			}
+			mustPut(t, f.leader(), "kept", "shorter")
+		})
+	}
+}
+
+// TestLeaderWithoutRoom: a leader that has no room for more makes way, the others go on, and it follows them again as
 // soon as there is room.
 func TestLeaderWithoutRoom(t *testing.T) {
 	checkLeaks(t)
@@ -51,8 +103,8 @@ func TestLeaderWithoutRoom(t *testing.T) {
 	mustPut(t, other, "a", "1")
 	free := f.fill(old.node)
 	var err error
-	for i := range 10 { // the first fills what the file has left, each other one waits for a leader that has room
-		if _, err = other.Txn(minute(t), put("b", long(fmt.Sprint(i)))); err != nil {
+	for i := range 40 { // the first fill what the file has left, each other one waits for a leader that has room
+		if _, err = other.Txn(minute(t), put(fmt.Sprint("b", i), long(""))); err != nil {
 			t.Fatalf("with one disk of three full: %v", err)
 		}
 	}
@@ -86,14 +138,17 @@ func TestOnlyVoterWithoutRoom(t *testing.T) {
 		free := f.fill("n1")
 		b := f.host(id)
 		var err error
-		for i := 0; err == nil && i < 10; i++ {
-			_, err = b.Txn(minute(t), put("b", long(fmt.Sprint(i))))
+		for i := 0; err == nil && i < 100; i++ {
+			_, err = b.Txn(minute(t), put(fmt.Sprint("b", i), long("")))
 		}
 		if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), f.host("n1").logs.path) {
 			t.Errorf("on %s, with n1's disk full: %v", id, err)
 		}
-		_, err = f.host("n1").Txn(minute(t), put("b", long("again")))
-		if !errdefs.IsResourceExhausted(err) {
+		n1 := f.host("n1")
+		for err = nil; err == nil; {
+			err = f.apply(n1, put("b", long(""))) // also what is kept for removals
+		}
+		if _, err = n1.Txn(minute(t), put("b", long("again"))); !errdefs.IsResourceExhausted(err) {
 			t.Errorf("later: %v", err)
 		}
 		free()
@@ -118,10 +173,8 @@ func TestNobodyHasRoom(t *testing.T) {
 	for _, id := range f.ids() {
 		room = append(room, f.fill(id))
 	}
-	for i := 0; old.raft.CurrentTerm() < term+3; i++ { // each time a leader finds no room there is an election
-		soon, cancel := context.WithTimeout(t.Context(), time.Second)
-		_, _ = old.Txn(soon, put("b", long(fmt.Sprint(i))))
-		cancel()
+	for old.raft.CurrentTerm() < term+3 { // each time a leader finds no room there is an election
+		_ = f.apply(f.leader(), put("b", long("")))
 	}
 	for _, free := range room {
 		free()

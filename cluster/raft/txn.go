@@ -75,6 +75,9 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if rev, decided, err := b.decided(ctx, t); decided {
 		return rev, err
 	}
+	if err := b.room(ctx, t); err != nil {
+		return 0, err
+	}
 	cmd, err := encodeCommand(t)
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
@@ -101,6 +104,26 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 		return 0, fmt.Errorf("apply transaction: raft answered %T: %w", answer, errdefs.ErrInternal)
 	}
 	return r.rev, r.err
+}
+
+// room refuses what would take the place on a full disk that lets things be
+// removed from it. Another voter may have more room, and leads then.
+func (b *Backend) room(ctx context.Context, t store.Txn) error {
+	if !b.fsm.mem.Grows(t) {
+		return nil
+	}
+	err := b.logs.db.Reserve()
+	if !errdefs.IsResourceExhausted(err) {
+		return nil // whatever else it is, the log will tell
+	}
+	err = fmt.Errorf("apply transaction: %w", err)
+	if b.onlyVoter() || !b.leader.makeWay() {
+		return err
+	}
+	if awaitFuture(ctx, b, func() hraft.Future { return b.raft.LeadershipTransfer() }) != nil {
+		return err
+	}
+	return b.elsewhere("apply transaction", err)
 }
 
 // decided finds out whether a transaction has an answer already, without

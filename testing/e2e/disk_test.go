@@ -11,8 +11,8 @@ import (
 )
 
 // TestFullFileSystem: the disk under /var/lib/minictl is full, or has no room for one more file. What is asked of the host
-// fails by a sentence that names the place and what to do, and leaves nothing; what runs goes on, names too; rm works, and
-// when there is room all the rest does, without a restart.
+// fails by a sentence that names the place and what to do, and leaves nothing; what runs goes on, names too; whatever is
+// there can be removed, and when there is room all the rest works, without a restart.
 func TestFullFileSystem(t *testing.T) {
 	refused := []string{
 		"run -d --name NAME --network none busybox sleep 1000000",
@@ -37,7 +37,13 @@ func TestFullFileSystem(t *testing.T) {
 			join(t, h1, h2)
 			h1.MustMinictl("network", "create", "-d", "overlay", "ov")
 			h1.MustMinictl("run", "-d", "--name", "web", "--network", "ov", "busybox", "sleep", "1000000")
-			h1.MustMinictl("create", "--name", "old", "busybox", "true")
+			h1.MustMinictl("run", "-d", "--name", "idle", "--network", "ov", "busybox", "sleep", "1000000")
+			h1.MustMinictl("network", "create", "near")
+			var old, volumes []string
+			for i := range 8 {
+				old, volumes = append(old, fmt.Sprint("old", i)), append(volumes, fmt.Sprint("oldvol", i))
+				h1.MustMinictl("create", "--name", old[i], "--volume", volumes[i]+":/x", "--network", "near", "busybox", "true")
+			}
 			h2.MustMinictl("run", "-d", "--name", "peer", "--network", "ov", "busybox", "sleep", "1000000")
 			before := held(h1)
 			if out, errOut, code := h1.Run(context.Background(), "sh", "-c", c.fill); code != 0 {
@@ -51,7 +57,10 @@ func TestFullFileSystem(t *testing.T) {
 			}
 			h1.MustMinictl("exec", "web", "ping", "-c1", "peer")
 			h2.MustMinictl("exec", "peer", "ping", "-c1", "web")
-			h1.MustMinictl("rm", "old")
+			h1.MustMinictl("rm", "-f", "idle")
+			h1.MustMinictl(append([]string{"rm"}, old...)...)
+			h1.MustMinictl(append([]string{"volume", "rm"}, volumes...)...)
+			h1.MustMinictl("network", "rm", "near")
 			h1.MustRun("rm", "-r", "/var/lib/minictl/filler")
 			l.Eventually(soon, func() error {
 				if _, errOut, code := h1.Minictl("network", "create", "-d", "overlay", "extra"); code != 0 {

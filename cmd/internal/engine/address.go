@@ -169,6 +169,7 @@ func (e *Engine) takeGlobal(ctx context.Context, n *Network, pool ipam.Pool, ask
 	defer cancel()
 	a, err := e.takeDecided(decided, n, pool, asked, l)
 	if ctx.Err() == nil && (errdefs.IsUnavailable(err) || errdefs.IsResourceExhausted(err)) {
+		e.wakeReconcile() // it may have been given, and nobody heard of it
 		if spare, ok := e.takeSpare(ctx, n, pool, asked, l); ok {
 			return spare, nil
 		}
@@ -300,13 +301,22 @@ func (e *Engine) releaseAddress(ctx context.Context, n *Network, a netip.Addr, e
 		}
 		return
 	}
-	ctx, cancel := e.cl.Deciding(ctx, impatient)
+	e.giveBack(ctx, networkID, a, endpointEnds(endpoint))
+}
+
+// giveBack ends a use of a global network's address. Nobody who removes something waits long for that: reconcileLeases
+// does it when somebody can decide.
+func (e *Engine) giveBack(ctx context.Context, networkID string, a netip.Addr, end func(lease) (lease, bool)) {
+	ctx, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
-	if e.returnSpare(ctx, networkID, a, ctx.Err() != nil, endpointEnds(endpoint)) {
+	ctx, done := e.cl.Deciding(ctx, impatient)
+	defer done()
+	if e.returnSpare(ctx, networkID, a, ctx.Err() != nil, end) {
 		return
 	}
-	if err := e.changeLease(ctx, addressKey(networkID, a), endpointEnds(endpoint)); err != nil {
-		e.log.Warn("address is given back later", "network", networkID, "endpoint", endpoint, "err", err)
+	if err := e.changeLease(ctx, addressKey(networkID, a), end); err != nil {
+		e.log.Warn("address is given back later", "network", networkID, "address", a, "err", err)
+		e.wakeReconcile()
 	}
 }
 

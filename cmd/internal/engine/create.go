@@ -76,7 +76,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, o api.CreateO
 		return resp, err
 	}
 	u.add(func(context.Context) { _ = e.state.delete("containers", b.id) })
-	if err := errors.Join(e.state.put("containers", b.id, record{b.spec, b.status}), step("create-state")); err != nil {
+	if err := errors.Join(e.state.add("containers", b.id, record{b.spec, b.status}), step("create-state")); err != nil {
 		return resp, fmt.Errorf("keep container: %w", err)
 	}
 	e.event(b, events.ActionCreate)

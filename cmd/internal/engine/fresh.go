@@ -24,14 +24,27 @@ func (e *Engine) withNetworks(ctx context.Context, look func(all []*Network) err
 		return err
 	}
 	missing := look(all)
-	if !errdefs.IsNotFound(missing) || !e.refresh(ctx) {
+	if !errdefs.IsNotFound(missing) {
 		return missing
+	}
+	if !e.refresh(ctx) {
+		silent := unavailable("whoever decides for this cluster does not answer; try again")
+		return &unheard{e.undecided(missing.Error()+" on this host, which may not have heard of it", silent)}
 	}
 	if all, err = e.allNetworks(ctx); err != nil {
 		return err
 	}
 	return look(all)
 }
+
+// unheard is about what this host does not know, when nobody can be asked whether it is so.
+type unheard struct{ undecided error }
+
+// Error says what is missing and who does not answer.
+func (u *unheard) Error() string { return u.undecided.Error() }
+
+// Unwrap gives the class: as far as this host knows, there is no such thing.
+func (u *unheard) Unwrap() error { return errdefs.ErrNotFound }
 
 // refresh waits until this host knows all networks that are decided; false if nobody can tell in time.
 func (e *Engine) refresh(ctx context.Context) bool {

@@ -265,7 +265,7 @@ func (e *Engine) createLocal(ctx context.Context, n *Network) error {
 }
 
 func (e *Engine) keepNetwork(n *Network) error {
-	if err := e.state.put("networks", n.ID, n); err != nil {
+	if err := e.state.add("networks", n.ID, n); err != nil {
 		return fmt.Errorf("keep network %s: %w", n.Name, err)
 	}
 	e.mu.Lock()
@@ -456,6 +456,9 @@ func (e *Engine) synced(ctx context.Context) error {
 // NetworkRemove removes a network that no container uses.
 func (e *Engine) NetworkRemove(ctx context.Context, ref string) error {
 	n, err := e.findNetwork(ctx, ref)
+	if u := (*unheard)(nil); errors.As(err, &u) {
+		return u.undecided // whoever removes is content with what is not there
+	}
 	if err != nil {
 		return err
 	}

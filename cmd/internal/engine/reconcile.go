@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,12 +20,16 @@ import (
 )
 
 // How often the leases are compared with what this host has: soon again while nobody can decide, after longer and longer
-// pauses while an address is another's too (after a takeover that may be what a host that has yet to come back has given up
-// since), else now and then, and whenever networks or members change.
+// pauses while a container is in the middle of a step or an address is another's too (after a takeover that may be what a
+// host that has yet to come back has given up since), else now and then, whenever networks or members change, and when an
+// address could not be given back.
 const (
 	reconcileSoon  = 500 * time.Millisecond
 	reconcileEvery = 30 * time.Second
 )
+
+// errBusy says that the leases of some containers were left as they are.
+var errBusy = errors.New("some containers are in the middle of a step")
 
 func (e *Engine) wakeReconcile() { wake(e.wake) }
 
@@ -59,13 +64,13 @@ func (e *Engine) reconcileLoop() {
 		}
 		err := e.reconcileLeases(e.ctx)
 		switch {
-		case err != nil:
+		case err != nil && !errors.Is(err, errBusy):
 			if e.ctx.Err() == nil {
 				e.log.Debug("leases stay as they are for now", "err", err)
 			}
 			pause = reconcileSoon
 			next.Reset(reconcileSoon)
-		case len(e.clashes.all()) > 0:
+		case err != nil, len(e.clashes.all()) > 0:
 			if due {
 				pause = min(2*pause, reconcileEvery)
 			}
@@ -81,7 +86,7 @@ func (e *Engine) reconcileLoop() {
 }
 
 // reconcileLeases makes the cluster's leases what this host's containers have, and its reserves as large as they should
-// be: after a crash, after a time without a leader, after a takeover.
+// be: after a crash, after a time without a leader, after a takeover. It is errBusy when more is to be done later.
 func (e *Engine) reconcileLeases(ctx context.Context) error {
 	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
@@ -131,8 +136,13 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	err = e.spares.forget(func(owner, id string) bool {
 		return owner == node && slices.ContainsFunc(all, func(n *Network) bool { return n.ID == id })
 	})
-	if err != nil || len(busy) > 0 || len(e.wake) > 0 { // there is more to look at
+	switch {
+	case err != nil:
 		return err
+	case len(busy) > 0:
+		return errBusy
+	case len(e.wake) > 0: // there is more to look at
+		return nil
 	}
 	return e.cl.Settled(ctx)
 }

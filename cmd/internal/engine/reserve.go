@@ -132,19 +132,11 @@ func (e *Engine) freeAddress(ctx context.Context, n *Network, a netip.Addr, cont
 		}
 		return
 	}
-	ctx, cancel := e.cl.Deciding(ctx, impatient)
-	defer cancel()
-	end := func(l lease) (lease, bool) {
+	e.giveBack(ctx, n.ID, a, func(l lease) (lease, bool) {
 		mine := l.Container == containerID
 		l.Static, l.Endpoint = false, ""
 		return l, mine
-	}
-	if e.returnSpare(ctx, n.ID, a, ctx.Err() != nil, end) {
-		return
-	}
-	if err := e.changeLease(ctx, addressKey(n.ID, a), end); err != nil {
-		e.log.Warn("address is given back later", "network", n.ID, "container", containerID, "err", err)
-	}
+	})
 }
 
 // freeAddresses gives back what a container kept for its life, with its end.

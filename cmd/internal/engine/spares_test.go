@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
@@ -168,6 +170,58 @@ func (h *island) used() map[netip.Addr]string {
 		}
 	}
 	return out
+}
+
+// TestGivenBackSoon: an address that could not be given back, for want of an answer or because its container was in the
+// middle of a step when somebody looked, does not wait for the next regular look.
+func TestGivenBackSoon(t *testing.T) {
+	leased := func(h *island, network string, a netip.Addr) bool {
+		pairs, _, err := h.link.Store.Range(t.Context(), addressKey(network, a), true)
+		if err != nil || len(pairs) == 0 {
+			return false
+		}
+		l, err := readLease(pairs[0])
+		return err != nil || !l.spare()
+	}
+	for name, end := range map[string]func(t *testing.T, h *island, network string){
+		"unanswered": func(t *testing.T, h *island, network string) {
+			h.link.fate = func() fate {
+				h.link.fate = nil
+				return lost
+			}
+			h.end(t.Context(), network, "web", false)
+		},
+		"busy": func(_ *testing.T, h *island, _ string) {
+			b := h.boxes[h.names["web"]]
+			b.op.Lock()
+			b.status.Endpoints = nil
+			h.wakeReconcile()
+			synctest.Wait()
+			b.op.Unlock()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hosts, ov := islands(t, 1)
+				h := hosts[0]
+				a, err := h.run(t.Context(), ov, "web")
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.spawn(h.reconcileLoop)
+				synctest.Wait()
+				end(t, h, ov)
+				if !leased(h, ov, a) {
+					t.Fatal("nothing to give back")
+				}
+				<-time.After(2 * reconcileSoon) // of the bubble
+				synctest.Wait()
+				if leased(h, ov, a) {
+					t.Error("it is still leased")
+				}
+			})
+		})
+	}
 }
 
 // TestReserve: a host that is cut off gives addresses at once, the same again after it got them back, and none that the

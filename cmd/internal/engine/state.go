@@ -147,12 +147,17 @@ func (s *state) identity() (id string, err error) {
 	return id, err
 }
 
-func (s *state) put(bucket, id string, v any) error {
+// add keeps what is new. It is refused while the disk is full; what follows from what is there is not.
+func (s *state) add(bucket, id string, v any) error { return s.putBy(s.db.Add, bucket, id, v) }
+
+func (s *state) put(bucket, id string, v any) error { return s.putBy(s.db.Update, bucket, id, v) }
+
+func (s *state) putBy(update func(func(*bolt.Tx) error) error, bucket, id string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(id), b) })
+	return update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(id), b) })
 }
 
 // write puts what now gives, which is asked when nobody else writes.

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
 )
@@ -97,6 +100,34 @@ func TestClashEnds(t *testing.T) {
 			t.Errorf("not well again: %v", h1.clashWords())
 		}
 	})
+}
+
+// TestUnheard: what a host that is cut off does not know may be there all the same, and it says so; to whoever would remove
+// it, it is not gone.
+func TestUnheard(t *testing.T) {
+	ctx := t.Context()
+	hosts, _ := islands(t, 2)
+	h1, h2 := hosts[0], hosts[1]
+	look := func() error {
+		_, err := h2.findNetwork(ctx, "new")
+		return err
+	}
+	if err := look(); !errdefs.IsNotFound(err) || err.Error() != "network new not found" {
+		t.Errorf("when the other is asked: %v", err)
+	}
+	h2.link.sever(t)
+	h2.fake.missing = true
+	h2.fake.members = []cluster.Member{{Node: cluster.Node{ID: "host1", Name: "host1", Addr: netip.MustParseAddrPort("192.0.2.1:7946")}, Voter: true}}
+	if err := h1.createGlobal(ctx, &Network{ID: newID(), Name: "new", Driver: netdriver.TypeOverlay, Scope: scopeGlobal}); err != nil {
+		t.Fatal(err)
+	}
+	want := "network new not found on this host, which may not have heard of it: host1 (192.0.2.1), which decides for this cluster, has not been heard"
+	if err := look(); !errdefs.IsNotFound(err) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("cut off: %v", err)
+	}
+	if err := h2.NetworkRemove(ctx, "new"); !errdefs.IsUnavailable(err) || errdefs.IsNotFound(err) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("removing it: %v", err)
+	}
 }
 
 // TestNetworkGone: the network of a running container was removed on the side that went on.

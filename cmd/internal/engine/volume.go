@@ -97,7 +97,7 @@ func (e *Engine) obtain(want volume.Volume, user string) (v *held, made bool, er
 
 // makeVolume keeps the record before it makes the folder: what is on the disk always has a name. v.op must be held.
 func (e *Engine) makeVolume(v *held) error {
-	err := e.state.put("volumes", v.Name, v.Volume)
+	err := e.state.add("volumes", v.Name, v.Volume)
 	if err == nil {
 		if _, err = e.volumes.local.Ensure(v.Name); err == nil {
 			e.volumeEvent(v.Name, events.ActionCreate)
