@@ -40,7 +40,7 @@ func TestFullFileSystem(t *testing.T) {
 			h1.MustMinictl("run", "-d", "--name", "idle", "--network", "ov", "busybox", "sleep", "1000000")
 			h1.MustMinictl("network", "create", "near")
 			var old, volumes []string
-			for i := range 8 {
+			for i := range 16 {
 				old, volumes = append(old, fmt.Sprint("old", i)), append(volumes, fmt.Sprint("oldvol", i))
 				h1.MustMinictl("create", "--name", old[i], "--volume", volumes[i]+":/x", "--network", "near", "busybox", "true")
 			}
@@ -61,7 +61,12 @@ func TestFullFileSystem(t *testing.T) {
 			h1.MustMinictl(append([]string{"rm"}, old...)...)
 			h1.MustMinictl(append([]string{"volume", "rm"}, volumes...)...)
 			h1.MustMinictl("network", "rm", "near")
+			h1.MustMinictl("system", "prune", "-af", "--volumes")
+			if kept := strings.TrimSpace(h1.MustMinictl("images", "--format", "{{.Repository}}")); kept != "busybox" {
+				t.Errorf("unused images are still there: %s", kept)
+			}
 			h1.MustRun("rm", "-r", "/var/lib/minictl/filler")
+			loadImages(t, h1)
 			l.Eventually(soon, func() error {
 				if _, errOut, code := h1.Minictl("network", "create", "-d", "overlay", "extra"); code != 0 {
 					return errf("%s", errOut)
