@@ -534,20 +534,23 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
 	for range casAttempts {
-		use := store.Cond{Key: keyUse + n.ID}
-		pairs, _, err := e.cl.Store().Range(ctx, use.Key, true)
+		record, there, err := store.Get(ctx, e.cl.Store(), keyNetwork+n.ID, true)
 		if err != nil {
 			return e.undecided("remove network "+n.Name, err)
 		}
-		if len(pairs) == 1 {
-			use.Rev = pairs[0].Rev
+		if !there { // this host had not heard of that yet
+			return notFound("network %s not found", n.Name)
+		}
+		use, _, err := store.Get(ctx, e.cl.Store(), keyUse+n.ID, true)
+		if err != nil {
+			return e.undecided("remove network "+n.Name, err)
 		}
 		held, err := e.addresses(ctx, n.ID)
 		if err != nil {
 			return e.undecided("remove network "+n.Name, err)
 		}
 		var holders []string
-		ops := []store.Op{{Key: keyNetwork + n.ID, Delete: true}, {Key: use.Key, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)}}
+		ops := []store.Op{{Key: keyNetwork + n.ID, Delete: true}, {Key: keyUse + n.ID, Delete: true}, {Key: keyNetworks, Value: []byte(n.ID)}}
 		for a, l := range held {
 			if l.Endpoint == "" { // kept for a container that does not run: no reason to keep the network
 				ops = append(ops, store.Op{Key: addressKey(n.ID, a), Delete: true})
@@ -562,10 +565,12 @@ func (e *Engine) removeGlobal(ctx context.Context, n *Network) error {
 		if err := step("network-remove"); err != nil {
 			return err
 		}
-		_, err = e.cl.Store().Txn(ctx, store.Txn{If: []store.Cond{use}, Then: ops})
+		_, err = e.cl.Store().Txn(ctx, store.Txn{
+			If: []store.Cond{{Key: keyNetwork + n.ID, Rev: record.Rev}, {Key: keyUse + n.ID, Rev: use.Rev}}, Then: ops,
+		})
 		reach("network-removed")
 		if errdefs.IsConflict(err) {
-			continue // a container has taken an address meanwhile: look again
+			continue // a container has taken an address meanwhile, or the network is gone: look again
 		}
 		if err != nil {
 			return e.undecided("remove network "+n.Name, err)

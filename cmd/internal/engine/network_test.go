@@ -187,6 +187,22 @@ func TestTakeGlobal(t *testing.T) {
 	}
 }
 
+// TestRemovedOnce: of several who remove a network, each taking it for there, one has done it.
+func TestRemovedOnce(t *testing.T) {
+	st := memstore.New()
+	h1, h2 := newHost(t, st, "h1"), newHost(t, st, "h2")
+	n := &Network{ID: newID(), Name: "ov", Driver: "overlay", Scope: scopeGlobal}
+	if err := h1.createGlobal(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if err := h1.removeGlobal(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	if err := h2.removeGlobal(t.Context(), n); !errdefs.IsNotFound(err) {
+		t.Errorf("the second: %v", err)
+	}
+}
+
 func TestExhausted(t *testing.T) {
 	e := newHost(t, memstore.New(), "host")
 	n := &Network{ID: "n", Name: "small", Scope: scopeLocal, Subnets: lan(t, "10.9.0.0/30")}
