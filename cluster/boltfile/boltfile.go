@@ -80,17 +80,14 @@ type DB struct {
 	*bolt.DB
 	lost chan struct{} // closed when err is set
 
-	mu     sync.Mutex
-	err    error
-	placed int64 // bytes of the file that have their place on the disk, as far as Add has seen to it
+	mu  sync.Mutex
+	err error
+
+	placed int64 // bytes of the file that have their place on the disk, as far as Reserve has seen to it; one Update at a time
 }
 
 // New takes over db.
-func New(db *bolt.DB) *DB {
-	d := &DB{DB: db, lost: make(chan struct{})}
-	_ = d.Reserve() // whoever adds hears of it
-	return d
-}
+func New(db *bolt.DB) *DB { return &DB{DB: db, lost: make(chan struct{})} }
 
 // Update is bbolt's. An error of fn is returned as it is. Want of room is ErrResourceExhausted: nothing was written, and
 // the next attempt may succeed. Any other failure to write is the last (see Err): after a failed fsync the kernel takes
@@ -129,31 +126,16 @@ func noRoom(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
-// Add is Update for what is new. It fails with ErrResourceExhausted, and writes nothing, where the disk has not the room
-// for it that leaves Update, which goes on with what is there and removes it, the use of what is kept free.
-func (d *DB) Add(fn func(*bolt.Tx) error) error {
-	if err := d.Reserve(); err != nil {
-		return err
-	}
-	return d.Update(fn)
-}
-
-// Reserve gives what is kept free its place on the disk; ErrResourceExhausted where there is none. File systems that
-// cannot do that (EOPNOTSUPP, fallocate(2)) are written to without.
-func (d *DB) Reserve() error {
-	var used int64
-	if err := d.View(func(tx *bolt.Tx) error {
-		used = tx.Size()
-		return nil
-	}); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if used+keep <= d.placed {
+// Reserve gives what an Update is about to add, of size bytes, its place on the disk, and to what is kept free beside it.
+// Without room for both it is ErrResourceExhausted, and the Update is to return that: then those that add nothing, but
+// change what is there and remove it, have what is kept free to themselves. File systems that cannot do it (EOPNOTSUPP,
+// fallocate(2)) are written to without.
+func (d *DB) Reserve(tx *bolt.Tx, size int) error {
+	want := tx.Size() + int64(size) + keep
+	if want <= d.placed {
 		return nil
 	}
-	err := fallocate(d.Path(), used+keep)
+	err := fallocate(d.Path(), want)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 	case err != nil && noRoom(err):
@@ -161,7 +143,7 @@ func (d *DB) Reserve() error {
 	case err != nil:
 		return err
 	}
-	d.placed = used + keep
+	d.placed = want
 	return nil
 }
 

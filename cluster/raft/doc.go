@@ -23,9 +23,6 @@
 // key as well, so that a record in another's place is noticed. The log has no
 // holes except in front of a snapshot's index.
 //
-// The file is larger than what is in it: the rest is for removals while the
-// disk is full (boltfile.DB.Reserve).
-//
 // The version is the bucket's name: a daemon that finds only buckets it does
 // not know refuses to start rather than begin a second history beside the
 // first. Whoever changes a record's layout adds bucket v2 and a migration that

@@ -18,25 +18,10 @@ type leadership struct {
 	ready   chan struct{} // closed when this host, leading in term, has applied all before it
 	isReady bool
 	leading bool // what pace was told last
-
-	madeWay time.Time // see makeWay
 }
 
 func (l *leadership) init() {
 	l.changed, l.ready, l.since = make(chan struct{}), make(chan struct{}), time.Now()
-}
-
-// makeWay tells whether this host may hand over for want of room on its disk.
-// Where all disks are full, whoever asks shall hear of it, and the leadership
-// not go round.
-func (l *leadership) makeWay() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Since(l.madeWay) < wayPause {
-		return false
-	}
-	l.madeWay = time.Now()
-	return true
 }
 
 // Leader returns the ID of the host that orders the transactions, as far as

@@ -58,10 +58,6 @@ const (
 	// asked. Without a majority there is nothing to wait for, but who knows that.
 	answerGrace = 50 * time.Millisecond
 
-	// wayPause is how long a host leads, however full its disk, after it has
-	// handed over for want of room there and leads again.
-	wayPause = 10 * time.Second
-
 	// retryPause is before the second attempt to reach a leader that refused;
 	// it doubles up to maxPause.
 	retryPause = 20 * time.Millisecond

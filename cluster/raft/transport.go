@@ -123,5 +123,9 @@ func newTransport(node string, layer StreamLayer, log hclog.Logger) (hraft.Trans
 		MaxPool: 4, // heartbeats, entries, nudges, reads
 		Timeout: ioTimeout,
 		Logger:  log,
+		// One request after another: raft's pipeline stops for ever, and with it
+		// Shutdown, when a follower refuses entries for want of room while the
+		// next are being sent.
+		MaxRPCsInFlight: 1,
 	}), s
 }

@@ -75,9 +75,6 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if rev, decided, err := b.decided(ctx, t); decided {
 		return rev, err
 	}
-	if err := b.room(ctx, t); err != nil {
-		return 0, err
-	}
 	cmd, err := encodeCommand(t)
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
@@ -104,26 +101,6 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 		return 0, fmt.Errorf("apply transaction: raft answered %T: %w", answer, errdefs.ErrInternal)
 	}
 	return r.rev, r.err
-}
-
-// room refuses what would take the place on a full disk that lets things be
-// removed from it. Another voter may have more room, and leads then.
-func (b *Backend) room(ctx context.Context, t store.Txn) error {
-	if !b.fsm.mem.Grows(t) {
-		return nil
-	}
-	err := b.logs.db.Reserve()
-	if !errdefs.IsResourceExhausted(err) {
-		return nil // whatever else it is, the log will tell
-	}
-	err = fmt.Errorf("apply transaction: %w", err)
-	if b.onlyVoter() || !b.leader.makeWay() {
-		return err
-	}
-	if awaitFuture(ctx, b, func() hraft.Future { return b.raft.LeadershipTransfer() }) != nil {
-		return err
-	}
-	return b.elsewhere("apply transaction", err)
 }
 
 // decided finds out whether a transaction has an answer already, without
@@ -309,6 +286,9 @@ func (b *Backend) elsewhere(what string, err error) error {
 
 // raftError gives raft's errors a class. All of them mean: not here, not now.
 func (b *Backend) raftError(what string, err error) error {
+	if errdefs.IsResourceExhausted(err) { // here; the next leader may have room
+		return fmt.Errorf("%s: host %s: %s: %w", what, b.node, err.Error(), errdefs.ErrUnavailable)
+	}
 	if errors.Is(err, hraft.ErrNotLeader) {
 		if leader, ok := b.Leader(); ok {
 			return fmt.Errorf("%s: host %s is the leader, not %s: %w", what, leader, b.node, errdefs.ErrUnavailable)

@@ -74,7 +74,7 @@ func (e *Engine) reconcileLoop() {
 			if due {
 				pause = min(2*pause, reconcileEvery)
 			}
-			if !slices.Equal(e.clashes.all(), before) {
+			if err != nil && !due || !slices.Equal(e.clashes.all(), before) {
 				pause = reconcileSoon
 			}
 			next.Reset(pause)

@@ -68,7 +68,9 @@ func openState(path string) (*state, error) {
 	if err := boltfile.Unbroken(broken, func() error { return prepare(db) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), boltfile.Unbroken(broken, db.Close))
 	}
-	return &state{boltfile.New(db)}, nil
+	s := &state{boltfile.New(db)}
+	_ = s.db.Update(func(tx *bolt.Tx) error { return s.db.Reserve(tx, 0) }) // whoever adds hears of it
+	return s, nil
 }
 
 // prepare makes an empty file one of this schema, brings an older one up to it, and reads all there is: what is damaged
@@ -148,16 +150,24 @@ func (s *state) identity() (id string, err error) {
 }
 
 // add keeps what is new. It is refused while the disk is full; what follows from what is there is not.
-func (s *state) add(bucket, id string, v any) error { return s.putBy(s.db.Add, bucket, id, v) }
-
-func (s *state) put(bucket, id string, v any) error { return s.putBy(s.db.Update, bucket, id, v) }
-
-func (s *state) putBy(update func(func(*bolt.Tx) error) error, bucket, id string, v any) error {
+func (s *state) add(bucket, id string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return update(func(tx *bolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(id), b) })
+	return s.db.Update(func(tx *bolt.Tx) error {
+		in := tx.Bucket([]byte(bucket))
+		if in.Get([]byte(id)) == nil {
+			if err := s.db.Reserve(tx, len(b)); err != nil {
+				return err
+			}
+		}
+		return in.Put([]byte(id), b)
+	})
+}
+
+func (s *state) put(bucket, id string, v any) error {
+	return s.write(bucket, id, func() any { return v })
 }
 
 // write puts what now gives, which is asked when nobody else writes.
