@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -71,8 +72,8 @@ func walkBucket(b *bolt.Bucket) error {
 	})
 }
 
-// keep is how many bytes a file has beyond what it uses, each with its place on the disk: bbolt never writes over what
-// it has, so that whatever removes something needs room first.
+// keep is how many bytes a file has beyond twice what it uses, each with its place on the disk: bbolt never writes over
+// what it has, so that whatever removes something needs room first, and records grow by what happens to their containers.
 const keep = 512 << 10
 
 // DB is an open file.
@@ -83,7 +84,7 @@ type DB struct {
 	mu  sync.Mutex
 	err error
 
-	placed int64 // bytes of the file that have their place on the disk, as far as Reserve has seen to it; one Update at a time
+	placed atomic.Int64 // bytes of the file that have their place on the disk, as far as Reserve has seen to it
 }
 
 // New takes over db.
@@ -131,8 +132,8 @@ func noRoom(err error) bool {
 // change what is there and remove it, have what is kept free to themselves. File systems that cannot do it (EOPNOTSUPP,
 // fallocate(2)) are written to without.
 func (d *DB) Reserve(tx *bolt.Tx, size int) error {
-	want := tx.Size() + int64(size) + keep
-	if want <= d.placed {
+	want := 2*tx.Size() + int64(size) + keep
+	if want <= d.placed.Load() {
 		return nil
 	}
 	err := fallocate(d.Path(), want)
@@ -143,8 +144,25 @@ func (d *DB) Reserve(tx *bolt.Tx, size int) error {
 	case err != nil:
 		return err
 	}
-	d.placed = want
+	d.placed.Store(want)
 	return nil
+}
+
+// Room is Reserve without an Update: what is to be added shall be let in by somebody else's.
+func (d *DB) Room() error {
+	enough := false
+	err := d.View(func(tx *bolt.Tx) error {
+		enough = 2*tx.Size()+keep <= d.placed.Load()
+		return nil
+	})
+	if err != nil || enough {
+		return err
+	}
+	tx, err := d.Begin(true) // nobody else changes the file's size
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Reserve(tx, 0), tx.Rollback())
 }
 
 func fallocate(path string, size int64) error {
@@ -156,7 +174,7 @@ func fallocate(path string, size int64) error {
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
-	return nil
+	return f.Sync() // the file's new size, as bbolt does when it makes it longer
 }
 
 func (d *DB) lose(cause error) error {

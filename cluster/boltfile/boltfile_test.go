@@ -58,7 +58,7 @@ func (d *DB) keys(t *testing.T) (all []string) {
 // can be changed and removed, all of it.
 func TestRemovalOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	disk.Small(t, dir, "size=4m")
+	disk.Small(t, dir, "size=8m")
 	d := open(t, dir)
 	key := func(i int) []byte { return fmt.Appendf(nil, "key%04d", i) }
 	add := func(i int) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/testing/disk"
 )
 
@@ -121,6 +122,41 @@ func TestNoRoomHere(t *testing.T) {
 	}
 }
 
+// TestRemovalOnAFullDisk: on the disk of the host that alone decides there is room to remove all that it was let have, and
+// to change it as long as it does not grow.
+func TestRemovalOnAFullDisk(t *testing.T) {
+	checkLeaks(t)
+	f := newFabric(t)
+	disk.Small(t, filepath.Join(f.dir, "n1"), "size=8m")
+	f.grow(2, 1)
+	n1, other := f.host("n1"), f.host("n2")
+	for i := range 500 {
+		mustPut(t, n1, fmt.Sprint("key", i), "value")
+	}
+	f.fill("n1")
+	last, err := 500, error(nil)
+	for ; err == nil && last < 5000; last++ { // the first fill what the file has left
+		_, err = other.Txn(minute(t), put(fmt.Sprint("key", last), "value"))
+	}
+	if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), n1.logs.path) {
+		t.Fatalf("a new key: %v", err)
+	}
+	for i := range last - 1 {
+		key := fmt.Sprint("key", i)
+		if i%10 == 0 {
+			if _, err := other.Txn(minute(t), put(key, "other")); err != nil {
+				t.Fatalf("key %d of %d: %v", i, last, err)
+			}
+		}
+		if _, err := other.Txn(minute(t), store.Txn{Then: []store.Op{{Key: key, Delete: true}}}); err != nil {
+			t.Fatalf("key %d of %d: %v", i, last, err)
+		}
+	}
+	if !n1.IsLeader() {
+		t.Error("it leads no more")
+	}
+}
+
 // TestOnlyVoterWithoutRoom: a host that alone decides says why it cannot, and can when there is room.
 func TestOnlyVoterWithoutRoom(t *testing.T) {
 	checkLeaks(t)
@@ -132,8 +168,8 @@ func TestOnlyVoterWithoutRoom(t *testing.T) {
 		free := f.fill("n1")
 		b := f.host(id)
 		var err error
-		for i := 0; err == nil && i < 10; i++ {
-			_, err = b.Txn(minute(t), put("b", long(fmt.Sprint(i))))
+		for i := 0; err == nil && i < 100; i++ {
+			_, err = b.Txn(minute(t), put("b", long(fmt.Sprint(i)))) // it does not grow, and uses up what is kept for that
 		}
 		if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), f.host("n1").logs.path) {
 			t.Errorf("on %s, with n1's disk full: %v", id, err)

@@ -23,6 +23,9 @@
 // key as well, so that a record in another's place is noticed. The log has no
 // holes except in front of a snapshot's index.
 //
+// On a host that alone decides the file is larger than what is in it: the rest
+// is for removals while the disk is full (makeRoom).
+//
 // The version is the bucket's name: a daemon that finds only buckets it does
 // not know refuses to start rather than begin a second history beside the
 // first. Whoever changes a record's layout adds bucket v2 and a migration that

@@ -111,6 +111,9 @@ func (b *Backend) change(ctx context.Context, what string, do func() hraft.Futur
 	if errors.Is(err, hraft.ErrNotLeader) {
 		return b.notLeader(what)
 	}
+	if errdefs.IsResourceExhausted(err) && b.onlyVoter() {
+		return fmt.Errorf("%s: %w", what, err) // as in LocalTxn
+	}
 	if err != nil {
 		return b.raftError(what, err)
 	}

@@ -75,6 +75,9 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if rev, decided, err := b.decided(ctx, t); decided {
 		return rev, err
 	}
+	if err := b.makeRoom(t); err != nil {
+		return 0, err
+	}
 	cmd, err := encodeCommand(t)
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
@@ -101,6 +104,20 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 		return 0, fmt.Errorf("apply transaction: raft answered %T: %w", answer, errdefs.ErrInternal)
 	}
 	return r.rev, r.err
+}
+
+// makeRoom refuses, on a host that alone decides, what would take the place on
+// its full disk with which things can be removed there. Of several voters
+// others may have room, and a leader cannot see it.
+func (b *Backend) makeRoom(t store.Txn) error {
+	if !b.onlyVoter() || !b.fsm.mem.Grows(t) {
+		return nil
+	}
+	err := b.logs.db.Room()
+	if !errdefs.IsResourceExhausted(err) {
+		return nil // whatever else it is, the log will tell
+	}
+	return fmt.Errorf("apply transaction: %w", err)
 }
 
 // decided finds out whether a transaction has an answer already, without

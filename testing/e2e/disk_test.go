@@ -39,6 +39,7 @@ func TestFullFileSystem(t *testing.T) {
 			h1.MustMinictl("run", "-d", "--name", "web", "--network", "ov", "busybox", "sleep", "1000000")
 			h1.MustMinictl("run", "-d", "--name", "idle", "--network", "ov", "busybox", "sleep", "1000000")
 			h1.MustMinictl("network", "create", "near")
+			h1.MustMinictl("network", "create", "-d", "overlay", "unused")
 			var old, volumes []string
 			for i := range 16 {
 				old, volumes = append(old, fmt.Sprint("old", i)), append(volumes, fmt.Sprint("oldvol", i))
@@ -61,7 +62,10 @@ func TestFullFileSystem(t *testing.T) {
 			h1.MustMinictl(append([]string{"rm"}, old...)...)
 			h1.MustMinictl(append([]string{"volume", "rm"}, volumes...)...)
 			h1.MustMinictl("network", "rm", "near")
-			h1.MustMinictl("system", "prune", "-af", "--volumes")
+			// The cluster may have no room to decide on its networks: this keeps nothing else.
+			if _, errOut, code := h1.Minictl("system", "prune", "-af", "--volumes"); code != 0 && (code != 1 || !strings.Contains(errOut, "remove network unused: ")) {
+				t.Errorf("system prune: exit %d: %s", code, errOut)
+			}
 			if kept := strings.TrimSpace(h1.MustMinictl("images", "--format", "{{.Repository}}")); kept != "busybox" {
 				t.Errorf("unused images are still there: %s", kept)
 			}
@@ -76,7 +80,7 @@ func TestFullFileSystem(t *testing.T) {
 			h1.MustMinictl("run", "--rm", "--network", "extra", "--volume", "extra:/x", "busybox", "true")
 			h1.MustMinictl("rm", "-f", "web")
 			h2.MustMinictl("rm", "-f", "peer")
-			h1.MustMinictl("network", "rm", "extra", "ov")
+			h1.MustMinictl("network", "rm", "-f", "extra", "ov", "unused")
 		})
 	}
 }

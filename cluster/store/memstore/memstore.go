@@ -105,6 +105,25 @@ func (s *Store) check(t store.Txn) (rev store.Revision, done bool, err error) {
 	return s.rev, false, nil
 }
 
+// Grows tells whether there would be more keys and values, in bytes, when t has been applied.
+func (s *Store) Grows(t store.Txn) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	growth := 0
+	for _, op := range t.Then {
+		from, to := s.span(op.Key)
+		for _, p := range s.pairs[from:to] {
+			if op.Prefix || p.Key == op.Key {
+				growth -= len(p.Key) + len(p.Value)
+			}
+		}
+		if !op.Delete && !op.Prefix {
+			growth += len(op.Key) + len(op.Value)
+		}
+	}
+	return growth > 0
+}
+
 func (s *Store) apply(rev store.Revision, t store.Txn) (store.Revision, error) {
 	if first, done, err := s.check(t); done || err != nil {
 		return first, err

@@ -155,3 +155,31 @@ func BenchmarkPut(b *testing.B) {
 		put(b, s, "", fmt.Sprintf("address/%d", i%20000), "y")
 	}
 }
+
+func TestGrows(t *testing.T) {
+	s := open(t)
+	put := func(key, value string) store.Op { return store.Op{Key: key, Value: []byte(value)} }
+	if _, err := s.Txn(t.Context(), store.Txn{Then: []store.Op{put("a/1", "1234"), put("a/2", "12"), put("a/1/x", "1")}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		then []store.Op
+		want bool
+	}{
+		"nothing":                        {nil, false},
+		"new":                            {[]store.Op{put("b", "")}, true},
+		"another value as long":          {[]store.Op{put("a/1", "5678")}, false},
+		"a longer one":                   {[]store.Op{put("a/1", "56789")}, true},
+		"gone":                           {[]store.Op{{Key: "a/2", Delete: true}}, false},
+		"gone, and something new":        {[]store.Op{{Key: "a/2", Delete: true}, put("b", "1234")}, false},
+		"gone, and something larger":     {[]store.Op{{Key: "a/2", Delete: true}, put("b", "12345")}, true},
+		"all gone, and something new":    {[]store.Op{{Key: "a/", Prefix: true, Delete: true}, put("b", "0123456789abcdef")}, false},
+		"all gone, and something larger": {[]store.Op{{Key: "a/", Prefix: true, Delete: true}, put("b", "0123456789abcdefghi")}, true},
+		"none of a prefix":               {[]store.Op{{Key: "z/", Prefix: true}}, false},
+		"absent":                         {[]store.Op{{Key: "c", Delete: true}, put("b", "")}, true},
+	} {
+		if got := s.Grows(store.Txn{Then: c.then}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

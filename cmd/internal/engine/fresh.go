@@ -27,9 +27,8 @@ func (e *Engine) withNetworks(ctx context.Context, look func(all []*Network) err
 	if !errdefs.IsNotFound(missing) {
 		return missing
 	}
-	if !e.refresh(ctx) {
-		silent := unavailable("whoever decides for this cluster does not answer; try again")
-		return &unheard{e.undecided(missing.Error()+" on this host, which may not have heard of it", silent)}
+	if err := e.refresh(ctx); err != nil {
+		return &unheard{e.undecided(missing.Error()+" on this host, which may not have heard of it", err)}
 	}
 	if all, err = e.allNetworks(ctx); err != nil {
 		return err
@@ -46,8 +45,8 @@ func (u *unheard) Error() string { return u.undecided.Error() }
 // Unwrap gives the class: as far as this host knows, there is no such thing.
 func (u *unheard) Unwrap() error { return errdefs.ErrNotFound }
 
-// refresh waits until this host knows all networks that are decided; false if nobody can tell in time.
-func (e *Engine) refresh(ctx context.Context) bool {
+// refresh waits until this host knows all networks that are decided. It fails if nobody can tell in time.
+func (e *Engine) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, freshTimeout)
 	defer cancel()
 	ctx, stop := e.cl.Deciding(ctx, patient)
@@ -56,15 +55,15 @@ func (e *Engine) refresh(ctx context.Context) bool {
 	for err == nil {
 		var have store.Revision
 		if _, have, err = e.globalNetworks(ctx, false); err == nil && have >= rev {
-			return true
+			return nil
 		}
 		select {
 		case <-time.After(freshPoll):
 		case <-ctx.Done():
-			return false
+			return unavailable("it does not hear in time what the cluster has decided; try again")
 		}
 	}
-	return false
+	return err
 }
 
 // awaitNetworks waits, when the daemon starts, for the networks that its running containers are on: without them their
@@ -78,7 +77,7 @@ func (e *Engine) awaitNetworks(ctx context.Context) {
 		for _, ep := range b.statusCopy().Endpoints {
 			known := slices.ContainsFunc(all, func(n *Network) bool { return n.ID == ep.NetworkID })
 			if ep.OnCluster() && !known {
-				e.refresh(ctx)
+				_ = e.refresh(ctx) // what is still missing then is not repaired
 				return
 			}
 		}

@@ -12,8 +12,8 @@ import (
 // Explain tells whoever asked for something that failed for want of room where there is none, and how to make some. Other
 // programs' errors, and those that came through containerd, have nothing left but their text.
 func (e *Engine) Explain(err error) string {
-	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || strings.Contains(err.Error(), unix.ENOSPC.Error())
-	if !full {
+	full := func(no unix.Errno) bool { return errors.Is(err, no) || strings.Contains(err.Error(), no.Error()) }
+	if !full(unix.ENOSPC) && !full(unix.EDQUOT) {
 		return ""
 	}
 	var st unix.Statfs_t

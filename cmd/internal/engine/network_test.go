@@ -1,17 +1,21 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/network"
 
+	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
+	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/overlay"
 )
@@ -200,6 +204,59 @@ func TestRemovedOnce(t *testing.T) {
 	}
 	if err := h2.removeGlobal(t.Context(), n); !errdefs.IsNotFound(err) {
 		t.Errorf("the second: %v", err)
+	}
+}
+
+// lagging answers from what a host knew at some time, if that is set, unless it is asked for what is decided; refuse are keys that cannot be
+// written, nor removed.
+type lagging struct {
+	store.Store
+	knew   []store.Pair
+	refuse string
+}
+
+func (l *lagging) Range(ctx context.Context, prefix string, fresh bool) ([]store.Pair, store.Revision, error) {
+	if fresh || l.knew == nil {
+		return l.Store.Range(ctx, prefix, fresh)
+	}
+	return slices.DeleteFunc(slices.Clone(l.knew), func(p store.Pair) bool { return !strings.HasPrefix(p.Key, prefix) }), 1, nil
+}
+
+func (l *lagging) Txn(ctx context.Context, t store.Txn) (store.Revision, error) {
+	if slices.ContainsFunc(t.Then, func(op store.Op) bool { return l.refuse != "" && op.Key == l.refuse }) {
+		return 0, fmt.Errorf("write raft.db: %w", errdefs.ErrResourceExhausted)
+	}
+	return l.Store.Txn(ctx, t)
+}
+
+// TestPruneGoesOn: a network that another host has removed meanwhile, and one that cannot be removed, keep none of the others.
+func TestPruneGoesOn(t *testing.T) {
+	st := memstore.New()
+	l := &lagging{Store: st}
+	h1, h2 := newHost(t, st, "h1"), newHost(t, l, "h2")
+	ids := map[string]string{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		n := &Network{ID: newID(), Name: name, Driver: "overlay", Scope: scopeGlobal, Created: time.Now()}
+		if err := h1.createGlobal(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		ids[name] = n.ID
+	}
+	var err error
+	if l.knew, _, err = st.Range(t.Context(), "", true); err != nil {
+		t.Fatal(err)
+	}
+	l.refuse = keyNetwork + ids["c"]
+	if err := h1.NetworkRemove(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := h2.NetworkPrune(t.Context(), api.Filters{})
+	slices.Sort(r.NetworksDeleted)
+	if !slices.Equal(r.NetworksDeleted, []string{"b", "d"}) {
+		t.Errorf("removed %v", r.NetworksDeleted)
+	}
+	if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "remove network c") || !strings.HasPrefix(err.Error(), "removed ") {
+		t.Errorf("what remains: %v", err)
 	}
 }
 

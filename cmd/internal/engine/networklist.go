@@ -80,16 +80,16 @@ func (n *Network) view() network.Network {
 
 // NetworkInspect is everything about one network: its containers on every live host, and with them the hosts.
 func (e *Engine) NetworkInspect(ctx context.Context, ref, scope string, verbose bool) (api.NetworkInspect, error) {
-	all, err := e.allNetworks(ctx)
-	if err != nil {
-		return api.NetworkInspect{}, err
-	}
-	if scope != "" {
-		all = slices.DeleteFunc(all, func(n *Network) bool {
-			return n.Scope != scope && !(scope == "swarm" && n.global()) // docker's newer word for global
-		})
-	}
-	n, err := pickNetwork(all, ref)
+	var n *Network
+	err := e.withNetworks(ctx, func(all []*Network) (err error) {
+		if scope != "" {
+			all = slices.DeleteFunc(all, func(n *Network) bool {
+				return n.Scope != scope && !(scope == "swarm" && n.global()) // docker's newer word for global
+			})
+		}
+		n, err = pickNetwork(all, ref)
+		return err
+	})
 	if err != nil {
 		return api.NetworkInspect{}, err
 	}

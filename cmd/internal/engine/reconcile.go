@@ -115,8 +115,12 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	}
 	var clashes []clash
 	uses, busy := e.addressUses(all)
+	var full error
 	for _, n := range all {
 		found, err := e.reconcileNetwork(ctx, n, held[n.ID], uses[n.ID], busy)
+		if errdefs.IsResourceExhausted(err) {
+			full, err = err, nil
+		}
 		if err != nil {
 			return err
 		}
@@ -139,6 +143,8 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
+	case full != nil:
+		return full
 	case len(busy) > 0:
 		return errBusy
 	case len(e.wake) > 0: // there is more to look at
@@ -161,8 +167,12 @@ func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses ma
 		},
 	}
 	steps, found := planLeases(f)
+	var full error // where there is no room for more there is for less
 	for _, s := range steps {
-		if err := e.applyLease(ctx, n, s, f); err != nil {
+		switch err := e.applyLease(ctx, n, s, f); {
+		case errdefs.IsResourceExhausted(err):
+			full = err
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -170,7 +180,7 @@ func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses ma
 	for _, c := range found {
 		out = append(out, clash{networkID: n.ID, network: n.Name, leaseClash: c})
 	}
-	return out, nil
+	return out, full
 }
 
 // applyLease takes one step. One that comes too late is left for the next look.

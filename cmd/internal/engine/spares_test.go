@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -221,6 +222,51 @@ func TestGivenBackSoon(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReconcileOnAFullDisk: that there is no room to write one lease down is no reason to keep another that nobody uses.
+func TestReconcileOnAFullDisk(t *testing.T) {
+	ctx := t.Context()
+	hosts, ov := islands(t, 1)
+	h := hosts[0]
+	second := &Network{ID: newID(), Name: "second", Driver: netdriver.TypeOverlay, Scope: scopeGlobal}
+	if err := h.createGlobal(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	for _, network := range []string{ov, second.ID} { // one of them is looked at first
+		other := second.ID
+		if network == second.ID {
+			other = ov
+		}
+		a, err := h.run(ctx, network, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err := json.Marshal(h.leaseFor("gone", "gone", "gone", false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := addressKey(other, netip.MustParseAddr("10.0.0.9"))
+		if other == second.ID {
+			left = addressKey(other, second.Subnets[0].Prefix.Addr().Next().Next())
+		}
+		if _, err := h.link.Store.Txn(ctx, store.Txn{Then: []store.Op{{Key: addressKey(network, a), Delete: true}, {Key: left, Value: value}}}); err != nil {
+			t.Fatal(err)
+		}
+		free := h.link.Store
+		h.link.Store = &lagging{Store: free, refuse: addressKey(network, a)}
+		if err := h.reconcileLeases(ctx); !errdefs.IsResourceExhausted(err) {
+			t.Errorf("%v", err)
+		}
+		if _, there, err := store.Get(ctx, free, left, true); there || err != nil {
+			t.Errorf("the lease of no container: %v, %v", there, err)
+		}
+		h.link.Store = free
+		h.end(ctx, network, "web", false)
+		if err := h.reconcileLeases(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

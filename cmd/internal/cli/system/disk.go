@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -104,32 +105,23 @@ func (o *pruneOptions) warning() string {
 	return strings.Join(append(lines, images), "\n") + "\n"
 }
 
-// runPrune goes in docker's order: what holds others first.
+// runPrune goes in docker's order: what holds others first. It goes on where something cannot be removed: an overlay that
+// nobody can decide on is no reason to keep images.
 func runPrune(ctx context.Context, cl *client.Client, out io.Writer, o pruneOptions) error {
 	f := o.filter.Value()
-	freed, err := container.Prune(ctx, cl, out, f)
-	if err != nil {
-		return err
-	}
+	freed, failed := container.Prune(ctx, cl, out, f)
 	nets, err := cl.NetworkPrune(ctx, client.NetworkPruneOptions{Filters: f})
-	if err != nil {
-		return err
-	}
+	failed = errors.Join(failed, err)
 	list(out, "Deleted Networks:", nets.Report.NetworksDeleted)
 	if o.volumes {
 		vols, err := cl.VolumePrune(ctx, client.VolumePruneOptions{Filters: f})
-		if err != nil {
-			return err
-		}
+		failed = errors.Join(failed, err)
 		list(out, "Deleted Volumes:", vols.Report.VolumesDeleted)
 		freed += vols.Report.SpaceReclaimed
 	}
 	more, err := image.Prune(ctx, cl, out, f, o.all)
-	if err != nil {
-		return err
-	}
 	fmt.Fprintln(out, "Total reclaimed space:", units.HumanSize(float64(freed+more)))
-	return nil
+	return errors.Join(failed, err)
 }
 
 func list(out io.Writer, head string, names []string) {
