@@ -287,3 +287,20 @@ func TestLifecycleQueries(t *testing.T) {
 		t.Errorf("rm -f of nothing: %+v", r)
 	}
 }
+
+// TestSystemPruneGoesOn: what cannot be removed is told at the end, and keeps nothing of the rest.
+func TestSystemPruneGoesOn(t *testing.T) {
+	d := clitest.Start(t)
+	d.Handle("POST /containers/prune", clitest.JSON(200, `{"ContainersDeleted":["c1"],"SpaceReclaimed":1000}`))
+	d.Handle("POST /networks/prune", clitest.Fail(503, "remove network ov: host2 has not been heard"))
+	d.Handle("POST /volumes/prune", clitest.JSON(200, `{"VolumesDeleted":["v1"],"SpaceReclaimed":200}`))
+	d.Handle("POST /images/prune", clitest.JSON(200, `{"ImagesDeleted":[{"Deleted":"sha256:1"}],"SpaceReclaimed":30}`))
+	r := clitest.Run(t, d, "system", "prune", "-af", "--volumes")
+	if r.Code != 1 || !strings.Contains(r.Err, "remove network ov: host2 has not been heard") {
+		t.Errorf("exit %d: %s", r.Code, r.Err)
+	}
+	want := "Deleted Containers:\nc1\n\nDeleted Volumes:\nv1\n\nDeleted Images:\ndeleted: sha256:1\n\nTotal reclaimed space: 1.23kB\n"
+	if r.Out != want {
+		t.Errorf("%s\nwant\n%s", r.Out, want)
+	}
+}
