@@ -268,6 +268,7 @@ func (s *simulation) await(ok func() error) error {
 	ctx, cancel := context.WithTimeout(s.t.Context(), simPatience)
 	defer cancel()
 	for {
+		s.beginAgain()
 		var all sync.WaitGroup
 		round, done := context.WithTimeout(ctx, simRound)
 		for _, h := range s.hosts {
@@ -281,6 +282,21 @@ func (s *simulation) await(ok func() error) error {
 		}
 		sleep(ctx, 100*time.Millisecond)
 	}
+}
+
+// beginAgain has the first host make a cluster for all when all have left theirs: some were removed, and who remained had
+// lost those that it followed.
+func (s *simulation) beginAgain() {
+	first := s.hosts[0]
+	if first.cluster.Clustered() || slices.ContainsFunc(s.hosts, func(h *simHost) bool { return !h.isOutside() }) {
+		return
+	}
+	if err := first.cluster.Init(s.t.Context(), InitOptions{Advertise: first.addr, MTU: 1500}); err != nil {
+		s.t.Error(err)
+	}
+	first.setOutside(false)
+	first.epoch = ""
+	s.count("begun again")
 }
 
 // inside is the first host that is in a cluster: it is where an operator sits when all is healed.
