@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -115,13 +116,43 @@ func (c *Cluster) serveMet(ctx context.Context, _ struct{}) (struct{}, error) {
 	return struct{}{}, s.gossip.Await(ctx, id)
 }
 
+// serveTxn decides on what another host asks for, as long as that host is a member: an address that a removed one took too
+// late would be nobody's to give back.
 func (c *Cluster) serveTxn(ctx context.Context, t store.Txn) (txnReply, error) {
-	rev, err := c.decider().LocalTxn(ctx, t)
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
-		return txnReply{Conflict: conflict}, nil
+	b, id, wish := c.decider(), NodeID(rpc.Peer(ctx)), slices.Clip(t.If)
+	for fresh := false; ; fresh = true {
+		member, err := memberNow(ctx, b, id, fresh)
+		if err != nil {
+			return txnReply{}, err
+		}
+		t.If = append(wish, member)
+		rev, err := b.LocalTxn(ctx, t)
+		var conflict *store.ConflictError
+		if !errors.As(err, &conflict) {
+			return txnReply{Rev: rev}, err
+		}
+		if conflict.Key != member.Key || conflict.Want != member.Rev { // else its record has changed, or is gone
+			return txnReply{Conflict: conflict}, nil
+		}
 	}
-	return txnReply{Rev: rev}, err
+}
+
+// memberNow is true as long as a node's record is as it is now, on the leader.
+func memberNow(ctx context.Context, b backend, id NodeID, fresh bool) (store.Cond, error) {
+	key := nodeKey(id)
+	node, known, err := store.Get(ctx, b, key, false)
+	if fresh || !known && err == nil { // a leader may not have applied all yet
+		var pairs []store.Pair
+		if pairs, _, err = b.LocalRange(ctx, key); len(pairs) > 0 {
+			node, known = pairs[0], pairs[0].Key == key
+		} else {
+			known = false
+		}
+	}
+	if err == nil && !known {
+		err = fmt.Errorf("node %s is no member: %w", id, errdefs.ErrPermissionDenied)
+	}
+	return store.Cond{Key: key, Rev: node.Rev}, err
 }
 
 // serveRecords takes over what a member says of its own endpoints; of others' it may only pass on what it is asked for.

@@ -247,20 +247,11 @@ func (c *Cluster) mayRemove(m Member, members []Member, force bool) error {
 }
 
 // forget deletes a node's records from the Store: addresses first, so that a crash half way leaves a node that can leave
-// again.
+// again; and once more those that it asked for before the others had heard that it is none of them.
 func (c *Cluster) forget(ctx context.Context, id NodeID) error {
-	pairs, _, err := c.store.Range(ctx, prefixAddress, true)
+	ops, err := c.addressesOf(ctx, id)
 	if err != nil {
-		return fmt.Errorf("free addresses: %w", err)
-	}
-	var ops []store.Op
-	for _, p := range pairs {
-		var v struct {
-			Node NodeID `json:"node"`
-		}
-		if json.Unmarshal(p.Value, &v) == nil && v.Node == id {
-			ops = append(ops, store.Op{Key: p.Key, Delete: true})
-		}
+		return err
 	}
 	nodes, _, err := c.store.Range(ctx, nodeKey(id), true)
 	if err != nil {
@@ -272,6 +263,34 @@ func (c *Cluster) forget(ctx context.Context, id NodeID) error {
 		}
 	}
 	ops = append(ops, store.Op{Key: nodeSpecKey(id), Delete: true}, store.Op{Key: nodeKey(id), Delete: true})
+	if err := c.drop(ctx, ops); err != nil {
+		return err
+	}
+	if ops, err = c.addressesOf(ctx, id); err != nil {
+		return err
+	}
+	return c.drop(ctx, ops)
+}
+
+// addressesOf deletes, when it is carried out, the addresses that a node holds.
+func (c *Cluster) addressesOf(ctx context.Context, id NodeID) (ops []store.Op, err error) {
+	pairs, _, err := c.store.Range(ctx, prefixAddress, true)
+	if err != nil {
+		return nil, fmt.Errorf("free addresses: %w", err)
+	}
+	for _, p := range pairs {
+		var v struct {
+			Node NodeID `json:"node"`
+		}
+		if json.Unmarshal(p.Value, &v) == nil && v.Node == id {
+			ops = append(ops, store.Op{Key: p.Key, Delete: true})
+		}
+	}
+	return ops, nil
+}
+
+// drop carries out any number of deletions.
+func (c *Cluster) drop(ctx context.Context, ops []store.Op) error {
 	for len(ops) > 0 {
 		n := min(len(ops), opsPerTxn)
 		if _, err := c.store.Txn(ctx, store.Txn{Then: ops[:n]}); err != nil {

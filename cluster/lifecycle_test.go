@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -294,6 +295,61 @@ func TestLeaveThatEndsHalfWay(t *testing.T) {
 	}
 	put(t, a, "network/later", "{}")
 	eventually(t, "b follows again", func() bool { return has(t, b, "network/later", false) })
+}
+
+// TestRemovedIsTooLate: what a host asks for while the others remove it has happened before that, or not at all.
+func TestRemovedIsTooLate(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	id := b.Self().ID
+	var asking sync.WaitGroup
+	stop := make(chan struct{})
+	started := make(chan struct{}, 8)
+	for i := range 8 {
+		asking.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				key := fmt.Sprintf("address/n/%d-%d", i, n)
+				_, err := b.Store().Txn(ctx, store.Txn{If: []store.Cond{{Key: key}}, Then: []store.Op{{Key: key, Value: []byte(`{"node":"` + string(id) + `"}`)}}})
+				cancel()
+				if n == 0 {
+					started <- struct{}{}
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	for range 8 {
+		<-started
+	}
+	gone, err := a.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: nodeKey(id), Delete: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b is not heard any more", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := b.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: "x"}}})
+		return err != nil
+	})
+	close(stop)
+	asking.Wait()
+	pairs, _, err := a.Store().Range(t.Context(), "address/n/", true)
+	if err != nil || len(pairs) == 0 {
+		t.Fatalf("%d pairs, %v", len(pairs), err)
+	}
+	for _, p := range pairs {
+		if p.Rev > gone {
+			t.Errorf("%s came in revision %d, the host was no member since %d", p.Key, p.Rev, gone)
+		}
+	}
 }
 
 func TestLearnerLeaves(t *testing.T) {
