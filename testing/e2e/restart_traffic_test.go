@@ -239,6 +239,9 @@ func (k *watcher) gone() (events []string) {
 			if strings.Contains(line, "mark") || strings.Contains(line, "02:00:00:00:00:0") { // the name may be gone already
 				continue
 			}
+			if strings.HasSuffix(strings.TrimSpace(line), "NOARP") { // a multicast group's: the kernel makes it and collects it
+				continue
+			}
 			if strings.HasPrefix(line, "Deleted") || strings.HasPrefix(line, "delete") {
 				events = append(events, line)
 			}
