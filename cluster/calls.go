@@ -216,12 +216,12 @@ func (c *Cluster) addLearner(ctx context.Context, id NodeID) (appliedBody, error
 	return appliedBody{Index: b.AppliedIndex()}, nil
 }
 
-// removePeer lets a node follow no more. Those that are down lose their votes first: without this one, they could be too many
-// for a majority.
+// removePeer lets a node follow no more. Those that are down lose their votes first, also if nobody has noticed it yet:
+// without this one, they could be too many for a majority.
 func (c *Cluster) removePeer(ctx context.Context, id NodeID) (appliedBody, error) {
-	b, s := c.decider(), c.session()
+	b, s, self := c.decider(), c.session(), string(c.Self().ID)
 	for _, p := range b.Configuration() {
-		if !p.Voter || p.ID == string(id) || s == nil || s.gossip.Alive(p.ID) {
+		if !p.Voter || p.ID == string(id) || p.ID == self || s == nil || s.gossip.Alive(p.ID) && c.answers(ctx, s.client, p.ID) {
 			continue
 		}
 		if err := b.Demote(ctx, p.ID); err != nil {
@@ -230,6 +230,14 @@ func (c *Cluster) removePeer(ctx context.Context, id NodeID) (appliedBody, error
 	}
 	err := b.RemoveNode(ctx, string(id))
 	return appliedBody{Index: b.AppliedIndex()}, err
+}
+
+// answers tells whether a member is there now.
+func (c *Cluster) answers(ctx context.Context, client *rpc.Client, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, voterPatience)
+	defer cancel()
+	_, err := rpc.Call[appliedBody, appliedBody](ctx, client, id, callApplied, appliedBody{}, true)
+	return err == nil
 }
 
 // forwarder carries the Store's questions to the leader.

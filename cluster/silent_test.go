@@ -45,6 +45,33 @@ func TestDeafHeir(t *testing.T) {
 	})
 }
 
+// TestLeaveBesideADead: one of three voters has died a moment ago, and nobody has noticed yet, when another leaves. Those who
+// remain go on deciding.
+func TestLeaveBesideADead(t *testing.T) {
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
+		defer s.closeAll()
+		for i := range 3 {
+			s.add(dir, 1, i)
+		}
+		leader, leaves, dies := s.hosts[0].cluster, s.hosts[1].cluster, s.hosts[2]
+		eventually(t, "all vote", func() bool {
+			heirs := leader.heirs(0)
+			return len(heirs) == 2 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
+		})
+		s.cutOff(dies, true)
+		if err := leaves.Leave(t.Context(), false); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := leader.Store().Txn(ctx, store.Txn{Then: []store.Op{{Key: "x"}}}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestMemberSilentDuringJoin: the member that admits a host is not heard again. The host is alone as before, with a store.
 func TestMemberSilentDuringJoin(t *testing.T) {
 	dir := memDir(t)

@@ -170,6 +170,9 @@ func (c *Cluster) handOver(ctx context.Context) {
 // heirPatience is what one heir is given: it may be too busy or too far behind just now, or have died unnoticed.
 const heirPatience = 2 * time.Second
 
+// voterPatience is what a voter is given to answer before another one goes. One that is only busy has its vote back soon.
+const voterPatience = time.Second
+
 // yield makes another live member voter and leader, so that the others can decide without this host. Heirs are tried one after
 // another, each round another one first, until ctx ends. One that has become a voter for nothing is none again soon (keepVoters).
 func (c *Cluster) yield(ctx context.Context) error {

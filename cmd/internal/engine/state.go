@@ -69,7 +69,7 @@ func openState(path string) (*state, error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), boltfile.Unbroken(broken, db.Close))
 	}
 	s := &state{boltfile.New(db)}
-	_ = s.db.Update(func(tx *bolt.Tx) error { return s.db.Reserve(tx, 0) }) // whoever adds hears of it
+	_ = boltfile.Unbroken(broken, s.db.Room) // whoever adds hears of it
 	return s, nil
 }
 
