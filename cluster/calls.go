@@ -140,19 +140,19 @@ func (c *Cluster) serveTxn(ctx context.Context, t store.Txn) (txnReply, error) {
 // memberNow is true as long as a node's record is as it is now, on the leader.
 func memberNow(ctx context.Context, b backend, id NodeID, fresh bool) (store.Cond, error) {
 	key := nodeKey(id)
-	node, known, err := store.Get(ctx, b, key, false)
-	if fresh || !known && err == nil { // a leader may not have applied all yet
-		var pairs []store.Pair
-		if pairs, _, err = b.LocalRange(ctx, key); len(pairs) > 0 {
-			node, known = pairs[0], pairs[0].Key == key
-		} else {
-			known = false
+	if !fresh {
+		if node, known, err := store.Get(ctx, b, key, false); known || err != nil {
+			return store.Cond{Key: key, Rev: node.Rev}, err
 		}
 	}
-	if err == nil && !known {
-		err = fmt.Errorf("node %s is no member: %w", id, errdefs.ErrPermissionDenied)
+	pairs, _, err := b.LocalRange(ctx, key) // a leader may not have applied all yet
+	if err != nil {
+		return store.Cond{}, err
 	}
-	return store.Cond{Key: key, Rev: node.Rev}, err
+	if len(pairs) == 0 || pairs[0].Key != key {
+		return store.Cond{}, fmt.Errorf("node %s is no member: %w", id, errdefs.ErrPermissionDenied)
+	}
+	return store.Cond{Key: key, Rev: pairs[0].Rev}, nil
 }
 
 // serveRecords takes over what a member says of its own endpoints; of others' it may only pass on what it is asked for.

@@ -13,6 +13,17 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 )
 
+// addVoters boots hosts, and returns when all of them vote.
+func (s *simulation) addVoters(dir string, hosts int) {
+	for i := range hosts {
+		s.add(dir, 1, i)
+	}
+	eventually(s.t, "all vote", func() bool {
+		heirs := s.hosts[0].cluster.heirs(0)
+		return len(heirs) == hosts-1 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
+	})
+}
+
 // TestDeafHeir: the first host that the leader would hand over to hears what it is told and cannot answer, and nobody has
 // noticed yet. The leader leaves all the same: there is another.
 func TestDeafHeir(t *testing.T) {
@@ -20,14 +31,8 @@ func TestDeafHeir(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
 		defer s.closeAll()
-		for i := range 5 { // four of whom go on deciding when one of them is deaf
-			s.add(dir, 1, i)
-		}
+		s.addVoters(dir, 5) // four of whom go on deciding when one of them is deaf
 		leader := s.hosts[0].cluster
-		eventually(t, "all vote", func() bool {
-			heirs := leader.heirs(0)
-			return len(heirs) == 4 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
-		})
 		heir := leader.heirs(0)[0].ID
 		s.net.change(func(cuts map[link]bool) {
 			for _, h := range s.hosts {
@@ -52,14 +57,8 @@ func TestLeaveBesideADead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
 		defer s.closeAll()
-		for i := range 3 {
-			s.add(dir, 1, i)
-		}
+		s.addVoters(dir, 3)
 		leader, leaves, dies := s.hosts[0].cluster, s.hosts[1].cluster, s.hosts[2]
-		eventually(t, "all vote", func() bool {
-			heirs := leader.heirs(0)
-			return len(heirs) == 2 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
-		})
 		s.cutOff(dies, true)
 		if err := leaves.Leave(t.Context(), false); err != nil {
 			t.Error(err)

@@ -132,7 +132,7 @@ func noRoom(err error) bool {
 // change what is there and remove it, have what is kept free to themselves. File systems that cannot do it (EOPNOTSUPP,
 // fallocate(2)) are written to without.
 func (d *DB) Reserve(tx *bolt.Tx, size int) error {
-	want := 2*tx.Size() + int64(size) + keep
+	want := wanted(tx, size)
 	if want <= d.placed.Load() {
 		return nil
 	}
@@ -148,11 +148,14 @@ func (d *DB) Reserve(tx *bolt.Tx, size int) error {
 	return nil
 }
 
+// wanted is how long the file should be before size bytes more are written to it.
+func wanted(tx *bolt.Tx, size int) int64 { return 2*tx.Size() + int64(size) + keep }
+
 // Room is Reserve without an Update: what is to be added shall be let in by somebody else's.
 func (d *DB) Room() error {
 	enough := false
 	err := d.View(func(tx *bolt.Tx) error {
-		enough = 2*tx.Size()+keep <= d.placed.Load()
+		enough = wanted(tx, 0) <= d.placed.Load()
 		return nil
 	})
 	if err != nil || enough {
