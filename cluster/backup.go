@@ -299,7 +299,7 @@ func (c *Cluster) writeBackup(ctx context.Context, b Backup, st state) error {
 		}
 		ops, size = append(ops, store.Op{Key: p.Key, Value: p.Value}), size+len(p.Key)+len(p.Value)
 		if strings.HasPrefix(p.Key, prefixNetwork) {
-			t.Networks = append(t.Networks, p.Key)
+			t.add(p.Key)
 		}
 	}
 	if err := flush(); err != nil {
@@ -309,7 +309,8 @@ func (c *Cluster) writeBackup(ctx context.Context, b Backup, st state) error {
 	for _, n := range st.Nodes[1:] {
 		t.Missing = append(t.Missing, n.ID)
 	}
-	slices.Sort(t.Networks)
-	t.Networks = slices.Compact(t.Networks)
+	for _, n := range st.Nodes {
+		t.add(nodeKey(n.ID))
+	}
 	return c.putAll(ctx, nil, map[string]any{nodeKey(st.Self.ID): st.Self, keyTakeover: t, keyEpochs: st.Past})
 }

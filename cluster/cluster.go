@@ -223,6 +223,7 @@ func (c *Cluster) resume() {
 		c.wg.Go(func() { c.listenLater(c.ctx) })
 	}
 	c.wg.Go(func() { c.noteLater(c.ctx) })
+	c.wg.Go(func() { c.introduceLater(c.ctx) })
 	c.wg.Go(func() {
 		if c.snapshotState().Leaving {
 			c.finishLeave(c.ctx)

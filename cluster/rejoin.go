@@ -186,7 +186,7 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoine
 	if err != nil {
 		return rejoined{}, err
 	}
-	before, err := c.keepNetworks(ctx, nil) // what can be seen to fail is to fail before anything is closed
+	before, err := c.keepBefore(ctx, nil) // what can be seen to fail is to fail before anything is closed
 	if err != nil {
 		return rejoined{}, err
 	}
@@ -204,34 +204,42 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoine
 
 // changeSides puts an empty replica of the side that went on in the place of this host's. After an error the store is closed,
 // and cluster.json names the side that this host is on.
-func (c *Cluster) changeSides(ctx context.Context, r admitReply, before []store.Pair) error {
+func (c *Cluster) changeSides(ctx context.Context, r admitReply, before []BeforePair) error {
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
 	// All that was ever acknowledged: nothing comes any more.
 	err := c.step("rejoin-keep", func() (err error) {
-		before, err = c.keepNetworks(ctx, before)
+		before, err = c.keepBefore(ctx, before)
 		return err
 	})
 	if err == nil {
 		err = c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) })
 	}
 	if err != nil { // this host stays what it is, and has its networks
-		return errors.Join(err, c.ForgetBefore(before))
+		return errors.Join(err, c.forgetBefore(before))
 	}
 	return c.step("rejoin-replica", c.openStore)
 }
 
-// keepNetworks writes down the networks of this side, in the place of those that were a moment ago.
-func (c *Cluster) keepNetworks(ctx context.Context, were []store.Pair) ([]store.Pair, error) {
-	pairs, _, err := c.decider().Range(ctx, prefixNetwork, false)
+// keepBefore writes down the networks and nodes of this side, in the place of those that were a moment ago.
+func (c *Cluster) keepBefore(ctx context.Context, were []BeforePair) ([]BeforePair, error) {
+	networks, _, err := c.decider().Range(ctx, prefixNetwork, false)
 	if err != nil {
 		return were, err
 	}
-	if err := c.saveBefore(pairs, were); err != nil {
+	nodes, _, err := c.decider().Range(ctx, prefixNode, false)
+	if err != nil {
 		return were, err
 	}
-	return pairs, nil
+	var now []BeforePair
+	for _, p := range slices.Concat(networks, nodes) {
+		now = append(now, BeforePair{p, c.Epoch()})
+	}
+	if err := c.saveBefore(now, were); err != nil {
+		return were, err
+	}
+	return now, nil
 }
 
 // openStore opens the store that cluster.json names, after what that says is to be done first.
@@ -365,34 +373,26 @@ func (c *Cluster) serveRejoin(ctx context.Context, r rejoinRequest) (admitReply,
 
 // absorb notes that a host is back, and that its epochs are past: those who are still in one of them follow.
 func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fence) error {
-	for {
-		var t Takeover
-		var past []string
-		last, err := c.readFresh(ctx, keyTakeover, &t)
-		if err != nil {
-			return err
-		}
+	var past []string
+	err := c.changeTakeover(ctx, func(t *Takeover, txn *store.Txn) (bool, error) {
+		past = nil
 		epochs, err := c.readFresh(ctx, keyEpochs, &past)
 		if err != nil {
-			return err
+			return false, err
 		}
 		past = addEpochs(addEpochs(past, theirs.Past...), theirs.Epoch)
 		t.Missing = slices.DeleteFunc(t.Missing, func(id NodeID) bool { return id == peer })
 		if !slices.Contains(t.Settling, peer) {
 			t.Settling = append(t.Settling, peer)
 		}
-		takeover, err := c.carried(ctx, keyTakeover, t)
-		if err != nil {
-			return err
-		}
-		err = c.putAll(ctx, []store.Cond{last, epochs}, map[string]any{keyTakeover: takeover, keyEpochs: past})
-		if err == nil {
-			c.addPast(past)
-		}
-		if !errdefs.IsConflict(err) {
-			return err
-		}
+		value, err := json.Marshal(past)
+		txn.If, txn.Then = append(txn.If, epochs), append(txn.Then, store.Op{Key: keyEpochs, Value: value})
+		return true, err
+	})
+	if err == nil {
+		c.addPast(past)
 	}
+	return err
 }
 
 // carried encodes what replaces a key's value, with what a newer daemon has put there.
@@ -418,13 +418,20 @@ func (c *Cluster) readFresh(ctx context.Context, key string, v any) (store.Cond,
 
 func (f files) before() string { return f.dir + "/before.json" }
 
+// BeforePair is a network or a node that this host knew on a side that it has given up.
+type BeforePair struct {
+	store.Pair
+
+	Epoch string `json:"epoch,omitempty"` // that side's
+}
+
 // saveBefore keeps what this host had decided before it joined again, in the place of what is no more. What it kept of an
 // earlier time stays too.
-func (c *Cluster) saveBefore(pairs, were []store.Pair) error {
-	return c.changeBefore(func(old []store.Pair) []store.Pair {
+func (c *Cluster) saveBefore(now, were []BeforePair) error {
+	return c.changeBefore(func(old []BeforePair) []BeforePair {
 		old = without(old, were)
-		for _, p := range pairs {
-			old = slices.DeleteFunc(old, func(o store.Pair) bool { return o.Key == p.Key })
+		for _, p := range now {
+			old = slices.DeleteFunc(old, func(o BeforePair) bool { return o.Key == p.Key })
 			old = append(old, p)
 		}
 		return old
@@ -432,7 +439,7 @@ func (c *Cluster) saveBefore(pairs, were []store.Pair) error {
 }
 
 // changeBefore replaces the list by what is made of it.
-func (c *Cluster) changeBefore(change func([]store.Pair) []store.Pair) error {
+func (c *Cluster) changeBefore(change func([]BeforePair) []BeforePair) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list, err := c.files.loadBefore()
@@ -449,12 +456,12 @@ func (c *Cluster) changeBefore(change func([]store.Pair) []store.Pair) error {
 	return identity.WriteFile(c.files.before(), b)
 }
 
-func (f files) loadBefore() ([]store.Pair, error) {
+func (f files) loadBefore() ([]BeforePair, error) {
 	b, err := os.ReadFile(f.before())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	var out []store.Pair
+	var out []BeforePair
 	if err == nil {
 		err = json.Unmarshal(b, &out)
 	}
@@ -466,25 +473,56 @@ func (f files) loadBefore() ([]store.Pair, error) {
 
 // Before gives the networks that this host knew before it joined again after a takeover and that the other side never
 // has: the daemon decides what becomes of them, and says ForgetBefore.
-func (c *Cluster) Before(ctx context.Context) ([]store.Pair, error) {
-	pairs, err := c.files.loadBefore()
-	if err != nil || len(pairs) == 0 {
+func (c *Cluster) Before(ctx context.Context) ([]BeforePair, error) {
+	list, err := c.before(func(p BeforePair) bool { return !p.isNode() })
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
 	var t Takeover
 	if _, err := c.readFresh(ctx, keyTakeover, &t); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(pairs, func(p store.Pair) bool { return slices.Contains(t.Networks, p.Key) }), nil
+	known := slices.DeleteFunc(slices.Clone(list), func(p BeforePair) bool { return !t.has(p) })
+	return slices.DeleteFunc(list, t.has), c.forgetBefore(known)
 }
 
-// ForgetBefore ends what Before gave them for. Others may have come since.
-func (c *Cluster) ForgetBefore(seen []store.Pair) error {
-	return c.changeBefore(func(old []store.Pair) []store.Pair { return without(old, seen) })
+// before gives some of what this host knew on the sides that it has given up. What it has of the present one is there for
+// the moment in which that is given up.
+func (c *Cluster) before(some func(BeforePair) bool) ([]BeforePair, error) {
+	list, err := c.files.loadBefore()
+	now := c.Epoch()
+	return slices.DeleteFunc(list, func(p BeforePair) bool { return p.Epoch == now || !some(p) }), err
 }
 
-func without(list, gone []store.Pair) []store.Pair {
-	return slices.DeleteFunc(list, func(p store.Pair) bool {
-		return slices.ContainsFunc(gone, func(g store.Pair) bool { return g.Key == p.Key && g.Rev == p.Rev })
+func (p BeforePair) isNode() bool { return strings.HasPrefix(p.Key, prefixNode) }
+
+// ForgetBefore ends what Before gave them for, here and for those who come with the same ones later: somebody may have
+// removed them by then. Others may have come since.
+func (c *Cluster) ForgetBefore(ctx context.Context, seen []BeforePair) error {
+	seen, err := c.before(func(p BeforePair) bool { return slices.ContainsFunc(seen, p.is) })
+	if err != nil || len(seen) == 0 {
+		return err
+	}
+	err = c.changeTakeover(ctx, func(t *Takeover, _ *store.Txn) (bool, error) {
+		for _, p := range seen {
+			t.add(p.Key)
+		}
+		return true, nil
 	})
+	if err != nil {
+		return err
+	}
+	return c.forgetBefore(seen)
+}
+
+func (c *Cluster) forgetBefore(gone []BeforePair) error {
+	return c.changeBefore(func(old []BeforePair) []BeforePair { return without(old, gone) })
+}
+
+func without(list, gone []BeforePair) []BeforePair {
+	return slices.DeleteFunc(list, func(p BeforePair) bool { return slices.ContainsFunc(gone, p.is) })
+}
+
+func (p BeforePair) is(o BeforePair) bool {
+	return p.Key == o.Key && p.Rev == o.Rev && p.Epoch == o.Epoch
 }

@@ -29,6 +29,7 @@ type simHost struct {
 	cluster *Cluster // nil while it is down
 	handled bool     // somebody is at the machine, which is down: to boot it, or to drop it from the cluster
 	outside bool     // it is to be made a member again
+	leaving bool     // it is about to forget all it knows
 
 	turn   chan struct{} // full while its own work is done, which is what all below is for
 	rng    *rand.Rand
@@ -110,6 +111,18 @@ func (h *simHost) setOutside(on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.outside = on
+}
+
+func (h *simHost) isLeaving() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.leaving
+}
+
+func (h *simHost) setLeaving(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.leaving = on
 }
 
 func (h *simHost) another() *simHost {
@@ -292,6 +305,8 @@ func (h *simHost) leave(ctx context.Context, c *Cluster) {
 		h.giveBack(ctx, c, addr)
 	}
 	defer h.sim.wipe(h, c)()
+	h.setLeaving(true) // what only this host knows, and one that is given up meanwhile, nobody knows soon
+	defer h.setLeaving(false)
 	if err := c.Leave(ctx, false); err != nil {
 		return
 	}
@@ -498,5 +513,5 @@ func (h *simHost) bringNetworks(ctx context.Context, c *Cluster) bool {
 			return false
 		}
 	}
-	return c.ForgetBefore(pairs) == nil
+	return c.ForgetBefore(ctx, pairs) == nil
 }

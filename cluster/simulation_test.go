@@ -412,12 +412,15 @@ func (s *simulation) forgive(lost *simHost) {
 	known := map[string]bool{}
 	for _, h := range s.hosts {
 		c := h.up()
-		if h == lost || c == nil || h.isOutside() { // who is to come in again anew knows nothing then
+		if h == lost || c == nil || h.isOutside() || h.isLeaving() { // who is to come in again anew knows nothing then
 			continue
 		}
 		pairs, _, _ := c.Store().Range(s.t.Context(), prefixNetwork, false)
 		before, _ := c.files.loadBefore()
-		for _, p := range append(pairs, before...) {
+		for _, p := range pairs {
+			known[p.Key] = true
+		}
+		for _, p := range before {
 			known[p.Key] = true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,38 @@ type Takeover struct {
 	// Networks are the keys that were known at this takeover and at those before it: one that is not among them, and that
 	// somebody comes back with, was made on the other side.
 	Networks []string `json:"networks,omitempty"`
+	// Nodes are the members that were known then, likewise.
+	Nodes []NodeID `json:"nodes,omitempty"`
+	// Decided tells, by epoch that was taken over, the last revision of it that was known: what is of that one or an earlier
+	// one, and was not known at the takeover, had been removed.
+	Decided map[string]store.Revision `json:"decided,omitempty"`
+}
+
+// has tells of a network or a node that a host was told of in an epoch that was taken over whether this side has looked at
+// it already: it has it, or has removed it.
+func (t Takeover) has(p BeforePair) bool {
+	switch last, ok := t.Decided[p.Epoch]; {
+	case ok && p.Rev <= last:
+		return true
+	case strings.HasPrefix(p.Key, prefixNode):
+		return slices.Contains(t.Nodes, NodeID(strings.TrimPrefix(p.Key, prefixNode)))
+	}
+	return slices.Contains(t.Networks, p.Key)
+}
+
+// add notes what is not to be looked at again when others come with it.
+func (t *Takeover) add(keys ...string) {
+	for _, key := range keys {
+		if id, ok := strings.CutPrefix(key, prefixNode); ok {
+			t.Nodes = append(t.Nodes, NodeID(id))
+		} else {
+			t.Networks = append(t.Networks, key)
+		}
+	}
+	slices.Sort(t.Nodes)
+	t.Nodes = slices.Compact(t.Nodes)
+	slices.Sort(t.Networks)
+	t.Networks = slices.Compact(t.Networks)
 }
 
 // Recovery is what a takeover by this host would mean.
@@ -150,10 +183,12 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout) // its end half way would be a crash
 	defer cancel()
+	decided := c.decider().AppliedIndex()
 	c.mu.Lock()
 	before := c.st
 	c.st = before.nextEpoch()
 	c.st.Recovering, c.st.Unnoted = true, true
+	c.st.Taken = takenOver{before.Epoch, store.Revision(decided)}
 	err := c.files.save(c.st)
 	if err != nil {
 		c.st = before
@@ -239,12 +274,20 @@ func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) 
 	t := Takeover{Epoch: st.Epoch, Node: st.Self.ID, At: time.Now().UTC().Truncate(time.Second)}
 	t.Settling = []NodeID{t.Node} // it may have been given addresses that it has not heard of otherwise
 	if old, ok := c.lastTakeover(ctx); ok {
-		t.Networks = old.Networks
+		t.Networks, t.Nodes, t.Decided = old.Networks, old.Nodes, old.Decided
 	}
 	for id := range c.known() {
+		t.add(nodeKey(id))
 		if id != t.Node {
 			t.Missing = append(t.Missing, id)
 		}
+	}
+	if st.Taken.Epoch != "" { // else an earlier release has taken over, and has not noted it
+		t.Decided = maps.Clone(t.Decided)
+		if t.Decided == nil {
+			t.Decided = map[string]store.Revision{}
+		}
+		t.Decided[st.Taken.Epoch] = st.Taken.Decided
 	}
 	slices.Sort(t.Missing)
 	pairs, _, err := c.store.Range(ctx, prefixNetwork, true)
@@ -252,10 +295,8 @@ func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) 
 		return err
 	}
 	for _, p := range pairs {
-		t.Networks = append(t.Networks, p.Key)
+		t.add(p.Key)
 	}
-	slices.Sort(t.Networks)
-	t.Networks = slices.Compact(t.Networks)
 	return c.putAll(ctx, []store.Cond{last}, map[string]any{keyTakeover: t, keyEpochs: st.Past})
 }
 
@@ -311,22 +352,106 @@ func (c *Cluster) notMissing(ctx context.Context, id NodeID, txn *store.Txn) err
 
 // Settled notes that all that this host has, also from before a takeover, is in the Store.
 func (c *Cluster) Settled(ctx context.Context) error {
+	if err := c.introduce(ctx); err != nil {
+		return err
+	}
+	return c.changeTakeover(ctx, func(t *Takeover, _ *store.Txn) (bool, error) {
+		i := slices.Index(t.Settling, c.Self().ID)
+		if i < 0 {
+			return false, nil
+		}
+		t.Settling = slices.Delete(t.Settling, i, i+1)
+		return true, nil
+	})
+}
+
+// changeTakeover replaces what the Store says of the last takeover by what change makes of it, in one transaction with what
+// change adds to that. change is asked again if somebody else was faster; false: there is nothing to change.
+func (c *Cluster) changeTakeover(ctx context.Context, change func(*Takeover, *store.Txn) (bool, error)) error {
 	for {
 		var t Takeover
 		last, err := c.readFresh(ctx, keyTakeover, &t)
-		i := slices.Index(t.Settling, c.Self().ID)
-		if err != nil || i < 0 {
-			return err
-		}
-		t.Settling = slices.Delete(t.Settling, i, i+1)
-		takeover, err := c.carried(ctx, keyTakeover, t)
 		if err != nil {
 			return err
 		}
-		if err = c.putAll(ctx, []store.Cond{last}, map[string]any{keyTakeover: takeover}); !errdefs.IsConflict(err) {
+		txn := store.Txn{If: []store.Cond{last}}
+		if changed, err := change(&t, &txn); !changed || err != nil {
+			return err
+		}
+		value, err := c.carried(ctx, keyTakeover, t)
+		if err != nil {
+			return err
+		}
+		txn.Then = append(txn.Then, store.Op{Key: keyTakeover, Value: value})
+		if _, err = c.store.Txn(ctx, txn); !errdefs.IsConflict(err) {
 			return err
 		}
 	}
+}
+
+// introduceLater has this side told of the nodes that only this host knows, if the daemon does not come to that (Settled):
+// they are refused until then.
+func (c *Cluster) introduceLater(ctx context.Context) {
+	everySecond(ctx, func() (done bool) {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		err := c.introduce(call)
+		if err != nil {
+			c.log.Debug("cannot tell yet who joined on the side that was given up", "err", err)
+		}
+		return err == nil
+	})
+}
+
+// introduce tells this side of the nodes that this host knows from the side that it has given up and that joined there: they
+// are members, and missing like those that were known when this side took over. Who was removed here is told of no more.
+func (c *Cluster) introduce(ctx context.Context) error {
+	list, err := c.before(BeforePair.isNode)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	var told []Node
+	err = c.changeTakeover(ctx, func(t *Takeover, txn *store.Txn) (bool, error) {
+		told = nil
+		members, _, err := c.store.Range(ctx, prefixNodes, true)
+		if err != nil {
+			return false, err
+		}
+		there := func(key string) bool {
+			return slices.ContainsFunc(members, func(p store.Pair) bool { return p.Key == key })
+		}
+		changed := false
+		for _, p := range list {
+			n, err := decodeNode(p.Value)
+			if err != nil || t.has(p) || there(p.Key) {
+				continue
+			}
+			changed = true
+			t.add(p.Key)
+			name := nameKey(n.Name)
+			if there(name) { // its host has joined here anew, as it was told to, or another in its place
+				c.log.Warn("a node of the side that was given up is not told of: another member has its name", "node", n.ID, "name", n.Name)
+				continue
+			}
+			id, err := json.Marshal(n.ID)
+			if err != nil {
+				return false, err
+			}
+			members = append(members, store.Pair{Key: name}) // two of them may have had it, one after the other
+			txn.If = append(txn.If, store.Cond{Key: p.Key}, store.Cond{Key: name})
+			txn.Then = append(txn.Then, store.Op{Key: p.Key, Value: p.Value}, store.Op{Key: name, Value: id})
+			t.Missing = append(t.Missing, n.ID)
+			told = append(told, n)
+		}
+		return changed, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range told {
+		c.log.Info("a node joined on the side that was given up, and is waited for", "node", n.ID, "name", n.Name)
+	}
+	return c.forgetBefore(list)
 }
 
 // suspendOthers takes every other host for dead until it is heard again.

@@ -151,14 +151,14 @@ func TestTakeover(t *testing.T) {
 	b.open(t)
 	a.open(t)
 	agree(t, a, b)
-	later := store.Pair{Key: "network/again", Value: []byte("{}")} // of another takeover, while the daemon looked at the first's
-	if err := errors.Join(a.saveBefore([]store.Pair{later}, nil), a.ForgetBefore(pairs)); err != nil {
+	later := BeforePair{Pair: store.Pair{Key: "network/again", Value: []byte("{}")}} // of another takeover, while the daemon looked at the first's
+	if err := errors.Join(a.saveBefore([]BeforePair{later}, nil), a.ForgetBefore(t.Context(), pairs)); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err = a.Before(t.Context()); err != nil || len(pairs) != 1 || pairs[0].Key != later.Key {
 		t.Errorf("one forgotten, one new: %v, %v", pairs, err)
 	}
-	if err := a.ForgetBefore(pairs); err != nil {
+	if err := a.ForgetBefore(t.Context(), pairs); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err := a.Before(t.Context()); err != nil || len(pairs) > 0 {
@@ -411,4 +411,106 @@ func TestLeaveOnAFullDisk(t *testing.T) {
 	})
 	b.join(t, a)
 	agree(t, a, b)
+}
+
+// TestJoinedWhileAway: hosts that joined while the one that takes over was away are nobody it knows, until one of those who
+// knew them comes over. From then on they are missing like the others, come over in turn, and are told of no more once they
+// were removed.
+func TestJoinedWhileAway(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	b.close(t)
+	c, d, e := newHost(t, "c"), newHost(t, "d"), newHost(t, "e")
+	for _, h := range []*host{c, d, e} {
+		h.join(t, a)
+	}
+	put(t, a, "network/made", `{"Name":"made"}`)
+	eventually(t, "those who are there have all", func() bool { return a.Synced(t.Context()) == nil })
+	for _, h := range []*host{a, c, d, e} {
+		h.close(t)
+	}
+	gone := d.Self().ID
+	b.open(t)
+	b.recover(t)
+	a.open(t)
+	agree(t, a, b)
+	missing := []NodeID{c.Self().ID, d.Self().ID, e.Self().ID}
+	slices.Sort(missing)
+	if err := b.Settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b hears of those who joined", func() bool {
+		got := b.Standing().Missing
+		slices.Sort(got)
+		return slices.Equal(got, missing)
+	})
+	if err := a.Settled(t.Context()); err != nil || !b.Cautious() {
+		t.Errorf("nobody has heard what these have decided: %v", err)
+	}
+	pairs, err := a.Before(t.Context())
+	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/made" {
+		t.Fatalf("before: %v, %v", pairs, err)
+	}
+	put(t, a, pairs[0].Key, string(pairs[0].Value))
+	if err := a.ForgetBefore(t.Context(), pairs); err != nil {
+		t.Fatal(err)
+	}
+	c.open(t)
+	agree(t, a, b, c)
+	if err := b.Remove(t.Context(), "d", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "network/made", Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	e.open(t)
+	agree(t, a, b, c, e)
+	if err := errors.Join(c.Settled(t.Context()), e.Settled(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if pairs, err := e.Before(t.Context()); err != nil || len(pairs) > 0 {
+		t.Errorf("what was removed comes again: %v, %v", pairs, err)
+	}
+	eventually(t, "all have settled", func() bool { return !b.Cautious() })
+	if _, known := b.known()[gone]; known || len(b.Members()) != 4 {
+		t.Errorf("members %v", b.Members())
+	}
+}
+
+// TestRemovedWhileAway: what was removed before a takeover does not come again with a host that had not heard of it.
+func TestRemovedWhileAway(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	c, d := newHost(t, "c"), newHost(t, "d")
+	c.join(t, a)
+	d.join(t, a)
+	put(t, a, "network/removed", "{}")
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.close(t)
+	if err := d.Leave(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "network/removed", Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b hears of it", func() bool { return !has(t, b, "network/removed", false) && len(b.Members()) == 3 })
+	a.close(t)
+	b.recover(t)
+	c.open(t)
+	agree(t, b, c)
+	pairs, err := c.Before(t.Context())
+	if err != nil || len(pairs) > 0 {
+		t.Errorf("before: %v, %v", pairs, err)
+	}
+	if err := c.Settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := c.files.loadBefore(); err != nil || len(list) > 0 {
+		t.Errorf("left: %v, %v", list, err)
+	}
+	if len(b.Members()) != 3 || len(b.Standing().Missing) != 1 {
+		t.Errorf("members %v, missing %v", b.Members(), b.Standing().Missing)
+	}
 }

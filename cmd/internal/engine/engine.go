@@ -112,8 +112,8 @@ type Cluster interface {
 	Refused() string
 	Stopped() error
 	Cautious() bool
-	Before(ctx context.Context) ([]store.Pair, error)
-	ForgetBefore(seen []store.Pair) error
+	Before(ctx context.Context) ([]cluster.BeforePair, error)
+	ForgetBefore(ctx context.Context, seen []cluster.BeforePair) error
 	Settled(ctx context.Context) error
 }
 

@@ -23,7 +23,7 @@ type fakeCluster struct {
 	members  []cluster.Member
 	missing  bool // nobody decides
 	cautious bool
-	before   []store.Pair
+	before   []cluster.BeforePair
 }
 
 func (c *fakeCluster) CaughtUp(context.Context) error                  { return nil }
@@ -74,10 +74,13 @@ func (c *fakeCluster) Stopped() error                                           
 func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
 func (c *fakeCluster) Find(context.Context, string, string) error                         { return nil }
 func (c *fakeCluster) Cautious() bool                                                     { return c.cautious }
-func (c *fakeCluster) Before(context.Context) ([]store.Pair, error)                       { return c.before, nil }
-func (c *fakeCluster) ForgetBefore([]store.Pair) error                                    { c.before = nil; return nil }
-func (c *fakeCluster) Settled(context.Context) error                                      { return nil }
-func (c *fakeCluster) Synced(context.Context) error                                       { return nil }
+func (c *fakeCluster) Before(context.Context) ([]cluster.BeforePair, error)               { return c.before, nil }
+func (c *fakeCluster) ForgetBefore(context.Context, []cluster.BeforePair) error {
+	c.before = nil
+	return nil
+}
+func (c *fakeCluster) Settled(context.Context) error { return nil }
+func (c *fakeCluster) Synced(context.Context) error  { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -102,7 +102,7 @@ func (e *Engine) keepOwnNetworks(ctx context.Context) error {
 		}
 		e.log.Info("a network that was made here meanwhile is the cluster's now", "network", n.Name, "id", n.ID)
 	}
-	return e.cl.ForgetBefore(pairs)
+	return e.cl.ForgetBefore(ctx, pairs)
 }
 
 // keepOwnNetwork makes a network the cluster's as it is: its VNI and subnet are in the kernel already.

@@ -175,7 +175,7 @@ func TestKeepOwnNetworks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.fake.before = append(h.fake.before, store.Pair{Key: keyNetwork + n.ID, Value: b})
+		h.fake.before = append(h.fake.before, cluster.BeforePair{Pair: store.Pair{Key: keyNetwork + n.ID, Value: b}})
 	}
 	if err := h.reconcileLeases(ctx); err != nil {
 		t.Fatal(err)
