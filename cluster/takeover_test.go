@@ -432,6 +432,11 @@ func TestJoinedWhileAway(t *testing.T) {
 	gone := d.Self().ID
 	b.open(t)
 	b.recover(t)
+	c.open(t)
+	eventually(t, "c is told what it waits for", func() bool {
+		return strings.Contains(c.Refused(), "let in as soon as a host that knows it has joined again; else node "+string(c.Self().ID))
+	})
+	c.close(t)
 	a.open(t)
 	agree(t, a, b)
 	missing := []NodeID{c.Self().ID, d.Self().ID, e.Self().ID}

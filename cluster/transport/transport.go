@@ -230,6 +230,10 @@ func (t *Transport) admit(ctx context.Context, c *Conn, p Protocol) error {
 		if !member || p == Renew || p == Rejoin && relation != Ahead {
 			err = unknown
 		}
+		if !member && (relation == Behind || relation == Split) {
+			err = fmt.Errorf("it is from before a takeover of this cluster (epoch %s, now %s), or from its other side, and nobody here knows it: if it joined there, it is let in as soon as a host that knows it has joined again; else %w",
+				theirs.Epoch, own.Epoch, unknown)
+		}
 	}
 	var a answer
 	if err != nil {
