@@ -138,6 +138,9 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	if s == nil || len(c.live()) == 0 {
 		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
 	}
+	if err := c.introduce(ctx); err != nil { // nobody else may know them
+		return err
+	}
 	if c.decider().IsLeader() { // the vote first: if nobody can take it over, nothing has changed
 		ctx, cancel := c.settling(ctx, leaveTimeout)
 		defer cancel()

@@ -186,15 +186,14 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoine
 	if err != nil {
 		return rejoined{}, err
 	}
-	before, err := c.keepBefore(ctx, nil) // what can be seen to fail is to fail before anything is closed
-	if err != nil {
+	if err := c.keepBefore(ctx); err != nil { // what can be seen to fail is to fail before anything is closed
 		return rejoined{}, err
 	}
 	c.log.Warn("joining again after a takeover", "before", c.Epoch(), "epoch", r.Epoch, "node", via, "name", c.nameOf(via))
 	c.stopSession()
 	c.suspendOthers(ctx)
 	closed := c.decider()
-	if err := c.changeSides(ctx, r, before); err != nil {
+	if err := c.changeSides(ctx, r); err != nil {
 		c.comeBack(closed, c.openStore)
 		return rejoined{}, err
 	}
@@ -204,42 +203,32 @@ func (c *Cluster) rejoin(ctx context.Context, via NodeID, discard bool) (rejoine
 
 // changeSides puts an empty replica of the side that went on in the place of this host's. After an error the store is closed,
 // and cluster.json names the side that this host is on.
-func (c *Cluster) changeSides(ctx context.Context, r admitReply, before []BeforePair) error {
+func (c *Cluster) changeSides(ctx context.Context, r admitReply) error {
 	if err := c.closeBackend(); err != nil {
 		c.log.Warn("close the cluster's store", "err", err)
 	}
 	// All that was ever acknowledged: nothing comes any more.
-	err := c.step("rejoin-keep", func() (err error) {
-		before, err = c.keepBefore(ctx, before)
-		return err
-	})
+	err := c.step("rejoin-keep", func() error { return c.keepBefore(ctx) })
 	if err == nil {
 		err = c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) })
 	}
 	if err != nil { // this host stays what it is, and has its networks
-		return errors.Join(err, c.forgetBefore(before))
+		return errors.Join(err, c.saveBefore(nil))
 	}
 	return c.step("rejoin-replica", c.openStore)
 }
 
-// keepBefore writes down the networks and nodes of this side, in the place of those that were a moment ago.
-func (c *Cluster) keepBefore(ctx context.Context, were []BeforePair) ([]BeforePair, error) {
+// keepBefore writes down what this side has, but addresses: those are the hosts' that have them.
+func (c *Cluster) keepBefore(ctx context.Context) error {
 	networks, _, err := c.decider().Range(ctx, prefixNetwork, false)
 	if err != nil {
-		return were, err
+		return err
 	}
-	nodes, _, err := c.decider().Range(ctx, prefixNode, false)
+	nodes, _, err := c.decider().Range(ctx, prefixNodes, false)
 	if err != nil {
-		return were, err
+		return err
 	}
-	var now []BeforePair
-	for _, p := range slices.Concat(networks, nodes) {
-		now = append(now, BeforePair{p, c.Epoch()})
-	}
-	if err := c.saveBefore(now, were); err != nil {
-		return were, err
-	}
-	return now, nil
+	return c.saveBefore(slices.Concat(networks, nodes))
 }
 
 // openStore opens the store that cluster.json names, after what that says is to be done first.
@@ -326,6 +315,7 @@ func (c *Cluster) adoptEpoch(r admitReply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.st
+	st.Given = append(slices.Clone(st.Given), sideLeft{st.Epoch, store.Revision(c.backend.AppliedIndex())})
 	st.Epoch, st.Past, st.Keys, st.Nodes, st.Rejoining, st.Unnoted = r.Epoch, r.Past, r.Keys, r.Nodes, true, false
 	st.Authority = r.Roots.Generation
 	if err := c.files.save(st); err != nil {
@@ -374,7 +364,7 @@ func (c *Cluster) serveRejoin(ctx context.Context, r rejoinRequest) (admitReply,
 // absorb notes that a host is back, and that its epochs are past: those who are still in one of them follow.
 func (c *Cluster) absorb(ctx context.Context, peer NodeID, theirs transport.Fence) error {
 	var past []string
-	err := c.changeTakeover(ctx, func(t *Takeover, txn *store.Txn) (bool, error) {
+	err := c.changeTakeover(ctx, c.Epoch(), func(t *Takeover, txn *store.Txn) (bool, error) {
 		past = nil
 		epochs, err := c.readFresh(ctx, keyEpochs, &past)
 		if err != nil {
@@ -423,16 +413,19 @@ type BeforePair struct {
 	store.Pair
 
 	Epoch string `json:"epoch,omitempty"` // that side's
+	asked string // the epoch in which Before gave it
 }
 
-// saveBefore keeps what this host had decided before it joined again, in the place of what is no more. What it kept of an
-// earlier time stays too.
-func (c *Cluster) saveBefore(now, were []BeforePair) error {
+// saveBefore keeps what this side has, in the place of what it had a moment ago. What was kept of other sides stays, but for
+// what this one has too.
+func (c *Cluster) saveBefore(pairs []store.Pair) error {
+	epoch := c.Epoch()
 	return c.changeBefore(func(old []BeforePair) []BeforePair {
-		old = without(old, were)
-		for _, p := range now {
-			old = slices.DeleteFunc(old, func(o BeforePair) bool { return o.Key == p.Key })
-			old = append(old, p)
+		old = slices.DeleteFunc(old, func(o BeforePair) bool {
+			return o.Epoch == epoch || slices.ContainsFunc(pairs, func(p store.Pair) bool { return p.Key == o.Key })
+		})
+		for _, p := range pairs {
+			old = append(old, BeforePair{Pair: p, Epoch: epoch})
 		}
 		return old
 	})
@@ -475,6 +468,7 @@ func (f files) loadBefore() ([]BeforePair, error) {
 // has: the daemon decides what becomes of them, and says ForgetBefore.
 func (c *Cluster) Before(ctx context.Context) ([]BeforePair, error) {
 	list, err := c.before(func(p BeforePair) bool { return !p.isNode() })
+	epoch := c.Epoch()
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -483,7 +477,11 @@ func (c *Cluster) Before(ctx context.Context) ([]BeforePair, error) {
 		return nil, err
 	}
 	known := slices.DeleteFunc(slices.Clone(list), func(p BeforePair) bool { return !t.has(p) })
-	return slices.DeleteFunc(list, t.has), c.forgetBefore(known)
+	list = slices.DeleteFunc(list, t.has)
+	for i := range list {
+		list[i].asked = epoch
+	}
+	return list, c.forgetBefore(known)
 }
 
 // before gives some of what this host knew on the sides that it has given up. What it has of the present one is there for
@@ -494,17 +492,18 @@ func (c *Cluster) before(some func(BeforePair) bool) ([]BeforePair, error) {
 	return slices.DeleteFunc(list, func(p BeforePair) bool { return p.Epoch == now || !some(p) }), err
 }
 
-func (p BeforePair) isNode() bool { return strings.HasPrefix(p.Key, prefixNode) }
+// isNode tells what is a node's: its record, its name, what people wish of it.
+func (p BeforePair) isNode() bool { return strings.HasPrefix(p.Key, prefixNodes) }
 
 // ForgetBefore ends what Before gave them for, here and for those who come with the same ones later: somebody may have
 // removed them by then. Others may have come since.
 func (c *Cluster) ForgetBefore(ctx context.Context, seen []BeforePair) error {
-	seen, err := c.before(func(p BeforePair) bool { return slices.ContainsFunc(seen, p.is) })
-	if err != nil || len(seen) == 0 {
+	list, err := c.before(func(p BeforePair) bool { return slices.ContainsFunc(seen, p.is) })
+	if err != nil || len(list) == 0 {
 		return err
 	}
-	err = c.changeTakeover(ctx, func(t *Takeover, _ *store.Txn) (bool, error) {
-		for _, p := range seen {
+	err = c.changeTakeover(ctx, seen[0].asked, func(t *Takeover, _ *store.Txn) (bool, error) {
+		for _, p := range list {
 			t.add(p.Key)
 		}
 		return true, nil
@@ -512,7 +511,7 @@ func (c *Cluster) ForgetBefore(ctx context.Context, seen []BeforePair) error {
 	if err != nil {
 		return err
 	}
-	return c.forgetBefore(seen)
+	return c.forgetBefore(list)
 }
 
 func (c *Cluster) forgetBefore(gone []BeforePair) error {

@@ -494,7 +494,7 @@ func (h *simHost) reconciled(ctx context.Context, c *Cluster) bool {
 		}
 		all = h.claim(ctx, c, addr, x.owner) && all // it was given out on another side; or it is the key of a host that is no more
 	}
-	if !all || c.Settled(ctx) != nil || c.Epoch() != epoch {
+	if !all || c.Settled(ctx, epoch) != nil || c.Epoch() != epoch {
 		return false
 	}
 	h.epoch = epoch

@@ -23,29 +23,30 @@ const stateVersion = 1
 
 // state is cluster.json: what this host must know before it can ask anybody.
 type state struct {
-	Version     int       `json:"version"`
-	Cluster     string    `json:"cluster"` // UUID
-	Epoch       string    `json:"epoch"`
-	Past        []string  `json:"past,omitempty"` // epochs before this one, see transport.Fence
-	Clustered   bool      `json:"clustered"`
-	Store       string    `json:"store,omitempty"`      // address of the external store that decides; empty: the hosts do
-	Reset       bool      `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
-	Leaving     bool      `json:"leaving,omitempty"`    // a Leave may have told the others: it goes on until this host is alone
-	Recovering  bool      `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
-	Rejoining   bool      `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
-	Unnoted     bool      `json:"unnoted,omitempty"`    // this host has taken over, and the Store does not tell of it yet
-	Taken       takenOver `json:"taken,omitzero"`       // by this host, last
-	Authority   uint64    `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots
-	Incarnation uint64    `json:"incarnation"`          // of the own records, grows with every start
-	Self        Node      `json:"self,omitzero"`
+	Version     int        `json:"version"`
+	Cluster     string     `json:"cluster"` // UUID
+	Epoch       string     `json:"epoch"`
+	Past        []string   `json:"past,omitempty"` // epochs before this one, see transport.Fence
+	Clustered   bool       `json:"clustered"`
+	Store       string     `json:"store,omitempty"`      // address of the external store that decides; empty: the hosts do
+	Reset       bool       `json:"reset,omitempty"`      // a Leave was under way: forget everything before anything else
+	Leaving     bool       `json:"leaving,omitempty"`    // a Leave may have told the others: it goes on until this host is alone
+	Recovering  bool       `json:"recovering,omitempty"` // a Recover was under way: the replica is to be the only one
+	Rejoining   bool       `json:"rejoining,omitempty"`  // a Rejoin was under way: the replica is of another epoch
+	Unnoted     bool       `json:"unnoted,omitempty"`    // this host has taken over, and the Store does not tell of it yet
+	Taken       []sideLeft `json:"taken,omitempty"`      // what this host has taken over, until the Store tells of it
+	Given       []sideLeft `json:"given,omitempty"`      // what it has given up to join again, until this host is Settled
+	Authority   uint64     `json:"authority,omitempty"`  // generation of the authorities that the files in identity are of, see roots
+	Incarnation uint64     `json:"incarnation"`          // of the own records, grows with every start
+	Self        Node       `json:"self,omitzero"`
 	// Interfaces are those that have Self's addresses, or had them last.
 	Interfaces map[netip.Addr]string `json:"interfaces,omitempty"`
 	Keys       [][]byte              `json:"keys,omitempty"`  // gossip keys: a restarted host must not need anybody to read them
 	Nodes      []Node                `json:"nodes,omitempty"` // members known, this host among them
 }
 
-// takenOver is the epoch before a takeover, and how much of what was decided in it was known.
-type takenOver struct {
+// sideLeft is an epoch that a host has left behind, and how much of what was decided in it the host knew.
+type sideLeft struct {
 	Epoch   string         `json:"epoch"`
 	Decided store.Revision `json:"decided"`
 }

@@ -1,10 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +43,8 @@ type Takeover struct {
 	Networks []string `json:"networks,omitempty"`
 	// Nodes are the members that were known then, likewise.
 	Nodes []NodeID `json:"nodes,omitempty"`
-	// Decided tells, by epoch that was taken over, the last revision of it that was known: what is of that one or an earlier
-	// one, and was not known at the takeover, had been removed.
+	// Decided tells, by epoch that was left behind, the last revision of it that this side has heard of, at a takeover or by who
+	// has come over since: what is of that one or an earlier one, and is not known here, was removed.
 	Decided map[string]store.Revision `json:"decided,omitempty"`
 }
 
@@ -61,18 +61,29 @@ func (t Takeover) has(p BeforePair) bool {
 }
 
 // add notes what is not to be looked at again when others come with it.
-func (t *Takeover) add(keys ...string) {
-	for _, key := range keys {
-		if id, ok := strings.CutPrefix(key, prefixNode); ok {
-			t.Nodes = append(t.Nodes, NodeID(id))
-		} else {
-			t.Networks = append(t.Networks, key)
-		}
+func (t *Takeover) add(key string) {
+	if id, ok := strings.CutPrefix(key, prefixNode); ok {
+		t.Nodes = insert(t.Nodes, NodeID(id))
+	} else {
+		t.Networks = insert(t.Networks, key)
 	}
-	slices.Sort(t.Nodes)
-	t.Nodes = slices.Compact(t.Nodes)
-	slices.Sort(t.Networks)
-	t.Networks = slices.Compact(t.Networks)
+}
+
+func insert[S ~[]E, E cmp.Ordered](sorted S, e E) S {
+	if i, there := slices.BinarySearch(sorted, e); !there {
+		return slices.Insert(sorted, i, e)
+	}
+	return sorted
+}
+
+// know notes how much of some epochs this side has heard of.
+func (t *Takeover) know(sides []sideLeft) {
+	for _, side := range sides {
+		if t.Decided == nil {
+			t.Decided = map[string]store.Revision{}
+		}
+		t.Decided[side.Epoch] = max(t.Decided[side.Epoch], side.Decided)
+	}
 }
 
 // Recovery is what a takeover by this host would mean.
@@ -188,7 +199,7 @@ func (c *Cluster) takeOver(ctx context.Context) error {
 	before := c.st
 	c.st = before.nextEpoch()
 	c.st.Recovering, c.st.Unnoted = true, true
-	c.st.Taken = takenOver{before.Epoch, store.Revision(decided)}
+	c.st.Taken = append(slices.Clone(before.Taken), sideLeft{before.Epoch, store.Revision(decided)})
 	err := c.files.save(c.st)
 	if err != nil {
 		c.st = before
@@ -267,7 +278,7 @@ func (c *Cluster) noteTakeover(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.changeState(func(st *state) { st.Unnoted = false })
+	return c.changeState(func(st *state) { st.Unnoted, st.Taken = false, nil })
 }
 
 func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) error {
@@ -276,27 +287,25 @@ func (c *Cluster) writeTakeover(ctx context.Context, st state, last store.Cond) 
 	if old, ok := c.lastTakeover(ctx); ok {
 		t.Networks, t.Nodes, t.Decided = old.Networks, old.Nodes, old.Decided
 	}
-	for id := range c.known() {
+	nodes, _, err := c.store.Range(ctx, prefixNode, true)
+	if err != nil {
+		return err
+	}
+	for id := range c.decodeNodes(nodes) {
 		t.add(nodeKey(id))
 		if id != t.Node {
 			t.Missing = append(t.Missing, id)
 		}
 	}
-	if st.Taken.Epoch != "" { // else an earlier release has taken over, and has not noted it
-		t.Decided = maps.Clone(t.Decided)
-		if t.Decided == nil {
-			t.Decided = map[string]store.Revision{}
-		}
-		t.Decided[st.Taken.Epoch] = st.Taken.Decided
-	}
 	slices.Sort(t.Missing)
-	pairs, _, err := c.store.Range(ctx, prefixNetwork, true)
+	networks, _, err := c.store.Range(ctx, prefixNetwork, true)
 	if err != nil {
 		return err
 	}
-	for _, p := range pairs {
+	for _, p := range networks {
 		t.add(p.Key)
 	}
+	t.know(st.Taken)
 	return c.putAll(ctx, []store.Cond{last}, map[string]any{keyTakeover: t, keyEpochs: st.Past})
 }
 
@@ -350,29 +359,47 @@ func (c *Cluster) notMissing(ctx context.Context, id NodeID, txn *store.Txn) err
 	return err
 }
 
-// Settled notes that all that this host has, also from before a takeover, is in the Store.
-func (c *Cluster) Settled(ctx context.Context) error {
+// Settled notes that all that this host has, also from before a takeover, is in the Store. epoch is the one in which it was
+// looked at: in another one something may be missing.
+func (c *Cluster) Settled(ctx context.Context, epoch string) error {
 	if err := c.introduce(ctx); err != nil {
 		return err
 	}
-	return c.changeTakeover(ctx, func(t *Takeover, _ *store.Txn) (bool, error) {
+	untold, err := c.files.loadBefore()
+	if err != nil {
+		return err
+	}
+	given := slices.DeleteFunc(c.snapshotState().Given, func(side sideLeft) bool {
+		return slices.ContainsFunc(untold, func(p BeforePair) bool { return p.Epoch == side.Epoch })
+	})
+	err = c.changeTakeover(ctx, epoch, func(t *Takeover, _ *store.Txn) (bool, error) {
 		i := slices.Index(t.Settling, c.Self().ID)
-		if i < 0 {
-			return false, nil
+		if i >= 0 {
+			t.Settling = slices.Delete(t.Settling, i, i+1)
 		}
-		t.Settling = slices.Delete(t.Settling, i, i+1)
-		return true, nil
+		t.know(given)
+		return i >= 0 || len(given) > 0, nil
+	})
+	if err != nil || len(given) == 0 {
+		return err
+	}
+	return c.changeState(func(st *state) {
+		st.Given = slices.DeleteFunc(slices.Clone(st.Given), func(side sideLeft) bool { return slices.Contains(given, side) })
 	})
 }
 
 // changeTakeover replaces what the Store says of the last takeover by what change makes of it, in one transaction with what
-// change adds to that. change is asked again if somebody else was faster; false: there is nothing to change.
-func (c *Cluster) changeTakeover(ctx context.Context, change func(*Takeover, *store.Txn) (bool, error)) error {
+// change adds to that; only as long as this host is in an epoch. change is asked again if somebody else was faster; false:
+// there is nothing to change.
+func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(*Takeover, *store.Txn) (bool, error)) error {
 	for {
 		var t Takeover
 		last, err := c.readFresh(ctx, keyTakeover, &t)
 		if err != nil {
 			return err
+		}
+		if now := c.Epoch(); now != epoch {
+			return fmt.Errorf("change %s: this host was in epoch %s, and is in %s: %w", keyTakeover, epoch, now, errdefs.ErrUnavailable)
 		}
 		txn := store.Txn{If: []store.Cond{last}}
 		if changed, err := change(&t, &txn); !changed || err != nil {
@@ -406,13 +433,17 @@ func (c *Cluster) introduceLater(ctx context.Context) {
 // introduce tells this side of the nodes that this host knows from the side that it has given up and that joined there: they
 // are members, and missing like those that were known when this side took over. Who was removed here is told of no more.
 func (c *Cluster) introduce(ctx context.Context) error {
+	epoch := c.Epoch()
 	list, err := c.before(BeforePair.isNode)
 	if err != nil || len(list) == 0 {
 		return err
 	}
 	var told []Node
-	err = c.changeTakeover(ctx, func(t *Takeover, txn *store.Txn) (bool, error) {
+	err = c.changeTakeover(ctx, epoch, func(t *Takeover, txn *store.Txn) (bool, error) {
 		told = nil
+		if len(t.Nodes) == 0 {
+			return false, nil // an earlier release has taken over, and has not said whom it knew
+		}
 		members, _, err := c.store.Range(ctx, prefixNodes, true)
 		if err != nil {
 			return false, err
@@ -423,25 +454,23 @@ func (c *Cluster) introduce(ctx context.Context) error {
 		changed := false
 		for _, p := range list {
 			n, err := decodeNode(p.Value)
-			if err != nil || t.has(p) || there(p.Key) {
-				continue
+			if err != nil || p.Key != nodeKey(n.ID) || t.has(p) {
+				continue // a NodeSpec, for one
 			}
 			changed = true
 			t.add(p.Key)
-			name := nameKey(n.Name)
-			if there(name) { // its host has joined here anew, as it was told to, or another in its place
+			switch name := nameKey(n.Name); {
+			case there(p.Key): // it has joined here, as the same one
+			case there(name): // its host has joined here anew, as it was told to, or another in its place
 				c.log.Warn("a node of the side that was given up is not told of: another member has its name", "node", n.ID, "name", n.Name)
-				continue
+			default:
+				if err := addNode(txn, n, list); err != nil {
+					return false, err
+				}
+				members = append(members, store.Pair{Key: name}) // two of them may have had it, one after the other
+				t.Missing = append(t.Missing, n.ID)
+				told = append(told, n)
 			}
-			id, err := json.Marshal(n.ID)
-			if err != nil {
-				return false, err
-			}
-			members = append(members, store.Pair{Key: name}) // two of them may have had it, one after the other
-			txn.If = append(txn.If, store.Cond{Key: p.Key}, store.Cond{Key: name})
-			txn.Then = append(txn.Then, store.Op{Key: p.Key, Value: p.Value}, store.Op{Key: name, Value: id})
-			t.Missing = append(t.Missing, n.ID)
-			told = append(told, n)
 		}
 		return changed, nil
 	})
@@ -452,6 +481,22 @@ func (c *Cluster) introduce(ctx context.Context) error {
 		c.log.Info("a node joined on the side that was given up, and is waited for", "node", n.ID, "name", n.Name)
 	}
 	return c.forgetBefore(list)
+}
+
+// addNode makes a node a member, with what people wished of it on its side.
+func addNode(txn *store.Txn, n Node, list []BeforePair) error {
+	id, err := json.Marshal(n.ID)
+	if err != nil {
+		return fmt.Errorf("encode node: %w", err)
+	}
+	txn.If = append(txn.If, store.Cond{Key: nodeKey(n.ID)}, store.Cond{Key: nameKey(n.Name)})
+	txn.Then = append(txn.Then, store.Op{Key: nameKey(n.Name), Value: id})
+	for _, p := range list {
+		if p.Key == nodeKey(n.ID) || p.Key == nodeSpecKey(n.ID) {
+			txn.Then = append(txn.Then, store.Op{Key: p.Key, Value: p.Value})
+		}
+	}
+	return nil
 }
 
 // suspendOthers takes every other host for dead until it is heard again.

@@ -140,7 +140,7 @@ func TestTakeover(t *testing.T) {
 	if !b.Cautious() {
 		t.Error("what a was given by itself is not in the Store yet")
 	}
-	if err := errors.Join(a.Settled(t.Context()), b.Settled(t.Context())); err != nil {
+	if err := errors.Join(a.Settled(t.Context(), a.Epoch()), b.Settled(t.Context(), b.Epoch())); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "b hears that a has settled", func() bool { return !b.Cautious() })
@@ -152,7 +152,7 @@ func TestTakeover(t *testing.T) {
 	a.open(t)
 	agree(t, a, b)
 	later := BeforePair{Pair: store.Pair{Key: "network/again", Value: []byte("{}")}} // of another takeover, while the daemon looked at the first's
-	if err := errors.Join(a.saveBefore([]BeforePair{later}, nil), a.ForgetBefore(t.Context(), pairs)); err != nil {
+	if err := errors.Join(a.changeBefore(func(list []BeforePair) []BeforePair { return append(list, later) }), a.ForgetBefore(t.Context(), pairs)); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err = a.Before(t.Context()); err != nil || len(pairs) != 1 || pairs[0].Key != later.Key {
@@ -332,7 +332,7 @@ func TestRemoveAfterTakeover(t *testing.T) {
 	if has(t, b, "address/n/10.0.0.2", true) {
 		t.Error("its address is not free")
 	}
-	if err := b.Settled(t.Context()); err != nil {
+	if err := b.Settled(t.Context(), b.Epoch()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "b has forgotten it", func() bool { return len(b.Members()) == 1 && !b.Cautious() })
@@ -441,7 +441,7 @@ func TestJoinedWhileAway(t *testing.T) {
 	agree(t, a, b)
 	missing := []NodeID{c.Self().ID, d.Self().ID, e.Self().ID}
 	slices.Sort(missing)
-	if err := b.Settled(t.Context()); err != nil {
+	if err := b.Settled(t.Context(), b.Epoch()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "b hears of those who joined", func() bool {
@@ -449,7 +449,7 @@ func TestJoinedWhileAway(t *testing.T) {
 		slices.Sort(got)
 		return slices.Equal(got, missing)
 	})
-	if err := a.Settled(t.Context()); err != nil || !b.Cautious() {
+	if err := a.Settled(t.Context(), a.Epoch()); err != nil || !b.Cautious() {
 		t.Errorf("nobody has heard what these have decided: %v", err)
 	}
 	pairs, err := a.Before(t.Context())
@@ -470,7 +470,7 @@ func TestJoinedWhileAway(t *testing.T) {
 	}
 	e.open(t)
 	agree(t, a, b, c, e)
-	if err := errors.Join(c.Settled(t.Context()), e.Settled(t.Context())); err != nil {
+	if err := errors.Join(c.Settled(t.Context(), c.Epoch()), e.Settled(t.Context(), e.Epoch())); err != nil {
 		t.Fatal(err)
 	}
 	if pairs, err := e.Before(t.Context()); err != nil || len(pairs) > 0 {
@@ -509,7 +509,7 @@ func TestRemovedWhileAway(t *testing.T) {
 	if err != nil || len(pairs) > 0 {
 		t.Errorf("before: %v, %v", pairs, err)
 	}
-	if err := c.Settled(t.Context()); err != nil {
+	if err := c.Settled(t.Context(), c.Epoch()); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := c.files.loadBefore(); err != nil || len(list) > 0 {
@@ -517,5 +517,61 @@ func TestRemovedWhileAway(t *testing.T) {
 	}
 	if len(b.Members()) != 3 || len(b.Standing().Missing) != 1 {
 		t.Errorf("members %v, missing %v", b.Members(), b.Standing().Missing)
+	}
+}
+
+// TestRemovedOnTheOtherSide: what was removed on a side before it was given up does not come again with a host of that side
+// that had not heard of it, once one that had has come over.
+func TestRemovedOnTheOtherSide(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	b.close(t)
+	c, d := newHost(t, "c"), newHost(t, "d")
+	c.join(t, a)
+	d.join(t, a)
+	put(t, a, "network/removed", "{}")
+	eventually(t, "those who are there have all", func() bool { return a.Synced(t.Context()) == nil })
+	c.close(t)
+	if err := a.keepBefore(t.Context()); err != nil { // as a daemon does that dies before it has given its side up
+		t.Fatal(err)
+	}
+	if err := d.Leave(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Store().Txn(t.Context(), store.Txn{Then: []store.Op{{Key: "network/removed", Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	a.close(t)
+	b.open(t)
+	b.recover(t)
+	a.open(t)
+	agree(t, a, b)
+	settle := func(h *host) {
+		t.Helper()
+		if pairs, err := h.Before(t.Context()); err != nil || len(pairs) > 0 {
+			t.Errorf("%s: before: %v, %v", h.cfg.Name, pairs, err)
+		}
+		if err := h.Settled(t.Context(), "1.earlier"); !errdefs.IsUnavailable(err) {
+			t.Errorf("%s settles what it had looked at in another epoch: %v", h.cfg.Name, err)
+		}
+		if err := h.Settled(t.Context(), h.Epoch()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle(b)
+	settle(a)
+	if st := b.Standing(); !slices.Equal(st.Missing, []NodeID{c.Self().ID}) {
+		t.Errorf("missing %v", st.Missing)
+	}
+	c.open(t)
+	agree(t, a, b, c)
+	settle(c)
+	if st := b.Standing(); len(st.Missing) > 0 || len(b.Members()) != 3 {
+		t.Errorf("members %v, missing %v", b.Members(), st.Missing)
+	}
+	for _, h := range []*host{a, b, c} {
+		if st := h.snapshotState(); len(st.Given)+len(st.Taken) > 0 {
+			t.Errorf("%s has not told of %v, %v", h.cfg.Name, st.Given, st.Taken)
+		}
 	}
 }

@@ -114,7 +114,7 @@ type Cluster interface {
 	Cautious() bool
 	Before(ctx context.Context) ([]cluster.BeforePair, error)
 	ForgetBefore(ctx context.Context, seen []cluster.BeforePair) error
-	Settled(ctx context.Context) error
+	Settled(ctx context.Context, epoch string) error
 }
 
 // Overlay is what the engine tells the overlay driver beyond a driver's calls.

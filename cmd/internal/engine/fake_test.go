@@ -79,8 +79,8 @@ func (c *fakeCluster) ForgetBefore(context.Context, []cluster.BeforePair) error 
 	c.before = nil
 	return nil
 }
-func (c *fakeCluster) Settled(context.Context) error { return nil }
-func (c *fakeCluster) Synced(context.Context) error  { return nil }
+func (c *fakeCluster) Settled(context.Context, string) error { return nil }
+func (c *fakeCluster) Synced(context.Context) error          { return nil }
 
 // fakeOverlay accepts every network.
 type fakeOverlay struct{}

@@ -90,6 +90,7 @@ func (e *Engine) reconcileLoop() {
 func (e *Engine) reconcileLeases(ctx context.Context) error {
 	ctx, cancel := e.cl.Deciding(ctx, patient)
 	defer cancel()
+	epoch := e.cl.Epoch()
 	pairs, _, err := e.cl.Store().Range(ctx, keyAddress, true) // a replica may not have caught up yet
 	if err != nil {
 		return err
@@ -150,7 +151,7 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	case len(e.wake) > 0: // there is more to look at
 		return nil
 	}
-	return e.cl.Settled(ctx)
+	return e.cl.Settled(ctx, epoch)
 }
 
 func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses map[netip.Addr]lease, busy map[string]bool) ([]clash, error) {
