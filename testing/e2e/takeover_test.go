@@ -397,6 +397,49 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// TestJoinedWhileAway is a takeover by a host that was away when another joined: that one is told what it waits for, its
+// containers run, what they have is nobody else's, and it is in again as soon as one that knew it has come over.
+func TestJoinedWhileAway(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h1, h2 := pair(t, l)
+	h1.MustMinictl("network", "create", "-d", "overlay", "ov_net1")
+	h1.MustMinictl("run", "-d", "--name", "bbox1", "--network", "ov_net1", "busybox", "sleep", "600")
+	h2.MustMinictl("run", "-d", "--name", "bbox2", "--network", "ov_net1", "busybox", "sleep", "600")
+	h3 := start(t, l, "host3")
+	l.Isolate(h2)
+	h3.MustMinictl(append(joinArgs(t, h1), "192.168.66.11")...)
+	h3.MustMinictl("run", "-d", "--name", "bbox3", "--network", "ov_net1", "busybox", "sleep", "600")
+	bbox3, pid := addressOf(h3, "bbox3"), h3.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox3")
+	takeOver(l, clients()[0], h2)
+	l.Unplug(h1)
+	l.HealAll()
+	says(t, l, h3, "it is let in as soon as a host that knows it has joined again")
+	l.Unplug(h3)
+	l.Plug(h1)
+	says(t, l, h2, "Not back since the takeover: host3.")
+	for i := range 3 {
+		name := fmt.Sprint("new", i)
+		h1.MustMinictl("run", "-d", "--name", name, "--network", "ov_net1", "busybox", "sleep", "600")
+		if got := addressOf(h1, name); got == bbox3 {
+			t.Errorf("%s has the address of bbox3, %s", name, got)
+		}
+	}
+	l.Plug(h3)
+	hosts := []*lab.Host{h1, h2, h3}
+	oneCluster(t, l, hosts...)
+	noTwins(t, l, 6, hosts...)
+	whole(t, l, 8, 6, hosts...)
+	reaches(t, l, h3, "bbox3", "bbox1", "bbox2", "new0")
+	reaches(t, l, h1, "new0", "bbox3")
+	if got := h3.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox3"); got != pid || addressOf(h3, "bbox3") != bbox3 {
+		t.Errorf("bbox3 is process %s at %s, was %s at %s", got, addressOf(h3, "bbox3"), pid, bbox3)
+	}
+	if got := strings.Join(statusOf(t, h2).Summary, "\n"); strings.Contains(got, "takeover") {
+		t.Error(got)
+	}
+}
+
 // TestBothRecovered is failure mode 5: two hosts take over without each other. Both say so, nothing passes between them,
 // and one command ends it; containers run through all of it.
 func TestBothRecovered(t *testing.T) {
