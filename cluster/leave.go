@@ -39,6 +39,9 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	if err := c.cfg.Step("leave-cluster"); err != nil {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
+	if err := c.passOn(ctx); err != nil && !force {
+		return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
+	}
 	c.leaving.Store(true)
 	defer c.leaving.Store(false)
 	goodbye := c.sayGoodbye
@@ -57,6 +60,23 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	}
 	_ = c.cfg.Step("leave-said") // nothing goes back from here, whoever still waits for it
 	return c.depart()
+}
+
+// passOn tells the others of what only this host may know, from a side that it has given up.
+func (c *Cluster) passOn(ctx context.Context) error {
+	if len(c.known()) <= 1 || c.ExternalStore() != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if err := c.introduce(ctx); err != nil {
+		return err
+	}
+	untold, err := c.Before(ctx)
+	if err == nil && len(untold) > 0 {
+		err = fmt.Errorf("the others have not heard yet of %d networks that were made on this host's side before a takeover: try again in a few seconds: %w", len(untold), errdefs.ErrUnavailable)
+	}
+	return err
 }
 
 // depart is what is left of a Leave once the others know.
@@ -137,9 +157,6 @@ func (c *Cluster) sayGoodbye(ctx context.Context) error {
 	s := c.session()
 	if s == nil || len(c.live()) == 0 {
 		return fmt.Errorf("no other member is alive: %w", errdefs.ErrUnavailable)
-	}
-	if err := c.introduce(ctx); err != nil { // nobody else may know them
-		return err
 	}
 	if c.decider().IsLeader() { // the vote first: if nobody can take it over, nothing has changed
 		ctx, cancel := c.settling(ctx, leaveTimeout)

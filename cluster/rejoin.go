@@ -317,7 +317,7 @@ func (c *Cluster) adoptEpoch(r admitReply) error {
 	st := c.st
 	st.Given = append(slices.Clone(st.Given), sideLeft{st.Epoch, store.Revision(c.backend.AppliedIndex())})
 	st.Epoch, st.Past, st.Keys, st.Nodes, st.Rejoining, st.Unnoted = r.Epoch, r.Past, r.Keys, r.Nodes, true, false
-	st.Authority = r.Roots.Generation
+	st.Authority, st.Taken = r.Roots.Generation, nil
 	if err := c.files.save(st); err != nil {
 		return err
 	}

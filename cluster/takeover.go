@@ -369,7 +369,7 @@ func (c *Cluster) Settled(ctx context.Context, epoch string) error {
 	if err != nil {
 		return err
 	}
-	given := slices.DeleteFunc(c.snapshotState().Given, func(side sideLeft) bool {
+	given := slices.DeleteFunc(slices.Clone(c.snapshotState().Given), func(side sideLeft) bool {
 		return slices.ContainsFunc(untold, func(p BeforePair) bool { return p.Epoch == side.Epoch })
 	})
 	err = c.changeTakeover(ctx, epoch, func(t *Takeover, _ *store.Txn) (bool, error) {
@@ -389,8 +389,8 @@ func (c *Cluster) Settled(ctx context.Context, epoch string) error {
 }
 
 // changeTakeover replaces what the Store says of the last takeover by what change makes of it, in one transaction with what
-// change adds to that; only as long as this host is in an epoch. change is asked again if somebody else was faster; false:
-// there is nothing to change.
+// change adds to that; only as long as this host is in an epoch, and until its replica has it. change is asked again if
+// somebody else was faster; false: there is nothing to change.
 func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(*Takeover, *store.Txn) (bool, error)) error {
 	for {
 		var t Takeover
@@ -398,8 +398,8 @@ func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(
 		if err != nil {
 			return err
 		}
-		if now := c.Epoch(); now != epoch {
-			return fmt.Errorf("change %s: this host was in epoch %s, and is in %s: %w", keyTakeover, epoch, now, errdefs.ErrUnavailable)
+		if err := c.stillIn(epoch); err != nil {
+			return err
 		}
 		txn := store.Txn{If: []store.Cond{last}}
 		if changed, err := change(&t, &txn); !changed || err != nil {
@@ -410,10 +410,25 @@ func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(
 			return err
 		}
 		txn.Then = append(txn.Then, store.Op{Key: keyTakeover, Value: value})
-		if _, err = c.store.Txn(ctx, txn); !errdefs.IsConflict(err) {
+		rev, err := c.store.Txn(ctx, txn)
+		if errdefs.IsConflict(err) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		if err := c.stillIn(epoch); err != nil {
+			return err
+		}
+		return c.decider().WaitApplied(ctx, uint64(rev))
 	}
+}
+
+func (c *Cluster) stillIn(epoch string) error {
+	if now := c.Epoch(); now != epoch {
+		return fmt.Errorf("this host was in epoch %s, and is in %s: %w", epoch, now, errdefs.ErrUnavailable)
+	}
+	return nil
 }
 
 // introduceLater has this side told of the nodes that only this host knows, if the daemon does not come to that (Settled):

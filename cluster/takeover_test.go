@@ -452,6 +452,15 @@ func TestJoinedWhileAway(t *testing.T) {
 	if err := a.Settled(t.Context(), a.Epoch()); err != nil || !b.Cautious() {
 		t.Errorf("nobody has heard what these have decided: %v", err)
 	}
+	if err := a.Leave(t.Context(), false); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "of 1 networks") {
+		t.Errorf("a leaves, and only it knows of a network: %v", err)
+	}
+	if err := a.Settled(t.Context(), "1.earlier"); !errdefs.IsUnavailable(err) {
+		t.Errorf("what was looked at in another epoch settles: %v", err)
+	}
+	if st := a.snapshotState(); len(st.Given) != 1 || st.Given[0].Epoch == "" {
+		t.Errorf("a has given up %v", st.Given)
+	}
 	pairs, err := a.Before(t.Context())
 	if err != nil || len(pairs) != 1 || pairs[0].Key != "network/made" {
 		t.Fatalf("before: %v, %v", pairs, err)
@@ -459,6 +468,9 @@ func TestJoinedWhileAway(t *testing.T) {
 	put(t, a, pairs[0].Key, string(pairs[0].Value))
 	if err := a.ForgetBefore(t.Context(), pairs); err != nil {
 		t.Fatal(err)
+	}
+	if err := a.Settled(t.Context(), a.Epoch()); err != nil || len(a.snapshotState().Given) > 0 {
+		t.Errorf("a has not told of %v: %v", a.snapshotState().Given, err)
 	}
 	c.open(t)
 	agree(t, a, b, c)

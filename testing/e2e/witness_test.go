@@ -67,6 +67,19 @@ func TestWitness(t *testing.T) {
 	says(t, l, h1, "The witness third is down.")
 	w.Witness() // without --join: it knows where it belongs
 	oneCluster(t, l, h1, h2, w)
+	l.Isolate(h2)
+	takeOver(l, clients()[0], h2)
+	l.HealAll()
+	oneCluster(t, l, h1, h2, w)
+	l.Eventually(2*soon, func() error { // while somebody is waited for, addresses are given from the far end
+		h2.MustMinictl("run", "-d", "--name", "after", "--network", "ov_net1", "busybox", "sleep", "600")
+		a := addressOf(h2, "after")
+		h2.MustMinictl("rm", "-f", "after")
+		if len(a) > len("10.0.0.9") {
+			return errf("somebody has not settled: %s", a)
+		}
+		return nil
+	})
 	w.MustMinictl("cluster", "leave")
 	w.StopDaemon()
 	if diff := lab.Diff(before, w.Snapshot()); diff != "" {

@@ -98,6 +98,9 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 	if err := e.keepOwnNetworks(ctx); err != nil {
 		return err
 	}
+	if e.cfg.Witness {
+		return e.cl.Settled(ctx, epoch) // it has no addresses
+	}
 	all, _, err := e.globalNetworks(ctx, true)
 	if err != nil {
 		return err

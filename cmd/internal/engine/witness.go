@@ -31,11 +31,13 @@ func (e *Engine) WitnessWords() string {
 	return fmt.Sprintf("this host is a witness: it votes in its cluster and runs no containers: ask %s", where)
 }
 
-// WitnessJoin makes a witness a member, unless it is one already.
+// WitnessJoin makes a witness a member, unless it is one already, and keeps it one that the others need not wait for.
 func (e *Engine) WitnessJoin(ctx context.Context, req api.ClusterJoinRequest) error {
-	if e.cl.Clustered() {
-		return nil
+	if !e.cl.Clustered() {
+		if _, err := e.ClusterJoin(ctx, req); err != nil {
+			return err
+		}
 	}
-	_, err := e.ClusterJoin(ctx, req)
-	return err
+	e.spawn(e.reconcileLoop) // after a takeover it may know of networks that the others do not
+	return nil
 }
