@@ -39,8 +39,11 @@ func (c *Cluster) Leave(ctx context.Context, force bool) error {
 	if err := c.cfg.Step("leave-cluster"); err != nil {
 		return fmt.Errorf("leave cluster: %w", err)
 	}
-	if err := c.passOn(ctx); err != nil && !force {
-		return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
+	if err := c.passOn(ctx); err != nil {
+		if !force {
+			return fmt.Errorf("leave cluster: %w: to leave without the others' knowledge use --force", err)
+		}
+		c.log.Warn("leaving, and the others may not know all that was made on the side that this host has given up", "err", err)
 	}
 	c.leaving.Store(true)
 	defer c.leaving.Store(false)
@@ -67,7 +70,8 @@ func (c *Cluster) passOn(ctx context.Context) error {
 	if len(c.known()) <= 1 || c.ExternalStore() != "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	epoch, given := c.Epoch(), c.snapshotState().Given
+	ctx, cancel := c.settling(ctx, leaveTimeout)
 	defer cancel()
 	if err := c.introduce(ctx); err != nil {
 		return err
@@ -76,7 +80,13 @@ func (c *Cluster) passOn(ctx context.Context) error {
 	if err == nil && len(untold) > 0 {
 		err = fmt.Errorf("the others have not heard yet of %d networks that were made on this host's side before a takeover: try again in a few seconds: %w", len(untold), errdefs.ErrUnavailable)
 	}
-	return err
+	if err != nil || len(given) == 0 {
+		return err
+	}
+	return c.changeTakeover(ctx, epoch, func(t *Takeover, _ *store.Txn) (bool, error) {
+		t.know(given)
+		return true, nil
+	})
 }
 
 // depart is what is left of a Leave once the others know.

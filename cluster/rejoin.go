@@ -472,8 +472,13 @@ func (c *Cluster) Before(ctx context.Context) ([]BeforePair, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
+	b := c.decider()
 	var t Takeover
-	if _, err := c.readFresh(ctx, keyTakeover, &t); err != nil {
+	last, err := c.readFresh(ctx, keyTakeover, &t)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.WaitApplied(ctx, uint64(last.Rev)); err != nil { // what is forgotten is to be in this host's replica
 		return nil, err
 	}
 	known := slices.DeleteFunc(slices.Clone(list), func(p BeforePair) bool { return !t.has(p) })

@@ -393,6 +393,7 @@ func (c *Cluster) Settled(ctx context.Context, epoch string) error {
 // somebody else was faster; false: there is nothing to change.
 func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(*Takeover, *store.Txn) (bool, error)) error {
 	for {
+		b := c.decider()
 		var t Takeover
 		last, err := c.readFresh(ctx, keyTakeover, &t)
 		if err != nil {
@@ -402,8 +403,10 @@ func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(
 			return err
 		}
 		txn := store.Txn{If: []store.Cond{last}}
-		if changed, err := change(&t, &txn); !changed || err != nil {
+		if changed, err := change(&t, &txn); err != nil {
 			return err
+		} else if !changed {
+			return b.WaitApplied(ctx, uint64(last.Rev)) // an earlier try may have changed it
 		}
 		value, err := c.carried(ctx, keyTakeover, t)
 		if err != nil {
@@ -420,7 +423,7 @@ func (c *Cluster) changeTakeover(ctx context.Context, epoch string, change func(
 		if err := c.stillIn(epoch); err != nil {
 			return err
 		}
-		return c.decider().WaitApplied(ctx, uint64(rev))
+		return b.WaitApplied(ctx, uint64(rev))
 	}
 }
 

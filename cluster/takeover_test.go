@@ -536,6 +536,15 @@ func TestRemovedWhileAway(t *testing.T) {
 // that had not heard of it, once one that had has come over.
 func TestRemovedOnTheOtherSide(t *testing.T) {
 	t.Parallel()
+	for name, leaves := range map[string]bool{"and settles": false, "and leaves": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			removedOnTheOtherSide(t, leaves)
+		})
+	}
+}
+
+func removedOnTheOtherSide(t *testing.T, leaves bool) {
 	a, b := pair(t)
 	b.close(t)
 	c, d := newHost(t, "c"), newHost(t, "d")
@@ -543,6 +552,7 @@ func TestRemovedOnTheOtherSide(t *testing.T) {
 	d.join(t, a)
 	put(t, a, "network/removed", "{}")
 	eventually(t, "those who are there have all", func() bool { return a.Synced(t.Context()) == nil })
+	eventually(t, "three vote", func() bool { return a.isVoter(c.Self().ID) && a.isVoter(d.Self().ID) })
 	c.close(t)
 	if err := a.keepBefore(t.Context()); err != nil { // as a daemon does that dies before it has given its side up
 		t.Fatal(err)
@@ -571,17 +581,21 @@ func TestRemovedOnTheOtherSide(t *testing.T) {
 		}
 	}
 	settle(b)
-	settle(a)
-	if st := b.Standing(); !slices.Equal(st.Missing, []NodeID{c.Self().ID}) {
-		t.Errorf("missing %v", st.Missing)
+	there := []*host{a, b, c}
+	if leaves {
+		there = []*host{b, c}
+		if err := a.Leave(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		settle(a)
 	}
+	eventually(t, "only c is missing", func() bool { return slices.Equal(b.Standing().Missing, []NodeID{c.Self().ID}) })
 	c.open(t)
-	agree(t, a, b, c)
+	agree(t, there...)
 	settle(c)
-	if st := b.Standing(); len(st.Missing) > 0 || len(b.Members()) != 3 {
-		t.Errorf("members %v, missing %v", b.Members(), st.Missing)
-	}
-	for _, h := range []*host{a, b, c} {
+	eventually(t, "all are back", func() bool { return len(b.Standing().Missing) == 0 && len(b.Members()) == len(there) })
+	for _, h := range there {
 		if st := h.snapshotState(); len(st.Given)+len(st.Taken) > 0 {
 			t.Errorf("%s has not told of %v, %v", h.cfg.Name, st.Given, st.Taken)
 		}
