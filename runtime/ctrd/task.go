@@ -295,6 +295,16 @@ func withNetns(s *specs.Spec, path string) *specs.Spec {
 	return &out
 }
 
+// Exited tells whether the process has ended.
+func (t *Task) Exited() bool {
+	select {
+	case <-t.exit.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // exit is a status that is set once and read by many.
 type exit struct {
 	done   chan struct{}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minictl/minictl/testing/lab"
 )
@@ -377,4 +378,33 @@ func TestKilledJoiningAgain(t *testing.T) {
 		}
 		taker, loser = loser, taker
 	}
+}
+
+// TestSlowToClear: what a container used may take longer to be given back than its process may take to end, on an overloaded
+// disk for one. That is waited for, and is no process that hangs.
+func TestSlowToClear(t *testing.T) {
+	t.Parallel()
+	l := breakable(t)
+	h := start(t, l, "host1")
+	h.MustMinictl("run", "-d", "--name", "box", "busybox", "sleep", "600")
+	arm(t, h, "left wait")
+	type answer struct {
+		errOut string
+		code   int
+	}
+	done := make(chan answer, 1)
+	go func() {
+		_, errOut, code := h.Minictl("rm", "-f", "box")
+		done <- answer{errOut, code}
+	}()
+	select {
+	case a := <-done:
+		t.Errorf("removed before all is given back: exit %d, %s", a.code, a.errOut)
+	case <-time.After(11 * time.Second): // a process has ten seconds to end
+	}
+	disarm(t, h)
+	if a := <-done; a.code != 0 {
+		t.Errorf("rm -f: exit %d, %s", a.code, a.errOut)
+	}
+	fails(t, h, 1, "(?i)no such (object|container)", "inspect", "box")
 }

@@ -26,6 +26,10 @@ const stopTimeout = 10 * time.Second
 // killTimeout is how long a SIGKILL may take to show before it is an error.
 const killTimeout = 10 * time.Second
 
+// clearTimeout is how much longer the clearing up after that may take: on a disk that is overloaded an overlay is not
+// unmounted before what others have written is on it.
+const clearTimeout = time.Minute
+
 // watch waits for the end of one run and clears up after it.
 func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gone chan struct{}) {
 	var st ctrd.ExitStatus
@@ -218,11 +222,20 @@ func (e *Engine) kill(ctx context.Context, b *box) error {
 		return err
 	}
 	defer e.callOff(b) // see halt
+	b.mu.Lock()
+	task := b.task
+	b.mu.Unlock()
 	ended, err := b.waitGone(ctx, time.After(killTimeout))
-	if err == nil && !ended {
-		err = fmt.Errorf("container %s did not end within %s of SIGKILL: its process hangs in the kernel", b.id[:12], killTimeout)
+	if ended || err != nil {
+		return err
 	}
-	return err
+	if task == nil || !task.Exited() {
+		return fmt.Errorf("container %s did not end within %s of SIGKILL: its process hangs in the kernel", b.id[:12], killTimeout)
+	}
+	if ended, err = b.waitGone(ctx, time.After(clearTimeout)); ended || err != nil {
+		return err
+	}
+	return fmt.Errorf("container %s has ended, and what it used is not given back after %s: its disk or a plugin of its networks hangs; the daemon's log says more", b.id[:12], clearTimeout)
 }
 
 // waitGone waits for the end of the present run.

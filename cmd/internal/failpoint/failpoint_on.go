@@ -5,13 +5,16 @@
 package failpoint
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
-// File says which step is armed: "NAME" makes it fail, "NAME kill" ends the process at once. With "list" every step
+// File says which step is armed: "NAME" makes it fail, "NAME kill" ends the process at once, "NAME wait" keeps it
+// there for as long as that is written. With "list" every step
 // succeeds and adds its name as a line to File with ".seen" behind it.
 const File = "/run/minictl-failpoint"
 
@@ -30,8 +33,22 @@ func Hit(name string) error {
 	case how == "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
+	case how == "wait":
+		wait(b)
+		return nil
 	}
 	return fmt.Errorf("failpoint %s", name)
+}
+
+// wait returns when File has something else.
+func wait(armed []byte) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if now, err := os.ReadFile(File); err != nil || !bytes.Equal(now, armed) {
+			return
+		}
+	}
 }
 
 func note(name string) error {
