@@ -306,11 +306,11 @@ func (c *Cluster) writeBackup(ctx context.Context, b Backup, st state) error {
 		return err
 	}
 	t.Epoch, t.Node, t.At, t.Missing = st.Epoch, st.Self.ID, c.now().UTC().Truncate(time.Second), nil
-	for _, n := range st.Nodes[1:] {
-		t.Missing = append(t.Missing, n.ID)
-	}
 	for _, n := range st.Nodes {
 		t.add(nodeKey(n.ID))
+		if n.ID != t.Node {
+			t.Missing = append(t.Missing, n.ID)
+		}
 	}
 	return c.putAll(ctx, nil, map[string]any{nodeKey(st.Self.ID): st.Self, keyTakeover: t, keyEpochs: st.Past})
 }

@@ -48,8 +48,8 @@ type Takeover struct {
 	Decided map[string]store.Revision `json:"decided,omitempty"`
 }
 
-// has tells of a network or a node that a host was told of in an epoch that was taken over whether this side has looked at
-// it already: it has it, or has removed it.
+// has tells of a network or a node of a side that was given up whether this side has looked at it already: it has it, or has
+// removed it.
 func (t Takeover) has(p BeforePair) bool {
 	switch last, ok := t.Decided[p.Epoch]; {
 	case ok && p.Rev <= last:

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// File says which step is armed: "NAME" makes it fail, "NAME kill" ends the process at once, "NAME wait" keeps it
-// there for as long as that is written. With "list" every step
-// succeeds and adds its name as a line to File with ".seen" behind it.
+// File says which step is armed: "NAME" makes it fail, "NAME kill" ends the process at once, "NAME wait" keeps it there for
+// as long as that is written. With "list" every step succeeds and adds its name as a line to File with ".seen" behind it.
 const File = "/run/minictl-failpoint"
 
 // Hit is a step a test may break.
