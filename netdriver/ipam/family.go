@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -57,8 +58,12 @@ func (p Pool) Lowest(used func(netip.Addr) bool) (netip.Addr, error) {
 
 // Highest gives the highest free address of the last subnet that has one.
 func (p Pool) Highest(used func(netip.Addr) bool) (netip.Addr, error) {
-	for i := len(p) - 1; i >= 0; i-- {
-		if a, err := Highest(p[i], used); err == nil {
+	return p.fromLast(func(s netdriver.Subnet) (netip.Addr, error) { return Highest(s, used) })
+}
+
+func (p Pool) fromLast(find func(netdriver.Subnet) (netip.Addr, error)) (netip.Addr, error) {
+	for _, s := range slices.Backward(p) {
+		if a, err := find(s); err == nil {
 			return a, nil
 		}
 	}

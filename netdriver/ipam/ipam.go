@@ -20,21 +20,19 @@ import (
 // Reserved are the network address, the IPv4 broadcast address, the gateway and the auxiliary addresses. The error is
 // errdefs.ErrResourceExhausted when none is left.
 func Lowest(s netdriver.Subnet, used func(netip.Addr) bool) (netip.Addr, error) {
-	r := newReserved(s)
-	pool := poolOf(s)
-	for a, last := pool.Addr(), lastOf(pool); a.IsValid() && a.Compare(last) <= 0; a = a.Next() {
-		if !r.has(a) && !used(a) {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("find a free address in %s: %w", pool, errdefs.ErrResourceExhausted)
+	return search(s, used, poolOf(s).Addr(), netip.Addr.Next)
 }
 
 // Highest is Lowest from the other end: what is set aside for later comes from there.
 func Highest(s netdriver.Subnet, used func(netip.Addr) bool) (netip.Addr, error) {
+	return search(s, used, lastOf(poolOf(s)), netip.Addr.Prev)
+}
+
+// search goes from one address to the end of the range, in either direction.
+func search(s netdriver.Subnet, used func(netip.Addr) bool, from netip.Addr, next func(netip.Addr) netip.Addr) (netip.Addr, error) {
 	r := newReserved(s)
 	pool := poolOf(s)
-	for a, first := lastOf(pool), pool.Addr(); a.IsValid() && a.Compare(first) >= 0; a = a.Prev() {
+	for a := from; pool.Contains(a); a = next(a) {
 		if !r.has(a) && !used(a) {
 			return a, nil
 		}
@@ -142,6 +140,5 @@ func lastOf(p netip.Prefix) netip.Addr {
 			b[i] |= 1<<host - 1
 		}
 	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	return addrOf(b)
 }

@@ -77,23 +77,6 @@ const (
 	maxSubnetBits6 = 125
 )
 
-// Late gives the same pools in an order in which the first ones are the last that blocks comes to: the upper half of the
-// last block.
-func Late(blocks []Block) []Block {
-	if len(blocks) == 0 {
-		return blocks
-	}
-	last := blocks[len(blocks)-1]
-	if last.Base.Bits() >= last.Size {
-		return append([]Block{last}, blocks...)
-	}
-	upper := last.Base.Masked().Addr().AsSlice()
-	bit := last.Base.Bits() // the first one behind the prefix
-	upper[bit/8] |= 0x80 >> (bit % 8)
-	a, _ := netip.AddrFromSlice(upper)
-	return append([]Block{{netip.PrefixFrom(a, bit+1), last.Size}}, blocks...)
-}
-
 // DefaultLocal gives the pools of networks of one host: docker's own list. 172.17.0.0/16 is not in it: it belongs to
 // the default bridge alone.
 func DefaultLocal() []Block {

@@ -71,7 +71,7 @@ func TestWitness(t *testing.T) {
 	takeOver(l, clients()[0], h2)
 	l.HealAll()
 	oneCluster(t, l, h1, h2, w)
-	l.Eventually(2*soon, func() error { // while somebody is waited for, addresses are given from the far end
+	l.Eventually(2*soon, func() error { // while somebody is waited for, addresses are given from the middle
 		h2.MustMinictl("run", "-d", "--name", "after", "--network", "ov_net1", "busybox", "sleep", "600")
 		a := addressOf(h2, "after")
 		h2.MustMinictl("rm", "-f", "after")

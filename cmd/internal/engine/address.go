@@ -262,14 +262,23 @@ func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
 	return nil
 }
 
-// nextAddress is the lowest one that nobody has. After a takeover it is the highest, until all hosts from before it are
-// back or removed: such a host may have given out more of the lowest than anybody here knows.
+// nextAddress is the lowest one that nobody has, or one that another side of the cluster is not likely to give.
 func (e *Engine) nextAddress(pool ipam.Pool, held map[netip.Addr]lease) (netip.Addr, error) {
 	used := func(a netip.Addr) bool { _, ok := held[a]; return ok }
-	if e.cl.Cautious() {
-		return pool.Highest(used)
+	if side := e.side(); side != "" {
+		return pool.Apart(side, used)
 	}
 	return pool.Lowest(used)
+}
+
+// side names this side of the cluster after a takeover, until all hosts from before it are back or removed: such a host may
+// have given out more of the lowest addresses than anybody here knows, and of the highest to hosts that joined there. It is
+// empty when there is no other side.
+func (e *Engine) side() string {
+	if !e.cl.Cautious() {
+		return ""
+	}
+	return e.cl.Epoch()
 }
 
 func addressKey(networkID string, a netip.Addr) string {

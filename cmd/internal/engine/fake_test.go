@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"log/slog"
@@ -21,7 +22,8 @@ type fakeCluster struct {
 	self     cluster.Node
 	records  []cluster.Owned
 	members  []cluster.Member
-	missing  bool // nobody decides
+	missing  bool   // nobody decides
+	epoch    string // none: 1
 	cautious bool
 	before   []cluster.BeforePair
 }
@@ -36,7 +38,7 @@ func (c *fakeCluster) Token(context.Context, bool) (string, time.Time, error) {
 func (c *fakeCluster) Authority(context.Context) (*x509.Certificate, error) { return nil, nil }
 func (c *fakeCluster) Clustered() bool                                      { return true }
 func (c *fakeCluster) ID() string                                           { return "cluster" }
-func (c *fakeCluster) Epoch() string                                        { return "1" }
+func (c *fakeCluster) Epoch() string                                        { return cmp.Or(c.epoch, "1") }
 func (c *fakeCluster) Self() cluster.Node                                   { return c.self }
 func (c *fakeCluster) Members() []cluster.Member                            { return c.members }
 func (c *fakeCluster) Leader() (cluster.NodeID, bool)                       { return c.self.ID, true }

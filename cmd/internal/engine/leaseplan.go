@@ -17,6 +17,7 @@ type leaseFacts struct {
 	busy   func(container string) bool
 	pools  []ipam.Pool
 	size   func(ipam.Pool) int // of the pool's reserve, as it should be
+	side   string              // see Engine.side
 }
 
 // leaseStep is one step towards what should be. Each is one transaction, on the condition that the key has not changed,
@@ -116,7 +117,7 @@ func planReserve(f leaseFacts, pool ipam.Pool, all []netip.Addr) (steps []leaseS
 	}
 	chosen := map[netip.Addr]bool{}
 	for range max(size-len(free), 0) {
-		a, err := pool.Highest(func(a netip.Addr) bool { return taken(a) || chosen[a] })
+		a, err := f.nextSpare(pool, func(a netip.Addr) bool { return taken(a) || chosen[a] })
 		if err != nil {
 			break // full: a smaller reserve, or none
 		}
@@ -124,4 +125,12 @@ func planReserve(f leaseFacts, pool ipam.Pool, all []netip.Addr) (steps []leaseS
 		steps = append(steps, leaseStep{addr: a, put: &lease{Node: f.self}, note: true})
 	}
 	return steps
+}
+
+// nextSpare is where nobody comes to soon.
+func (f leaseFacts) nextSpare(pool ipam.Pool, used func(netip.Addr) bool) (netip.Addr, error) {
+	if f.side != "" {
+		return pool.Apart(f.side, used)
+	}
+	return pool.Highest(used)
 }

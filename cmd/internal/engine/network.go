@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -370,17 +371,16 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 	if err := nameFree(append(local, others...), n.Name); err != nil {
 		return err
 	}
-	// A host that is missing since a takeover may have made networks that nobody here knows: see nextAddress.
-	late := e.cl.Cautious()
+	side := e.side() // another one may have made networks that nobody here knows
 	blocks, ula, err := e.overlayBlocks(ctx)
 	if err != nil {
 		return e.undecided("create network "+n.Name, err)
 	}
-	if late {
-		blocks, ula = ipam.Late(blocks), ipam.Late(ula)
+	if side != "" {
+		blocks, ula = ipam.BlocksApart(blocks, side), ipam.BlocksApart(ula, side)
 	}
 	if n.Driver == netdriver.TypeOverlay {
-		if n.VNI, err = e.chooseVNI(n, others, late); err != nil {
+		if n.VNI, err = e.chooseVNI(n, others, side); err != nil {
 			return err
 		}
 	}
@@ -393,7 +393,7 @@ func (e *Engine) fillGlobal(ctx context.Context, n *Network, others []*Network) 
 }
 
 // chooseVNI is the VXLAN identifier asked for, if no other network has it, or a free one.
-func (e *Engine) chooseVNI(n *Network, others []*Network, late bool) (uint32, error) {
+func (e *Engine) chooseVNI(n *Network, others []*Network, side string) (uint32, error) {
 	asked, err := e.cfg.Overlay.AskedVNI(n.wish())
 	if err != nil {
 		return 0, err
@@ -408,21 +408,25 @@ func (e *Engine) chooseVNI(n *Network, others []*Network, late bool) (uint32, er
 	if asked != 0 {
 		return asked, nil
 	}
-	vni := freeVNI(used, late)
+	vni := freeVNI(used, side)
 	if vni == 0 {
 		return 0, &classed{"create network: every VXLAN identifier is in use", errdefs.ErrResourceExhausted}
 	}
 	return vni, nil
 }
 
-// freeVNI is the lowest identifier that is not used, or the highest; 0 if there is none.
-func freeVNI(used map[uint32]bool, highest bool) uint32 {
-	for i := range uint32(lastVNI - firstVNI + 1) {
-		vni := firstVNI + i
-		if highest {
-			vni = lastVNI - i
-		}
-		if !used[vni] {
+// freeVNI is the lowest identifier that is not used, or, apart from another side, the next one behind a place in the upper
+// half that follows from this side's name; 0 if there is none.
+func freeVNI(used map[uint32]bool, side string) uint32 {
+	const all = lastVNI - firstVNI + 1
+	start := uint32(0)
+	if side != "" {
+		h := fnv.New32a()
+		h.Write([]byte(side))
+		start = all/2 + h.Sum32()%(all/2)
+	}
+	for i := range uint32(all) {
+		if vni := firstVNI + (start+i)%all; !used[vni] {
 			return vni
 		}
 	}

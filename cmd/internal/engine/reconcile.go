@@ -169,6 +169,7 @@ func (e *Engine) reconcileNetwork(ctx context.Context, n *Network, held, uses ma
 			}
 			return p.ReserveSize(len(e.hosts()))
 		},
+		side: e.side(),
 	}
 	steps, found := planLeases(f)
 	var full error // where there is no room for more there is for less

@@ -112,7 +112,7 @@ func (v *statusView) summarize() []string {
 		for _, id := range away {
 			who = append(who, v.name(string(id)))
 		}
-		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the top.", strings.Join(who, ", ")))
+		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the middle of each network.", strings.Join(who, ", ")))
 	}
 	if alone := !slices.ContainsFunc(v.members, func(m cluster.Member) bool { return m.ID != v.self.ID && m.Alive }); alone && len(v.members) > 1 {
 		out = append(out, "No other host can be heard. Should all have got other addresses at once, tell this one where another is: minictl cluster find NODE ADDRESS.")
