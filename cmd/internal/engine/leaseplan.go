@@ -117,7 +117,7 @@ func planReserve(f leaseFacts, pool ipam.Pool, all []netip.Addr) (steps []leaseS
 	}
 	chosen := map[netip.Addr]bool{}
 	for range max(size-len(free), 0) {
-		a, err := f.nextSpare(pool, func(a netip.Addr) bool { return taken(a) || chosen[a] })
+		a, err := nextSpare(pool, f.side, func(a netip.Addr) bool { return taken(a) || chosen[a] })
 		if err != nil {
 			break // full: a smaller reserve, or none
 		}
@@ -127,10 +127,10 @@ func planReserve(f leaseFacts, pool ipam.Pool, all []netip.Addr) (steps []leaseS
 	return steps
 }
 
-// nextSpare is where nobody comes to soon.
-func (f leaseFacts) nextSpare(pool ipam.Pool, used func(netip.Addr) bool) (netip.Addr, error) {
-	if f.side != "" {
-		return pool.Apart(f.side, used)
+// nextSpare is where nobody comes to soon, on whatever side.
+func nextSpare(pool ipam.Pool, side string, used func(netip.Addr) bool) (netip.Addr, error) {
+	if side != "" {
+		return pool.Apart(side, used)
 	}
 	return pool.Highest(used)
 }

@@ -234,12 +234,12 @@ func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
 	if n.IPAM != "" {
 		return out, nil
 	}
-	members := e.hosts()
+	members, side := e.hosts(), e.side()
 	for _, pool := range ipam.Pools(n.Subnets) {
 		k := pool.ReserveSize(len(members))
 		for _, m := range members {
 			for range k {
-				a, err := pool.Highest(func(a netip.Addr) bool { _, ok := out[a]; return ok })
+				a, err := nextSpare(pool, side, func(a netip.Addr) bool { _, ok := out[a]; return ok })
 				if err != nil {
 					return nil, err
 				}

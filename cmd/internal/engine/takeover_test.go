@@ -78,6 +78,27 @@ func TestCautious(t *testing.T) {
 	}
 }
 
+// TestCautiousReserves: a network that a host brings from another side has containers there, which may have had addresses from
+// either end of it: nobody's reserve is set aside there.
+func TestCautiousReserves(t *testing.T) {
+	hosts, _ := islands(t, 2)
+	h := hosts[1]
+	h.fake.epoch, h.fake.cautious = "2.12345678", true
+	n := &Network{ID: newID(), Name: "brought", Driver: netdriver.TypeOverlay, Scope: scopeGlobal, VNI: 4711, Subnets: lan(t, "10.9.0.0/24")}
+	if err := h.keepOwnNetwork(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	held, err := h.leasesOf(t.Context(), n.ID, true)
+	if err != nil || len(held) != 16 {
+		t.Fatalf("%v, %v", held, err)
+	}
+	for a := range held {
+		if last := a.As4()[3]; last < 64 || last > 191+16 {
+			t.Errorf("%s is set aside", a)
+		}
+	}
+}
+
 // TestClash: a container comes back with an address that another has been given since. It is named, its record is
 // withdrawn, its address is not taken away from the other; when that one goes, all is well again.
 func TestClash(t *testing.T) {
