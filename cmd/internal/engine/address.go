@@ -246,17 +246,15 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 	return asked, unavailable("take an address of network %s: too many others want one; try again", n.Name)
 }
 
-// mayTake says who has an asked address, unless it is the container's own, or one that is set aside for this host: that
-// is struck off the list first.
+// mayTake says who has an asked address, unless it is the container's own, or one that is set aside for this host: it is
+// struck off the list first, where it also is if the container has given it back while nobody decided.
 func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
-	switch {
-	case h.Static && h.Container == l.Container:
-		return nil
-	case !h.spare():
+	switch kept := h.Static && h.Container == l.Container; {
+	case !kept && !h.spare():
 		return addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
 	case h.Node != l.Node:
 		return forbidden("Address already in use: %s on network %s is in the reserve of %s; choose one that minictl network inspect does not list there", asked, n.Name, e.nodeName(h.Node))
-	case !e.spares.strike(l.Node, n.ID, asked, lease{}):
+	case !e.spares.claim(l.Node, n.ID, asked, l.Container):
 		return forbidden("Address already in use: %s on network %s was given to a container of this host a moment ago", asked, n.Name)
 	}
 	return nil

@@ -219,7 +219,7 @@ func (e *Engine) applyLease(ctx context.Context, n *Network, s leaseStep, f leas
 		switch now, listed := addrs[s.addr]; {
 		case s.note && (!listed || now == f.spares[s.addr]):
 			addrs[s.addr] = lease{}
-		case s.settle && now.Endpoint == f.uses[s.addr].Endpoint:
+		case s.settle && (now.Endpoint == f.uses[s.addr].Endpoint || now == f.spares[s.addr] && !now.taken()):
 			delete(addrs, s.addr)
 		}
 	})

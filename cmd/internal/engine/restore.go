@@ -189,8 +189,9 @@ func (e *Engine) restoreBox(ctx context.Context, b *box) {
 			}
 		}
 		if len(st.Endpoints) > 0 || st.SandboxPath != "" {
-			e.leaveAll(ctx, b)
+			left := e.leaveAll(ctx, b)
 			e.update(b, func(s *container.Status) { s.SandboxPath, s.Endpoints = "", nil })
+			e.releaseLeft(ctx, left)
 		}
 	}
 }
@@ -201,8 +202,9 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 		// The machine was rebooted, or the shim is gone: nobody can tell the exit code any more.
 		b.op.Lock()
 		defer b.op.Unlock()
-		e.leaveAll(ctx, b)
+		left := e.leaveAll(ctx, b)
 		e.finished(b, ctrd.ExitStatus{Code: 255, At: time.Now()})
+		e.releaseLeft(ctx, left)
 		if b.specCopy().HostConfig.AutoRemove {
 			return e.remove(ctx, b)
 		}

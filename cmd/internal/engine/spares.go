@@ -139,6 +139,20 @@ func (s *spares) strike(node, networkID string, a netip.Addr, seen lease) bool {
 	return same && err == nil
 }
 
+// claim has an address whose key a container is to have, or has, taken by nobody else of this host. False if one of them has
+// it already.
+func (s *spares) claim(node, networkID string, a netip.Addr, container string) (ok bool) {
+	err := s.change(node, networkID, func(addrs map[netip.Addr]lease) {
+		if now := addrs[a]; now.taken() {
+			ok = now.Container == container
+			return
+		}
+		delete(addrs, a)
+		ok = true
+	})
+	return ok && err == nil
+}
+
 // giveBack ends an endpoint's, or a container's, use of an address on the list. ok is false if it is not on it.
 func (s *spares) giveBack(node, networkID string, a netip.Addr, end func(lease) (lease, bool)) (ok bool) {
 	s.mu.Lock()
@@ -159,10 +173,10 @@ func (s *spares) giveBack(node, networkID string, a netip.Addr, end func(lease) 
 
 // takeSpare gives an address without asking anybody.
 func (e *Engine) takeSpare(ctx context.Context, n *Network, pool ipam.Pool, asked netip.Addr, l lease) (netip.Addr, bool) {
+	e.adoptReserve(ctx, n.ID, l.Node)
 	if asked.IsValid() && e.keptHere(ctx, n, asked, l) {
 		return asked, true
 	}
-	e.adoptReserve(ctx, n.ID, l.Node)
 	a, ok, err := e.spares.take(l.Node, n.ID, pool, asked, l)
 	if err != nil {
 		e.log.Error("use this host's reserve", "network", n.Name, "err", err)
@@ -174,8 +188,14 @@ func (e *Engine) takeSpare(ctx context.Context, n *Network, pool ipam.Pool, aske
 	return a, ok
 }
 
-// keptHere tells whether the cluster keeps an address for this container already: it may use it without asking again.
+// keptHere tells whether the cluster keeps an address for this container already: an endpoint of it may use it without asking
+// again. Who asks for the address only now may have given it back, which the others know, or will, before this host does;
+// and one that is on the list was given back, and may be another's.
 func (e *Engine) keptHere(ctx context.Context, n *Network, a netip.Addr, l lease) bool {
+	list, _ := e.spares.list(l.Node, n.ID)
+	if _, listed := list[a]; listed || l.Endpoint == "" {
+		return false
+	}
 	held, err := e.leasesOf(ctx, n.ID, false)
 	h := held[a]
 	return err == nil && h.Static && h.Node == l.Node && h.Container == l.Container

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/errdefs"
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
-	"pgregory.net/rapid"
 
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
@@ -155,19 +154,36 @@ func (h *island) end(ctx context.Context, network, name string, crash bool) {
 	b := h.boxes[h.names[name]]
 	b.op.Lock()
 	defer b.op.Unlock()
-	ep := b.status.Endpoints[0]
+	endpoints, spec := b.status.Endpoints, b.spec
 	b.status.Endpoints = nil
 	h.forget(b)
-	if !crash {
+	if crash {
+		return
+	}
+	for _, ep := range endpoints {
 		h.releaseAddress(ctx, &Network{ID: network, Scope: scopeGlobal}, ep.Address.Addr(), ep.ID)
 	}
+	h.freeAddresses(ctx, &spec)
 }
 
 func (h *island) used() map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, b := range h.boxes {
-		for _, ep := range b.status.Endpoints {
-			out[ep.Address.Addr()] = b.spec.Name
+		for _, a := range has(b) {
+			out[a] = b.spec.Name
+		}
+	}
+	return out
+}
+
+// has are the addresses that a container has, or keeps.
+func has(b *box) (out []netip.Addr) {
+	for _, ep := range b.status.Endpoints {
+		out = append(out, ep.Address.Addr())
+	}
+	for _, set := range b.spec.Networks {
+		if a := staticAddress(set, false); !slices.Contains(out, a) {
+			out = append(out, a)
 		}
 	}
 	return out
@@ -462,100 +478,4 @@ func TestReserveGrowsWithTheCluster(t *testing.T) {
 	if _, err := hosts[0].run(ctx, small.ID, "full"); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("a full network: %v", err)
 	}
-}
-
-// TestReserveWalk cuts hosts off, loses and delays what they send, crashes and restarts them: no address is ever given
-// twice, and at rest the cluster's leases are what the hosts have.
-func TestReserveWalk(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		ctx := t.Context()
-		hosts, ov := islands(t, 2)
-		fates := rapid.SampledFrom([]fate{arrives, arrives, arrives, arrives, arrives, arrives, lost, unanswered, delayed})
-		for _, h := range hosts {
-			h.link.fate = func() fate { return fates.Draw(rt, "fate") }
-		}
-		names := func(h *island) []string {
-			var out []string
-			for _, n := range h.used() {
-				out = append(out, n)
-			}
-			slices.Sort(out)
-			return out
-		}
-		serial := 0
-		deliver := func() {
-			for _, h := range hosts {
-				for _, x := range h.link.late {
-					_, _ = h.link.Store.Txn(ctx, x)
-				}
-				h.link.late = nil
-			}
-		}
-		steps := map[string]func(h *island){
-			"run": func(h *island) { serial++; _, _ = h.run(ctx, ov, fmt.Sprint("c", serial)) },
-			"end": func(h *island) {
-				if list := names(h); len(list) > 0 {
-					h.end(ctx, ov, rapid.SampledFrom(list).Draw(rt, "name"), rapid.IntRange(0, 4).Draw(rt, "crash") == 0)
-				}
-			},
-			"cut":       func(h *island) { h.link.sever(rt); h.fake.missing = true },
-			"silent":    func(h *island) { h.link.sever(rt) }, // nobody has noticed yet
-			"heal":      func(h *island) { h.link.cut, h.fake.missing = false, false },
-			"reconcile": func(h *island) { _ = h.reconcileLeases(ctx) },
-			"deliver":   func(*island) { deliver() },
-			"restart": func(h *island) {
-				var err error
-				if h.spares, err = openSpares(h.state); err != nil {
-					rt.Fatal(err)
-				}
-			},
-		}
-		choice := rapid.SampledFrom([]string{
-			"run", "run", "run", "run", "end", "end", "end", "end", "cut", "cut", "heal", "heal", "heal",
-			"reconcile", "reconcile", "reconcile", "reconcile", "silent", "deliver", "restart",
-		})
-		for range 150 {
-			steps[choice.Draw(rt, "step")](hosts[rapid.IntRange(0, len(hosts)-1).Draw(rt, "host")])
-			all := map[netip.Addr]string{}
-			for _, h := range hosts {
-				for a, name := range h.used() {
-					if other, twice := all[a]; twice {
-						rt.Fatalf("%s is given to %s and to %s on %s", a, other, name, h.cfg.NodeName)
-					}
-					all[a] = name
-				}
-			}
-		}
-		deliver()
-		for range 2 {
-			for _, h := range hosts {
-				h.link.cut, h.link.fate, h.fake.missing = false, nil, false
-				if err := h.reconcileLeases(ctx); err != nil {
-					rt.Fatal(err)
-				}
-			}
-		}
-		held, err := hosts[0].addresses(ctx, ov)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		for _, h := range hosts {
-			used := h.used()
-			for a, name := range used {
-				if held[a].Name != name || held[a].Node != h.cfg.NodeName {
-					rt.Errorf("%s is %s's on %s, the cluster says %+v", a, name, h.cfg.NodeName, held[a])
-				}
-			}
-			list, _ := h.spares.list(h.cfg.NodeName, ov)
-			for a, l := range held {
-				_, listed := list[a]
-				if l.Node == h.cfg.NodeName && (l.spare() != listed || used[a] == "" && !l.spare()) {
-					rt.Errorf("%s: %s is %+v, listed %v as %+v", h.cfg.NodeName, a, l, listed, list[a])
-				}
-			}
-			if len(h.clashes.all()) > 0 {
-				rt.Errorf("%s: clashes %v", h.cfg.NodeName, h.clashes.all())
-			}
-		}
-	})
 }

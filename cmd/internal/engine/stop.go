@@ -43,11 +43,8 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), undoTimeout)
 	defer cancel()
 	// The process has ended, so its network can go while runc and the shim clear up: each takes about as long.
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
-		e.leaveAll(ctx, b)
-	}()
+	left := make(chan []container.Endpoint, 1)
+	go func() { left <- e.leaveAll(ctx, b) }()
 	if d, err := task.Delete(ctx); err != nil {
 		if !errdefs.IsNotFound(err) {
 			e.log.Error("delete task", "container", b.id, "err", err)
@@ -55,9 +52,10 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	} else if st.Err != nil {
 		st = d
 	}
-	<-left
+	endpoints := <-left
 	reach("left")
 	e.finished(b, st)
+	e.releaseLeft(ctx, endpoints)
 	close(gone)
 	if b.specCopy().HostConfig.AutoRemove {
 		if err := e.remove(ctx, b); err != nil {
@@ -113,8 +111,9 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 }
 
 // leaveAll takes a container off its networks: first the other hosts forget it, then the kernel objects go, then its
-// addresses are free again. So no host ever sends to an address that has moved on.
-func (e *Engine) leaveAll(ctx context.Context, b *box) {
+// addresses are free again. So no host ever sends to an address that has moved on. Those that the cluster has given are the
+// result's to give back, by releaseLeft, when it is written down that the container has them no more.
+func (e *Engine) leaveAll(ctx context.Context, b *box) (left []container.Endpoint) {
 	spec, status := b.specCopy(), b.statusCopy()
 	e.cfg.Resolver.Remove(b.id)
 	reach("leave")
@@ -130,8 +129,11 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 		n := e.networkOf(ctx, ep)
 		e.driverLeave(ctx, n, ep)
 		reach("leave-unplugged")
-		e.releaseAddresses(ctx, n, &ep)
-		reach("leave-freed")
+		if n.global() && n.IPAM == "" {
+			left = append(left, ep)
+		} else {
+			e.releaseAddresses(ctx, n, &ep)
+		}
 		e.networkEvent(n, events.ActionDisconnect, "container", b.id)
 	}
 	e.cfg.Ports.Release(spec.Name)
@@ -148,6 +150,17 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) {
 	b.status.Endpoints = nil
 	b.mu.Unlock()
 	e.zones.drop(status.Endpoints)
+	return left
+}
+
+// releaseLeft gives back what leaveAll has left. A daemon that dies before that leaves addresses that nobody uses, which
+// reconcileLeases finds. One that gave them back first, and died before that is written down, would do it again after it has
+// started: somebody else may have an address by then, and a host that is cut off does not know.
+func (e *Engine) releaseLeft(ctx context.Context, left []container.Endpoint) {
+	for _, ep := range left {
+		e.releaseAddresses(ctx, e.networkOf(ctx, ep), &ep)
+		reach("leave-freed")
+	}
 }
 
 // networkOf finds an endpoint's network, or remakes enough of a removed one to leave it.
