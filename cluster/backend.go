@@ -30,6 +30,7 @@ type backend interface {
 	LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error)
 	Configuration() []raft.Peer
 	Err() error
+	Usable() error
 	Close() error
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/minictl/minictl/cluster/raft"
 	"github.com/minictl/minictl/cluster/records"
 	"github.com/minictl/minictl/cluster/rpc"
 	"github.com/minictl/minictl/cluster/store"
@@ -61,7 +62,8 @@ type snapshotsReply struct {
 }
 
 type appliedBody struct {
-	Index uint64 `json:"index,omitempty"` // in a request 0 means: only tell
+	Index  uint64 `json:"index,omitempty"`  // in a request 0 means: only tell
+	Leader string `json:"leader,omitempty"` // in an answer: who decides, and was heard there a moment ago
 }
 
 type memberRequest struct {
@@ -84,7 +86,11 @@ func (c *Cluster) handleCalls(s *rpc.Server) {
 				return appliedBody{}, err
 			}
 		}
-		return appliedBody{Index: b.AppliedIndex()}, nil
+		reply := appliedBody{Index: b.AppliedIndex()}
+		if leader, led := b.Leader(); led && b.Prospect() == raft.Answered {
+			reply.Leader = leader
+		}
+		return reply, nil
 	})
 	rpc.Handle(s, callTrust, func(context.Context, struct{}) (trust, error) { return c.trusts() })
 	rpc.Handle(s, callLearner, func(ctx context.Context, r memberRequest) (appliedBody, error) {

@@ -82,6 +82,9 @@ func (e *events) act(ctx context.Context, wg *sync.WaitGroup, ev event) {
 	c := e.c
 	switch {
 	case ev.up != "":
+		if s := c.session(); s == nil || !s.gossip.Alive(string(ev.up)) {
+			return // said by a session that has ended, or it is down again: who comes is told of anew
+		}
 		c.log.Info("member is up", "node", ev.up, "name", c.nameOf(ev.up))
 		c.mu.Lock()
 		delete(c.met, ev.up)

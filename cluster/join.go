@@ -299,6 +299,7 @@ func (c *Cluster) settle(ctx context.Context, r rejoined) error {
 	for range steps {
 		all = append(all, <-errs)
 	}
+	c.doubtUnheard(c.known()) // their records came with the others'
 	if err := errors.Join(all...); err != nil {
 		return err
 	}

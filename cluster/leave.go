@@ -14,6 +14,7 @@ import (
 	"github.com/minictl/minictl/cluster/records"
 	"github.com/minictl/minictl/cluster/rpc"
 	"github.com/minictl/minictl/cluster/store"
+	"github.com/minictl/minictl/cluster/transport"
 )
 
 // opsPerTxn keeps one transaction small beside store.MaxTxn, whatever the keys' length.
@@ -153,9 +154,10 @@ func (c *Cluster) forgotten(ctx context.Context) bool {
 }
 
 // hasForgotten tells from a member's answer to callForget whether it knows this host no more: it says so, or does not let it in.
+// One that has gone on without this host, after a takeover, does not let it in and waits for it.
 func hasForgotten(err error) bool {
 	var answered *rpc.Error
-	return err == nil || errdefs.IsPermissionDenied(err) && !errors.As(err, &answered)
+	return err == nil || errdefs.IsPermissionDenied(err) && !errors.As(err, &answered) && !errors.Is(err, transport.ErrFenced)
 }
 
 // sayGoodbye removes every trace of this host from what the others know.
@@ -265,11 +267,14 @@ func (c *Cluster) awaitUnknown(ctx context.Context, id NodeID) {
 
 // mayRemove says why a node is not removed.
 func (c *Cluster) mayRemove(m Member, members []Member, force bool) error {
+	met := slices.ContainsFunc(c.Estranged(), func(e Estranged) bool { return e.ID == m.ID })
 	switch {
 	case m.ID == c.Self().ID:
 		return fmt.Errorf("it is this host: run `minictl cluster leave`: %w", errdefs.ErrFailedPrecondition)
 	case m.Alive && !force:
 		return fmt.Errorf("it is alive: run `minictl cluster leave` on it, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
+	case met && !force:
+		return fmt.Errorf("it is alive, and on another side of a takeover: let it join again first, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
 	case m.Alive && m.Voter && !slices.ContainsFunc(members, func(o Member) bool { return o.Voter && o.ID != m.ID }):
 		return fmt.Errorf("it is alive and decides alone: switch it off, and run `minictl cluster recover` here first: %w", errdefs.ErrFailedPrecondition)
 	}

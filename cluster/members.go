@@ -112,6 +112,9 @@ func (c *Cluster) membersChanged(old, next map[NodeID]Node) {
 		}
 	}
 	c.applied(c.ctx, slices.Sorted(maps.Keys(networks)))
+	came := maps.Clone(next)
+	maps.DeleteFunc(came, func(id NodeID, _ Node) bool { _, known := old[id]; return known })
+	c.doubtUnheard(came)
 	c.events.add(event{members: true})
 }
 

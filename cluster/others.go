@@ -129,6 +129,17 @@ func (c *Cluster) writeOthers() {
 	}
 }
 
+// doubtUnheard doubts those of some members that gossip has not heard: of one that it has never heard it does not say that it is
+// down.
+func (c *Cluster) doubtUnheard(members map[NodeID]Node) {
+	s := c.session()
+	for id := range members {
+		if s != nil && id != c.Self().ID && !s.gossip.Alive(string(id)) {
+			c.wg.Go(func() { c.doubt(c.ctx, id, restartGrace, meetGrace) })
+		}
+	}
+}
+
 // doubt asks whether a member that gossip does not hear is gone, and has its records hidden if it is. One whose host refuses
 // connections has so long to come back, one that takes them has listening, and one that is silent twice is gone.
 func (c *Cluster) doubt(ctx context.Context, id NodeID, refusing, listening time.Duration) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +106,44 @@ func TestDaemonAway(t *testing.T) {
 			t.Error(err)
 		}
 		shows("both boot at once", true)
+	})
+}
+
+// TestDeadBeforeJoining: a host that joins while another is dead is given that one's records with all others', and hears from
+// nobody that it is down. They are hidden there, too, until it is back; and what a session that has ended had heard of it
+// changes nothing.
+func TestDeadBeforeJoining(t *testing.T) {
+	t.Parallel()
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
+		defer s.closeAll()
+		s.addVoters(dir, 3)
+		dies := s.hosts[2]
+		if missing, err := dies.up().Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
+			t.Fatal(missing, err)
+		}
+		s.cutOff(dies, true)
+		pass(10 * time.Second)
+		s.add(dir, 1, 3)
+		d := s.hosts[3]
+		s.cutOff(dies, true) // from d, too
+		shows := func(what string, alive bool) {
+			t.Helper()
+			got := d.up().Records("n")
+			if is := len(got) == 1 && got[0].Alive; is != alive {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+		pass(5 * time.Second)
+		shows("the newcomer", false)
+		var wg sync.WaitGroup
+		d.up().events.act(t.Context(), &wg, event{up: dies.up().Self().ID})
+		wg.Wait()
+		shows("heard by an earlier session", false)
+		s.cutOff(dies, false)
+		pass(time.Minute)
+		shows("it is back", true)
 	})
 }
 

@@ -46,6 +46,9 @@ func (c *Cluster) Estranged() []Estranged {
 	own := c.st.fence()
 	var out []Estranged
 	for _, m := range c.met {
+		if c.sess != nil && c.sess.gossip.Alive(string(m.node)) {
+			continue // it takes part since
+		}
 		if r := own.Compare(m.fence); r != transport.Same && time.Since(m.at) < metFor {
 			out = append(out, Estranged{m.node, m.fence.Epoch, r})
 		}
@@ -211,6 +214,7 @@ func (c *Cluster) changeSides(ctx context.Context, r admitReply) error {
 	err := c.step("rejoin-keep", func() error { return c.keepBefore(ctx) })
 	if err == nil {
 		err = c.step("rejoin-adopt", func() error { return c.adoptEpoch(r) })
+		c.suspendOthers(ctx) // there are some that this host did not know
 	}
 	if err != nil { // this host stays what it is, and has its networks
 		return errors.Join(err, c.saveBefore(nil))

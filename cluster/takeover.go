@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster/raft"
+	"github.com/minictl/minictl/cluster/rpc"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/transport"
 )
@@ -105,7 +106,7 @@ func (c *Cluster) Recover(ctx context.Context) error {
 	if err := c.errExternal("recover"); err != nil {
 		return err
 	}
-	if _, err := c.mayRecover(time.Now()); err != nil {
+	if _, err := c.mayRecover(ctx, time.Now()); err != nil {
 		return err
 	}
 	before := c.snapshotState()
@@ -117,14 +118,14 @@ func (c *Cluster) Recover(ctx context.Context) error {
 }
 
 // Recoverable says what Recover would mean, or why it is refused.
-func (c *Cluster) Recoverable() (Recovery, error) {
+func (c *Cluster) Recoverable(ctx context.Context) (Recovery, error) {
 	if err := c.errExternal("recover"); err != nil {
 		return Recovery{}, err
 	}
-	return c.mayRecover(time.Now())
+	return c.mayRecover(ctx, time.Now())
 }
 
-func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
+func (c *Cluster) mayRecover(ctx context.Context, now time.Time) (Recovery, error) {
 	refuse := func(format string, args ...any) (Recovery, error) {
 		return Recovery{}, fmt.Errorf("recover cluster: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrFailedPrecondition)
 	}
@@ -132,6 +133,12 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 		return refuse("this host is a cluster of its own and decides for itself")
 	}
 	b, self := c.decider(), c.Self().ID
+	if err := b.Usable(); err != nil { // its copy may be of another side, or not what the others have decided
+		return refuse("this host's copy of what the cluster has decided cannot be used: %v: the daemon's log says more", err)
+	}
+	if no := c.Refused(); no != "" {
+		return refuse("the others are there, and do not let this host take part: %s", no)
+	}
 	leader, led := b.Leader()
 	r := Recovery{Heard: b.LastContact(), Lag: b.Unapplied()}
 	switch {
@@ -157,16 +164,53 @@ func (c *Cluster) mayRecover(now time.Time) (Recovery, error) {
 			r.Others = append(r.Others, m)
 		}
 	}
-	silent := now.Sub(later(r.Heard, c.openedAt()))
+	opened := c.openedAt()
+	silent := now.Sub(later(r.Heard, opened))
+	heard := fmt.Sprintf("a leader was heard %s ago", silent.Round(time.Second))
+	if r.Heard.Before(opened) {
+		heard = fmt.Sprintf("this host has listened for %s only", silent.Round(time.Second))
+	}
+	again := fmt.Sprintf("try again in %s", (calm - silent + time.Second).Truncate(time.Second))
 	switch {
 	case voters == 1 && up == 1 && !c.isVoter(self) && silent < calm:
-		return refuse("the host that decides was heard %s ago: it may be restarting; try again in a few seconds", silent.Round(time.Second))
+		return refuse("%s: the host that decides may be restarting; %s", heard, again)
 	case up > voters/2 && silent < 2*calm:
 		return refuse("%d of the %d hosts that decide are up and will agree on a leader in a few seconds", up, voters)
 	case silent < calm:
-		return refuse("a leader was heard %s ago; try again in a few seconds", silent.Round(time.Second))
+		return refuse("%s: the others may be about to answer; %s", heard, again)
+	}
+	if who, by, ok := c.decidesElsewhere(ctx); ok {
+		return refuse("%s decides for the cluster, as %s says, and only this host does not hear it: look at the link from here to %s", who, by, who)
 	}
 	return r, nil
+}
+
+// decidesElsewhere asks the members that this host hears for a leader that it does not.
+func (c *Cluster) decidesElsewhere(ctx context.Context) (leader, by string, ok bool) {
+	s := c.session()
+	if s == nil {
+		return "", "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	type answer struct{ leader, by NodeID }
+	live := c.live()
+	answers := make(chan answer, len(live))
+	for _, n := range live {
+		go func() {
+			r, err := rpc.Call[appliedBody, appliedBody](ctx, s.client, string(n.ID), callApplied, appliedBody{}, true)
+			if err != nil {
+				c.log.Debug("a member does not say who decides", "node", n.ID, "err", err)
+			}
+			answers <- answer{NodeID(r.Leader), n.ID}
+		}()
+	}
+	for range live {
+		if a := <-answers; a.leader != "" && a.leader != c.Self().ID {
+			return c.nameOf(a.leader), c.nameOf(a.by), true
+		}
+	}
+	return "", "", false
 }
 
 // openedAt is when the replica was opened: before that nobody could be heard.

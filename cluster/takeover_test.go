@@ -3,10 +3,12 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -60,7 +62,7 @@ func TestRecoverRefused(t *testing.T) {
 	a, b := newHost(t, "a"), newHost(t, "b")
 	says := func(h *host, want string) {
 		t.Helper()
-		_, err := h.Recoverable()
+		_, err := h.Recoverable(t.Context())
 		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", h.cfg.Name, err, want)
 		}
@@ -82,6 +84,61 @@ func TestRecoverRefused(t *testing.T) {
 	if err := b.Rejoin(t.Context(), ""); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("rejoin nothing: %v", err)
 	}
+}
+
+// TestRecoverBesideALeader: a host that does not hear who decides, and hears others who do, takes nothing over.
+func TestRecoverBesideALeader(t *testing.T) {
+	t.Parallel()
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}}
+		defer s.closeAll()
+		s.addVoters(dir, 3)
+		a, c := s.hosts[0], s.hosts[2]
+		if !a.cluster.decider().IsLeader() {
+			t.Fatal("the first host does not lead")
+		}
+		s.net.change(func(cuts map[link]bool) {
+			cuts[link{a.addr.Addr(), c.addr.Addr()}], cuts[link{c.addr.Addr(), a.addr.Addr()}] = true, true
+		})
+		pass(time.Minute)
+		_, err := c.cluster.Recoverable(t.Context())
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "host01 decides for the cluster, as host02 says, and only this host does not hear it") {
+			t.Errorf("one link is cut: %v", err)
+		}
+		s.cutOff(c, true)
+		pass(time.Minute)
+		if r, err := c.cluster.Recoverable(t.Context()); err != nil || len(r.Missing) != 2 {
+			t.Errorf("nobody is heard: %+v, %v", r, err)
+		}
+		if err := c.cluster.decider().Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.cluster.Recoverable(t.Context()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot be used") {
+			t.Errorf("without a store: %v", err)
+		}
+	})
+}
+
+// TestLeavingDuringATakeover: a host's daemon dies while it leaves, before anybody has heard of that, and another host takes
+// over. It is let in again, and leaves: nobody waits for it.
+func TestLeavingDuringATakeover(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	if err := a.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.setLeaving(true); err != nil {
+		t.Fatal(err)
+	}
+	a.close(t)
+	b.recover(t)
+	a.open(t)
+	if hasForgotten(fmt.Errorf("dial b: %w: %w", transport.ErrFenced, errdefs.ErrPermissionDenied)) || !hasForgotten(errdefs.ErrPermissionDenied) {
+		t.Error("who waits for a after a takeover is taken for one that does not know it")
+	}
+	eventually(t, "a has left", func() bool { return !a.Clustered() })
+	eventually(t, "b has heard of it", func() bool { return len(b.Members()) == 1 && len(b.Standing().Missing) == 0 })
 }
 
 // TestTakeover is failure mode 4: the learner takes over, the old leader comes back with what it decided alone. It is kept
@@ -119,6 +176,11 @@ func TestTakeover(t *testing.T) {
 	}
 	a.open(t)
 	agree(t, a, b)
+	// A refusal that b hears of late says nothing of a any more.
+	b.meet(t.Context(), meeting{node: id, fence: transport.Fence{Cluster: b.ID(), Epoch: epoch}, at: time.Now()})
+	if e := b.Estranged(); len(e) > 0 {
+		t.Errorf("a takes part, and b still says that it does not: %v", e)
+	}
 	if a.Epoch() == epoch || a.Self().ID != id {
 		t.Errorf("a is %s in epoch %s", a.Self().ID, a.Epoch())
 	}
@@ -356,7 +418,7 @@ func TestTakeoverGoesForward(t *testing.T) {
 	}
 	a.close(t)
 	eventually(t, "b may take over", func() bool {
-		_, err := b.Recoverable()
+		_, err := b.Recoverable(t.Context())
 		return err == nil
 	})
 	snapshots := b.files.raft() + "/snapshots"

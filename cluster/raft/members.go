@@ -98,7 +98,7 @@ func (b *Backend) TransferLeadership(ctx context.Context, id string) error {
 }
 
 func (b *Backend) change(ctx context.Context, what string, do func() hraft.Future) error {
-	if err := b.usable(); err != nil {
+	if err := b.Usable(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if !b.IsLeader() {

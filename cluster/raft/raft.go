@@ -305,7 +305,7 @@ func (b *Backend) WaitApplied(ctx context.Context, index uint64) error {
 	defer cancel()
 	defer context.AfterFunc(b.ctx, cancel)()
 	if err := b.fsm.wait(ctx, index); err != nil {
-		return errors.Join(b.usable(), err)
+		return errors.Join(b.Usable(), err)
 	}
 	return nil
 }

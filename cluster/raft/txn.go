@@ -69,7 +69,7 @@ func (b *Backend) LocalTxn(ctx context.Context, t store.Txn) (store.Revision, er
 	if err := t.Validate(); err != nil {
 		return 0, err
 	}
-	if err := b.usable(); err != nil {
+	if err := b.Usable(); err != nil {
 		return 0, b.elsewhere("apply transaction", err)
 	}
 	if rev, decided, err := b.decided(ctx, t); decided {
@@ -172,7 +172,7 @@ func (l *logged) end(id string) {
 
 // LocalRange is a fresh Range on the leader; ErrUnavailable on any other host.
 func (b *Backend) LocalRange(ctx context.Context, prefix string) ([]store.Pair, store.Revision, error) {
-	if err := b.usable(); err != nil {
+	if err := b.Usable(); err != nil {
 		return nil, 0, b.elsewhere("read "+prefix, err)
 	}
 	if err := b.current(ctx, "read "+prefix); err != nil {
@@ -201,7 +201,7 @@ func (b *Backend) current(ctx context.Context, what string) error {
 	case <-ctx.Done():
 		return b.raftError(what, ctx.Err())
 	case <-b.ctx.Done(): // it leads, has not applied what was before it, and never will
-		return b.usable()
+		return b.Usable()
 	}
 	if err := b.confirms.confirm(ctx, changed); err != nil {
 		return b.raftError(what, err)
@@ -221,7 +221,7 @@ func (b *Backend) ask(ctx context.Context, what string, here func() error, there
 	for pause := retryPause; ; pause = min(2*pause, maxPause) {
 		changed := b.LeaderChanged()
 		leader, known := b.Leader()
-		if err := b.usable(); err != nil {
+		if err := b.Usable(); err != nil {
 			return err
 		}
 		switch {
@@ -284,8 +284,8 @@ func (b *Backend) timeout(ctx context.Context, what string, last error) error {
 	return fmt.Errorf("%s: no leader answered in time: %s (%w, %w)", what, last.Error(), errdefs.ErrUnavailable, context.Cause(ctx))
 }
 
-// usable fails when this host takes no part any more.
-func (b *Backend) usable() error {
+// Usable says why this replica answers nothing any more: it follows the others no further (Err), or is closed.
+func (b *Backend) Usable() error {
 	if err := b.fsm.failed(); err != nil {
 		return fmt.Errorf("the store stopped on this host: %w (%w)", err, errdefs.ErrFailedPrecondition)
 	}

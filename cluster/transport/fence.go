@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -76,6 +77,15 @@ type answer struct {
 	Fence   *Fence         `json:"fence,omitempty"` // of who refuses, for a member that may not know it
 	Addr    netip.AddrPort `json:"addr,omitzero"`   // of who refuses
 }
+
+// ErrFenced is a refusal that is about the epoch alone: who is refused may be a member as good as any, and joins again.
+var ErrFenced = errors.New("another epoch")
+
+// fenced is such a refusal, in the other side's words.
+type fenced struct{ error }
+
+func (fenced) Is(target error) bool { return target == ErrFenced }
+func (f fenced) Unwrap() error      { return f.error }
 
 // maxFrame bounds what a frame may claim to hold.
 const maxFrame = 4096

@@ -316,8 +316,9 @@ func (t *Transport) introduce(c *Conn) error {
 	if a.Refused != "" {
 		if a.Fence != nil {
 			t.met(c.Peer, hello{*a.Fence, a.Addr})
+			return fenced{fmt.Errorf("%s: %w", a.Refused, errdefs.ErrPermissionDenied)}
 		}
-		if a.Fence == nil && t.cfg.Refused != nil {
+		if t.cfg.Refused != nil {
 			t.cfg.Refused(a.Refused)
 		}
 		return fmt.Errorf("%s: %w", a.Refused, errdefs.ErrPermissionDenied)

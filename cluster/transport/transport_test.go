@@ -338,7 +338,7 @@ func TestRejoinProtocol(t *testing.T) {
 			if err == nil {
 				conn.Close()
 			}
-			if _, err := a.Dial(t.Context(), bID, RPC); !errdefs.IsPermissionDenied(err) {
+			if _, err := a.Dial(t.Context(), bID, RPC); !errdefs.IsPermissionDenied(err) || errors.Is(err, ErrFenced) != (c.theirs.Cluster == "c") {
 				t.Errorf("anything else: %v", err)
 			}
 			if c.theirs.Cluster == "c" {

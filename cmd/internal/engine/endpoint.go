@@ -416,7 +416,14 @@ func (e *Engine) publish(ctx context.Context, put []cluster.Record, del []string
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
+	var networks []string
+	for _, r := range slices.Concat(put, e.cl.OwnRecords()) {
+		if slices.Contains(del, r.ID) || slices.ContainsFunc(put, func(p cluster.Record) bool { return p.ID == r.ID }) {
+			networks = append(networks, r.Network)
+		}
+	}
 	missing, err := e.cl.Publish(ctx, put, del)
+	e.zones.dropNetworks(networks) // a question may have been asked before the record was there
 	if err != nil {
 		e.log.Warn("publish endpoints", "err", err)
 	}

@@ -100,7 +100,7 @@ type Cluster interface {
 	Deciding(ctx context.Context, doubt time.Duration) (context.Context, context.CancelFunc)
 	Standing() cluster.Standing
 	Lags(ctx context.Context) map[cluster.NodeID]uint64
-	Recoverable() (cluster.Recovery, error)
+	Recoverable(ctx context.Context) (cluster.Recovery, error)
 	Recover(ctx context.Context) error
 	Rejoin(ctx context.Context, via string) error
 	Find(ctx context.Context, node, addr string) error

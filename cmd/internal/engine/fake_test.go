@@ -62,8 +62,10 @@ func (c *fakeCluster) Deciding(ctx context.Context, _ time.Duration) (context.Co
 }
 func (c *fakeCluster) Standing() cluster.Standing                     { return cluster.Standing{Decides: !c.missing} }
 func (c *fakeCluster) Lags(context.Context) map[cluster.NodeID]uint64 { return nil }
-func (c *fakeCluster) Recoverable() (cluster.Recovery, error)         { return cluster.Recovery{}, nil }
-func (c *fakeCluster) Recover(context.Context) error                  { return nil }
+func (c *fakeCluster) Recoverable(context.Context) (cluster.Recovery, error) {
+	return cluster.Recovery{}, nil
+}
+func (c *fakeCluster) Recover(context.Context) error { return nil }
 func (c *fakeCluster) Backup(context.Context) (cluster.Backup, error) {
 	return cluster.Backup{}, nil
 }

@@ -136,6 +136,11 @@ func (e *Engine) reconcileLeases(ctx context.Context) error {
 			clashes = append(clashes, clash{networkID: id, leaseClash: leaseClash{addr: a, mine: l}})
 		}
 	}
+	for _, c := range e.clashes.all() {
+		if busy[c.mine.Container] { // nothing is known of it at this moment
+			clashes = append(clashes, c)
+		}
+	}
 	slices.SortFunc(clashes, func(a, b clash) int { // the same ones are to be the same list the next time
 		return cmp.Or(strings.Compare(a.networkID, b.networkID), a.addr.Compare(b.addr))
 	})
@@ -333,12 +338,30 @@ func (e *Engine) setClashes(ctx context.Context, now []clash) {
 		if c.mine.Endpoint == "" || has(now, c.mine.Endpoint) {
 			continue
 		}
-		if b, err := e.find(c.mine.Container); err == nil {
-			if err := e.republish(ctx, b); err != nil {
-				e.log.Warn("publish a container again", "container", b.id, "err", err)
-			}
+		if !e.publishAgain(ctx, c.mine.Container) {
+			e.clashes.mu.Lock()
+			e.clashes.list = append(e.clashes.list, c)
+			e.clashes.mu.Unlock()
+			e.wakeReconcile()
 		}
 	}
+}
+
+// publishAgain tells the others of a container that has come out of a clash; false: it is in the middle of a step, which may
+// be the one that ends what there would be to tell.
+func (e *Engine) publishAgain(ctx context.Context, id string) bool {
+	b, err := e.find(id)
+	if err != nil {
+		return true // removed
+	}
+	if !b.op.TryLock() {
+		return false
+	}
+	defer b.op.Unlock()
+	if err := e.republish(ctx, b); err != nil {
+		e.log.Warn("publish a container again", "container", b.id, "err", err)
+	}
+	return true
 }
 
 // still tells whether the container has the endpoint yet: it may have been restarted since.

@@ -20,7 +20,7 @@ import (
 
 // ClusterRecover makes this host the one that decides, after those that did are gone. A dry run only says what that means.
 func (e *Engine) ClusterRecover(ctx context.Context, dryRun bool) (r api.ClusterRecoverResponse, err error) {
-	plan, err := e.cl.Recoverable()
+	plan, err := e.cl.Recoverable(ctx)
 	if err != nil {
 		return r, err
 	}
