@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ type fakeCluster struct {
 	epoch    string // none: 1
 	cautious bool
 	before   []cluster.BeforePair
+
+	own        []cluster.Record
+	publishing func() // before a record is there
 }
 
 func (c *fakeCluster) CaughtUp(context.Context) error                  { return nil }
@@ -45,10 +49,17 @@ func (c *fakeCluster) Leader() (cluster.NodeID, bool)                       { re
 func (c *fakeCluster) ExternalStore() string                                { return "" }
 func (c *fakeCluster) StoreError() error                                    { return nil }
 func (c *fakeCluster) Store() store.Store                                   { return c.st }
-func (c *fakeCluster) Publish(context.Context, []cluster.Record, []string) ([]string, error) {
+func (c *fakeCluster) Publish(_ context.Context, put []cluster.Record, del []string) ([]string, error) {
+	if c.publishing != nil {
+		c.publishing()
+	}
+	c.own = slices.DeleteFunc(c.own, func(r cluster.Record) bool {
+		return slices.Contains(del, r.ID) || slices.ContainsFunc(put, func(p cluster.Record) bool { return p.ID == r.ID })
+	})
+	c.own = append(c.own, put...)
 	return nil, nil
 }
-func (c *fakeCluster) OwnRecords() []cluster.Record               { return nil }
+func (c *fakeCluster) OwnRecords() []cluster.Record               { return slices.Clone(c.own) }
 func (c *fakeCluster) SetRoutes([]netip.Prefix)                   {}
 func (c *fakeCluster) SetMTU(int)                                 {}
 func (c *fakeCluster) Remove(context.Context, string, bool) error { return nil }

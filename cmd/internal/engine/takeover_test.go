@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -123,6 +124,15 @@ func TestClash(t *testing.T) {
 	words := strings.Join(h1.clashWords(), "\n")
 	if !strings.Contains(words, "web has the address 10.0.0.2 on ov, which belongs to db on host2: minictl restart web") || !h1.clashes.has(endpoint) {
 		t.Errorf("%q", words)
+	}
+	b := h1.boxes[h1.names["web"]]
+	b.op.Lock() // it is being restarted, and has told the others of its end
+	if err := h1.reconcileLeases(ctx); !errors.Is(err, errBusy) {
+		t.Error(err)
+	}
+	b.op.Unlock()
+	if len(h1.fake.own) > 0 || !h1.clashes.has(endpoint) {
+		t.Errorf("in the middle of a step it is published again: %v", h1.fake.own)
 	}
 	h1.end(ctx, ov, "web", false)
 	held, err := h2.addresses(ctx, ov)
