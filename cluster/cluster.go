@@ -202,6 +202,7 @@ func (c *Cluster) start() error {
 	c.wg.Go(func() { c.watchKeys(keys) })
 	c.wg.Go(func() { c.events.run(c.ctx) })
 	c.wg.Go(func() { c.keepVoters(c.ctx) })
+	c.wg.Go(func() { c.watchRoles(c.ctx) })
 	c.wg.Go(func() { c.keepCertificate(c.ctx) })
 	c.wg.Go(func() { c.keepOthers(c.ctx) })
 	c.resumeOthers()

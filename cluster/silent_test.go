@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,41 @@ func (s *simulation) addVoters(dir string, hosts int) {
 	eventually(s.t, "all vote", func() bool {
 		heirs := s.hosts[0].cluster.heirs(0)
 		return len(heirs) == hosts-1 && !slices.ContainsFunc(heirs, func(p raft.Peer) bool { return !p.Voter })
+	})
+}
+
+// TestRolesAreNews: hosts become voters some time after they have joined, when nothing else changes; every host's daemon hears
+// of it.
+func TestRolesAreNews(t *testing.T) {
+	t.Parallel()
+	dir := memDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		told := map[string]int{} // how many voted when a host's daemon was told last
+		s := &simulation{t: t, net: newMemNet(), began: time.Now(), did: map[string]int{}, changed: func(h *simHost) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[h.cfg.Name] = 0
+			if c := h.up(); c != nil {
+				for _, m := range c.Members() {
+					if m.Voter {
+						told[h.cfg.Name]++
+					}
+				}
+			}
+		}}
+		defer s.closeAll()
+		for i := range 3 {
+			s.add(dir, 1, i)
+		}
+		pass(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, h := range s.hosts {
+			if told[h.cfg.Name] != 3 {
+				t.Errorf("%s was told of %d voters", h.cfg.Name, told[h.cfg.Name])
+			}
+		}
 	})
 }
 

@@ -76,6 +76,8 @@ type simulation struct {
 	networks map[string]string // acknowledged, by key: the epoch they were made in
 	history  map[simPart][]porcupine.Operation
 	did      map[string]int
+
+	changed func(*simHost) // asked when a host's members have changed; may be nil
 }
 
 const simNetwork = "n1"
@@ -111,6 +113,11 @@ func (s *simulation) add(dir string, seed uint64, i int) {
 	h.cfg = Config{
 		Dir: filepath.Join(dir, fmt.Sprint(i)), Name: fmt.Sprintf("host%02d", i+1), Version: "test",
 		Log: slog.New(slog.DiscardHandler), Wire: memWire{s.net, h.addr.Addr()},
+		MembersChanged: func() {
+			if s.changed != nil {
+				s.changed(h)
+			}
+		},
 	}
 	if os.Getenv("CLUSTER_TEST_LOG") != "" {
 		h.cfg.Log = testLog(s.t, h.cfg.Name)

@@ -94,6 +94,19 @@ func (c *Cluster) keepVoters(ctx context.Context) {
 	})
 }
 
+// watchRoles passes on that others vote than a second ago: nothing else may have changed.
+func (c *Cluster) watchRoles(ctx context.Context) {
+	was := c.decider().Configuration()
+	everySecond(ctx, func() (done bool) {
+		is := c.decider().Configuration()
+		if !slices.Equal(was, is) {
+			c.events.add(event{members: true})
+		}
+		was = is
+		return false
+	})
+}
+
 func (c *Cluster) keepPeers(ctx context.Context, b backend, alive func(id string) bool) error {
 	pairs, _, err := b.Range(ctx, prefixNode, false)
 	if err != nil {
