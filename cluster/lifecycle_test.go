@@ -93,6 +93,9 @@ func TestJoinRefused(t *testing.T) {
 				t.Errorf("%s: %q does not say %q", name, err, s)
 			}
 		}
+		if strings.Contains(err.Error(), nobody+": dial") {
+			t.Errorf("%s: %q names the address again", name, err)
+		}
 	}
 	if b.Clustered() || b.session() != nil || len(a.Members()) != 1 {
 		t.Errorf("after refusals: b clustered %v, a has %v", b.Clustered(), names(a.Members()))

@@ -2,10 +2,12 @@ package gossip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,9 +159,22 @@ func (g *Gossip) Join(ctx context.Context, peers []Peer) (int, error) {
 		}
 	}
 	if joined == 0 && last != nil {
-		return 0, fmt.Errorf("join gossip: %w: %w", last, errdefs.ErrUnavailable)
+		return 0, fmt.Errorf("join gossip: %w: %w", inLine(last), errdefs.ErrUnavailable)
 	}
 	return joined, nil
+}
+
+// inLine joins what memberlist writes as a list of several lines.
+func inLine(err error) error {
+	var list interface{ WrappedErrors() []error }
+	if !errors.As(err, &list) {
+		return err
+	}
+	var all []string
+	for _, e := range list.WrappedErrors() {
+		all = append(all, e.Error())
+	}
+	return errors.New(strings.Join(all, "; "))
 }
 
 // retry calls every known peer that is not alive, with pauses that grow to a few seconds while nobody answers.

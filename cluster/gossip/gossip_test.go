@@ -229,6 +229,18 @@ func allSee(ms []*member, sees func(a, b *member) bool) bool {
 
 func everybody(_, _ *member) bool { return true }
 
+// TestJoinNobody: who cannot be called is named in one line.
+func TestJoinNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := start(t, newWire(), 1, 1, metaOf("c", "1.a"))
+		_, err := a.Join(t.Context(), []Peer{{ID: "x", Addr: addrOf(2)}})
+		if want := "join gossip: failed to join 10.0.0.2:7946: context deadline exceeded: unavailable"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		stopAll(t, []*member{a})
+	})
+}
+
 // TestFormPartitionHeal: members that know of each other find each other without being told to join; two halves mark
 // each other dead, which takes longer than one death (TestDeadHost): each probe that meets a host of the other half slows
 // the prober's next ones; they heal although the partition lasts longer than memberlist remembers the dead.

@@ -115,8 +115,8 @@ func DialJoin(ctx context.Context, w Wire, addr string, digest [32]byte, now tim
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conn, err := w.Dial(ctx, netip.Addr{}, addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w: %w", addr, err, errdefs.ErrUnavailable)
+	if err != nil { // which names the address
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}
 	tc := tls.Client(conn, &tls.Config{
 		MinVersion: tls.VersionTLS13,

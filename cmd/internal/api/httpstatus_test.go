@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -73,6 +74,13 @@ func TestMessage(t *testing.T) {
 		{errors.New("boom"), "boom"},
 		{fmt.Errorf("%w: x", errdefs.ErrNotFound), "not found: x"},
 		{errdefs.ErrConflict.WithMessage("in use"), "in use"},
+		{fmt.Errorf("leave: %w: use --force", fmt.Errorf("nobody is alive: %w", errdefs.ErrUnavailable)), "leave: nobody is alive: use --force"},
+		{fmt.Errorf("join: %w", fmt.Errorf("%w: %w", fmt.Errorf("no leader: %w", errdefs.ErrUnavailable), errdefs.ErrPermissionDenied)), "join: no leader"},
+		{errors.Join(fmt.Errorf("a: %w", errdefs.ErrUnavailable), fmt.Errorf("b: %w", errdefs.ErrUnavailable)), "a\nb"},
+		{fmt.Errorf("a: %w: %w", errdefs.ErrDataLoss, errdefs.ErrUnavailable), "a"},
+		{errdefs.ErrInvalidArgument.WithMessage("runc: mount: invalid argument: unknown"), "runc: mount: invalid argument: unknown"},
+		{fmt.Errorf("open x: %w", syscall.EACCES), "open x: permission denied"},
+		{fmt.Errorf("wait: %w: %w", context.DeadlineExceeded, errdefs.ErrUnavailable), "wait: context deadline exceeded"},
 	}
 	for _, tt := range tests {
 		if got := message(tt.err); got != tt.want {
