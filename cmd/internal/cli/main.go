@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
 
@@ -29,12 +31,16 @@ func Main(ctx context.Context, args []string, s Streams, daemon ...*cobra.Comman
 	root.SetArgs(args)
 	ctx, stop := withSignals(ctx)
 	defer stop()
-	err := root.ExecuteContext(ctx)
-	return exitCode(ctx, c, err)
+	cmd, err := root.ExecuteContextC(ctx)
+	explain := c.Explain
+	if slices.Contains(daemon, cmd) { // it asks no daemon: whom it cannot reach is another
+		explain = api.Sentence
+	}
+	return exitCode(ctx, c, explain, err)
 }
 
 // exitCode prints err, if there is something to print, and finds its code. A container's own code comes without text.
-func exitCode(ctx context.Context, c *console.Console, err error) int {
+func exitCode(ctx context.Context, c *console.Console, explain func(error) string, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -46,7 +52,7 @@ func exitCode(ctx context.Context, c *console.Console, err error) int {
 	if errors.Is(err, context.Canceled) && errors.As(context.Cause(ctx), &sig) {
 		return 128 + int(sig.Signal)
 	}
-	fmt.Fprintln(c.Err, "minictl: "+c.Explain(err))
+	fmt.Fprintln(c.Err, "minictl: "+explain(err))
 	if exit != nil {
 		return exit.Code
 	}

@@ -3,14 +3,18 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli"
@@ -112,6 +116,19 @@ func TestNoDaemon(t *testing.T) {
 	}
 	if r := clitest.Run(t, &clitest.Daemon{Host: "nonsense"}, "ps"); r.Code != 1 || !strings.Contains(r.Err, "want unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST") {
 		t.Errorf("bad host: %+v", r)
+	}
+}
+
+// The daemon's own commands reach no daemon: what they cannot reach is somebody else.
+func TestDaemonsOwnErrors(t *testing.T) {
+	var errs bytes.Buffer
+	witness := &cobra.Command{Use: "witness", RunE: func(cmd *cobra.Command, _ []string) error {
+		dial := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}
+		return fmt.Errorf("join cluster: no member answers at 192.0.2.9: %w: %w", dial, errdefs.ErrUnavailable)
+	}}
+	code := cli.Main(t.Context(), []string{"witness"}, cli.Streams{In: io.NopCloser(strings.NewReader("")), Out: io.Discard, Err: &errs}, witness)
+	if want := "minictl: join cluster: no member answers at 192.0.2.9: dial tcp: no route to host\n"; code != 1 || errs.String() != want {
+		t.Errorf("code %d, %q, want %q", code, errs.String(), want)
 	}
 }
 
