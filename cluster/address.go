@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"time"
 
@@ -107,6 +108,9 @@ func (c *Cluster) Find(ctx context.Context, node, addr string) error {
 	if a, err := netip.ParseAddr(addr); err == nil {
 		at = netip.AddrPortFrom(a, at.Port())
 	} else if at, err = netip.ParseAddrPort(addr); err != nil {
+		if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host) != nil {
+			return fmt.Errorf("find %s at %s: %q is no port: %w", node, host, port, errdefs.ErrInvalidArgument)
+		}
 		return fmt.Errorf("find %s: %q is no address, such as %s: %w", node, addr, c.Self().Addr.Addr(), errdefs.ErrInvalidArgument)
 	}
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)

@@ -200,6 +200,9 @@ func TestAllAddressesChange(t *testing.T) {
 		is         func(error) bool
 	}{
 		{"d", b.addr.String(), errdefs.IsNotFound}, {"a", b.addr.String(), errdefs.IsNotFound}, {"b", "b", errdefs.IsInvalidArgument},
+		{"b", b.addr.Addr().String() + ":99999", func(err error) bool {
+			return errdefs.IsInvalidArgument(err) && strings.Contains(err.Error(), `"99999" is no port`)
+		}},
 		{"b", freePort(t).String(), errdefs.IsUnavailable}, {"b", c.addr.String(), errdefs.IsUnavailable},
 	} {
 		if err := a.Find(t.Context(), bad.node, bad.addr); !bad.is(err) {
