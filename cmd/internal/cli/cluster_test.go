@@ -121,12 +121,15 @@ func TestClusterRecover(t *testing.T) {
 	for _, c := range []struct {
 		in   string
 		args []string
+		code int
 		out  string
+		err  string
 		asks []string
 	}{
-		{"n\n", nil, question, []string{`{"DryRun":true}`}},
-		{"y\n", nil, question + "This host decides for the cluster now (epoch 2.b).\n", []string{`{"DryRun":true}`, `{}`}},
-		{"", []string{"-f"}, "This host decides for the cluster now (epoch 2.b).\n", []string{`{}`}},
+		{"n\n", nil, 1, question, "minictl: nothing was changed\n", []string{`{"DryRun":true}`}},
+		{"", nil, 1, question, "minictl: nothing was changed\n", []string{`{"DryRun":true}`}},
+		{"y\n", nil, 0, question + "This host decides for the cluster now (epoch 2.b).\n", "", []string{`{"DryRun":true}`, `{}`}},
+		{"", []string{"-f"}, 0, "This host decides for the cluster now (epoch 2.b).\n", "", []string{`{}`}},
 	} {
 		d := clitest.Start(t)
 		var asked []string
@@ -140,7 +143,7 @@ func TestClusterRecover(t *testing.T) {
 			io.WriteString(w, `{"NodeID":"n2","Epoch":"2.b","Summary":[]}`)
 		})
 		r := clitest.RunInput(t, d, c.in, append([]string{"cluster", "recover"}, c.args...)...)
-		if r.Code != 0 || r.Out != c.out || fmt.Sprint(asked) != fmt.Sprint(c.asks) {
+		if r.Code != c.code || r.Out != c.out || r.Err != c.err || fmt.Sprint(asked) != fmt.Sprint(c.asks) {
 			t.Errorf("%q %v: %+v, asked %v", c.in, c.args, r, asked)
 		}
 	}
@@ -165,7 +168,7 @@ func TestClusterFind(t *testing.T) {
 func TestClusterRejoin(t *testing.T) {
 	d := clitest.Start(t)
 	d.Handle("POST /cluster/rejoin", clitest.Empty(200))
-	if r := clitest.RunInput(t, d, "n\n", "cluster", "rejoin"); r.Code != 0 || strings.Contains(r.Out, "joined") {
+	if r := clitest.RunInput(t, d, "n\n", "cluster", "rejoin"); r.Code != 1 || strings.Contains(r.Out, "joined") || r.Err != "minictl: nothing was changed\n" {
 		t.Errorf("declined: %+v", r)
 	}
 	if r := clitest.Run(t, d, "cluster", "rejoin", "-f", "host2"); r.Code != 0 || !strings.Contains(r.Out, "joined the other side") {

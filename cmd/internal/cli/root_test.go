@@ -79,11 +79,13 @@ func TestMistakesAreOneLine(t *testing.T) {
 		{"network creat x", `unknown command "network creat": did you mean 'minictl network create'?`, 1},
 		{"xyzzy", `unknown command "xyzzy": see 'minictl --help'`, 1},
 		{"run --nmae x busybox", `run: unknown flag: --nmae: did you mean '--name'? see 'minictl run --help'`, 125},
-		{"ps --quite", `ps: unknown flag: --quite: did you mean '--quiet'? see 'minictl ps --help'`, 1},
-		{"ps -Z", `ps: unknown shorthand flag: 'Z' in -Z: see 'minictl ps --help'`, 1},
+		{"ps --quite", `ps: unknown flag: --quite: did you mean '--quiet'? see 'minictl ps --help'`, 125},
+		{"ps -Z", `ps: unknown shorthand flag: 'Z' in -Z: see 'minictl ps --help'`, 125},
 		{"exec web", `exec needs at least 2 arguments, got 1: usage: minictl exec [OPTIONS] CONTAINER COMMAND [ARG...]; see 'minictl exec --help'`, 1},
 		{"network create", `network create needs exactly 1 argument, got 0: usage: minictl network create [OPTIONS] NETWORK; see 'minictl network create --help'`, 1},
-		{"network create --bad x", `network create: unknown flag: --bad: see 'minictl network create --help'`, 1},
+		{"network create --bad x", `network create: unknown flag: --bad: see 'minictl network create --help'`, 125},
+		{"--bad", `minictl: unknown flag: --bad: see 'minictl --help'`, 125},
+		{"cluster init --data-path-port 99999", `cluster init: invalid argument "99999" for "--data-path-port" flag: value out of range: see 'minictl cluster init --help'`, 125},
 	} {
 		r := clitest.Run(t, d, strings.Fields(c.args)...)
 		if r.Code != c.code || r.Err != "minictl: "+c.err+"\n" || r.Out != "" {

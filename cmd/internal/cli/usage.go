@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,8 +13,7 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
 
-// exitUsage is docker's code for a bad flag of the commands that otherwise give the container's own code: 1 could be
-// the container's.
+// exitUsage is docker's code for a bad flag of any command.
 const exitUsage = 125
 
 // refuseUnknown makes every command that only groups others say what it does not know, in one line; alone it prints
@@ -55,14 +55,11 @@ func flagError(cmd *cobra.Command, err error) error {
 			instead = fmt.Sprintf("did you mean '--%s'? %s", near, instead)
 		}
 	}
-	err = fmt.Errorf("%s: %w: %s", console.Name(cmd), err, instead)
-	switch cmd.Name() {
-	case "run", "create", "exec", "start":
-		if cmd.Parent().Name() != "network" {
-			return console.Exit(exitUsage, err)
-		}
+	what := err.Error()
+	if number := (*strconv.NumError)(nil); errors.As(err, &number) { // the value is named already, the function is nobody's business
+		what = strings.Replace(what, number.Error(), number.Err.Error(), 1)
 	}
-	return err
+	return console.Exit(exitUsage, fmt.Errorf("%s: %s: %s", console.Name(cmd), what, instead))
 }
 
 // nearestFlag finds the flag that name is most likely a slip of; empty when none is near.
