@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -46,7 +48,7 @@ func runRecover(ctx context.Context, cl recoverClient, c *console.Console, force
 			return err
 		}
 		if ok, err := c.Confirm(ctx, false, strings.Join(plan.Summary, "\n")); !ok {
-			return err
+			return cmp.Or(err, errDeclined())
 		}
 	}
 	res, err := cl.Recover(ctx, api.ClusterRecoverRequest{})
@@ -56,6 +58,9 @@ func runRecover(ctx context.Context, cl recoverClient, c *console.Console, force
 	fmt.Fprintf(c.Out, "This host decides for the cluster now (epoch %s).\n", res.Epoch)
 	return nil
 }
+
+// errDeclined is for a script whose input had ended: it takes nothing said for done.
+func errDeclined() error { return errors.New("nothing was changed") }
 
 // rejoinClient is what rejoin needs of the daemon.
 type rejoinClient interface {
@@ -85,7 +90,7 @@ func newRejoinCommand(c *console.Console) *cobra.Command {
 func runRejoin(ctx context.Context, cl rejoinClient, c *console.Console, force bool, node string) error {
 	const warning = "This host gives up what was decided on its side since the takeover. Its containers go on."
 	if ok, err := c.Confirm(ctx, force, warning); !ok {
-		return err
+		return cmp.Or(err, errDeclined())
 	}
 	if err := cl.Rejoin(ctx, api.ClusterRejoinRequest{Remote: node}); err != nil {
 		return err
