@@ -117,6 +117,13 @@ func TestListQueries(t *testing.T) {
 	if r := clitest.Run(t, d, "ps", "--format", "{{.Nope}}"); r.Code != 1 || !strings.Contains(r.Err, "template") {
 		t.Errorf("bad template: %+v", r)
 	}
+	for filter, want := range map[string]string{
+		"role=boss": "Invalid role filter: 'boss': want voter, learner or witness", "status=foo": "Invalid status filter: 'foo': want ready or down",
+	} {
+		if r := clitest.Run(t, d, "node", "ls", "--filter", filter); r.Code != 1 || r.Out != "" || r.Err != "minictl: "+want+"\n" {
+			t.Errorf("%s: %+v", filter, r)
+		}
+	}
 	if r := clitest.Run(t, d, "node", "ls", "--filter", "label=x"); r.Code != 1 || !strings.Contains(r.Err, "want id, name, role or status") {
 		t.Errorf("bad filter: %+v", r)
 	}

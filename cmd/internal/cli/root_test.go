@@ -15,10 +15,15 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
 
 	"github.com/minictl/minictl/cmd/internal/cli"
 	"github.com/minictl/minictl/cmd/internal/cli/clitest"
+	"github.com/minictl/minictl/cmd/internal/cli/inspect"
 )
 
 func tree(t *testing.T) *cobra.Command {
@@ -242,5 +247,22 @@ func TestDebugPrintsRequests(t *testing.T) {
 func BenchmarkStartUp(b *testing.B) {
 	for b.Loop() {
 		cli.New(cli.Streams{In: io.NopCloser(strings.NewReader("")), Out: io.Discard, Err: io.Discard})
+	}
+}
+
+// The template that a command's help shows works on what that command has.
+func TestHelpsTemplates(t *testing.T) {
+	root := tree(t)
+	for path, object := range map[string]any{
+		"node inspect": swarm.Node{}, "info": system.Info{}, "events": events.Message{}, "volume inspect": volume.Volume{},
+	} {
+		cmd, _, err := root.Find(strings.Fields(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(cmd.Flags().Lookup("format").Usage, "such as '")
+		if err := inspect.Print(io.Discard, object, strings.TrimSuffix(after, "'")); err != nil {
+			t.Errorf("%s: %s: %v", path, after, err)
+		}
 	}
 }

@@ -31,7 +31,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 	)
 	cmd := each("inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers",
 		"  minictl container inspect -f '{{.State.Status}}' web1", complete.Containers(c, true))
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Id}}"))
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "Display total file sizes")
 	cmd.RunE = c.WithClient(func(ctx context.Context, cl *client.Client, refs []string) error {
 		return inspect.Write(c.Out, refs, format, Getter(ctx, cl, size))

@@ -166,7 +166,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 			return inspect.Write(c.Out, refs, format, get(c))
 		},
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Name}}"))
 	return cmd
 }
 

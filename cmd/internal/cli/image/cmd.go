@@ -195,7 +195,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, p))
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Id}}"))
 	cmd.Flags().StringVar(&platform, "platform", "", "Inspect a specific platform of the multi-platform image")
 	return cmd
 }

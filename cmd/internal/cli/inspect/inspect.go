@@ -14,8 +14,10 @@ import (
 	"github.com/minictl/minictl/cmd/internal/cli/console"
 )
 
-// FormatHelp documents --format of the inspect commands.
-const FormatHelp = "Format output: 'json' (compact JSON) or a Go template such as '{{.Id}}'"
+// FormatHelp documents --format of the inspect commands. The example is one that the command's own objects know.
+func FormatHelp(example string) string {
+	return "Format output: 'json' (compact JSON) or a Go template such as '" + example + "'"
+}
 
 // badTemplate is docker's exit code for a template that does not parse.
 const badTemplate = 64

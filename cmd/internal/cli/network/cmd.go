@@ -42,7 +42,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, verbose))
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Id}}"))
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Verbose output for diagnostics")
 	return cmd
 }

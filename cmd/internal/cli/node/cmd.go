@@ -41,7 +41,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 			return inspect.Write(c.Out, refs, format, Getter(ctx, cl, clusterapi.New(cl)))
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Status.Addr}}"))
 	return cmd
 }
 
@@ -134,6 +134,9 @@ func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions)
 	if err != nil {
 		return err
 	}
+	if err := checkFilters(want, s.Nodes); err != nil {
+		return err
+	}
 	nodes := slices.DeleteFunc(s.Nodes, func(n api.ClusterNodeStatus) bool { return !matches(want, n) })
 	slices.SortStableFunc(nodes, func(a, b api.ClusterNodeStatus) int { return strings.Compare(a.Name, b.Name) })
 	ctxt := formatter.Context{Output: out, Format: listFormat(o.format, o.quiet)}
@@ -145,6 +148,27 @@ func runList(ctx context.Context, st statusClient, out io.Writer, o listOptions)
 		}
 		return nil
 	})
+}
+
+// checkFilters refuses what no node can be, with docker's words. What a node is can be asked for: with an external store
+// there are other roles.
+func checkFilters(want filters.Set, nodes []api.ClusterNodeStatus) error {
+	roles, states := []string{"voter", "learner", "witness"}, []string{"ready", "down"}
+	for _, n := range nodes {
+		roles, states = append(roles, n.Role), append(states, n.Status)
+	}
+	for _, f := range []struct {
+		name string
+		can  []string
+		help string
+	}{{"role", roles, "voter, learner or witness"}, {"status", states, "ready or down"}} {
+		for v := range want[f.name] {
+			if !slices.ContainsFunc(f.can, func(can string) bool { return strings.EqualFold(can, v) }) {
+				return fmt.Errorf("Invalid %s filter: '%s': want %s", f.name, v, f.help)
+			}
+		}
+	}
+	return nil
 }
 
 // matches follows docker: id and name fit by their beginning.

@@ -45,7 +45,7 @@ func newEventsCommand(c *console.Console) *cobra.Command {
 	fs.StringVar(&o.Since, "since", "", "Show all events created since timestamp")
 	fs.StringVar(&o.Until, "until", "", "Stream events until this timestamp")
 	fs.VarP(&filter, "filter", "f", "Filter output based on conditions provided")
-	fs.StringVar(&format, "format", "", inspect.FormatHelp)
+	fs.StringVar(&format, "format", "", inspect.FormatHelp("{{.Type}} {{.Action}}"))
 	return cmd
 }
 

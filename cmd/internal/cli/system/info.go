@@ -34,7 +34,7 @@ func newInfoCommand(c *console.Console) *cobra.Command {
 			return runInfo(ctx, cl, clusterapi.New(cl), c, format)
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.ServerVersion}}"))
 	return cmd
 }
 

@@ -52,7 +52,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	fs.StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Id}}"))
 	fs.StringVar(&only, "type", "", "Only inspect objects of the given type")
 	fs.BoolVarP(&size, "size", "s", false, "Display total file sizes if the type is container")
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(

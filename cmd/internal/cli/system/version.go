@@ -47,7 +47,7 @@ func newVersionCommand(c *console.Console, version string) *cobra.Command {
 			return runVersion(ctx, cl, c.Out, clientVersion{Version: version, Context: c.Daemon.ContextName(c.Config())}, format)
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Server.Version}}"))
 	return cmd
 }
 

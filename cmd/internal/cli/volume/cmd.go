@@ -33,7 +33,7 @@ func newInspectCommand(c *console.Console) *cobra.Command {
 			return inspect.Write(c.Out, names, format, Getter(ctx, cl))
 		}),
 	}
-	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp)
+	cmd.Flags().StringVarP(&format, "format", "f", "", inspect.FormatHelp("{{.Name}}"))
 	return cmd
 }
 
