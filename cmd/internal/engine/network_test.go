@@ -16,8 +16,10 @@ import (
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/cmd/internal/api"
+	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/overlay"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 func TestPickNetwork(t *testing.T) {
@@ -257,6 +259,26 @@ func TestPruneGoesOn(t *testing.T) {
 	}
 	if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "remove network c") || !strings.HasPrefix(err.Error(), "removed ") {
 		t.Errorf("what remains: %v", err)
+	}
+}
+
+// TestPruneLeavesWhatIsUsedHere: nobody has to decide on a network that a container of this very host uses.
+func TestPruneLeavesWhatIsUsedHere(t *testing.T) {
+	l := &lagging{Store: memstore.New()}
+	e := newHost(t, l, "a")
+	n := &Network{ID: newID(), Name: "used", Driver: "overlay", Scope: scopeGlobal, Created: time.Now()}
+	if err := e.createGlobal(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	l.refuse = keyNetwork + n.ID
+	b := newBox(t, e, "web")
+	b.status.Endpoints = []container.Endpoint{{ID: newID(), NetworkID: n.ID, Driver: netdriver.TypeOverlay, Key: "k"}}
+	if r, err := e.NetworkPrune(t.Context(), api.Filters{}); err != nil || len(r.NetworksDeleted) > 0 {
+		t.Errorf("removed %v, %v", r.NetworksDeleted, err)
+	}
+	b.status.Endpoints = nil
+	if _, err := e.NetworkPrune(t.Context(), api.Filters{}); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("when nobody uses it: %v", err)
 	}
 }
 

@@ -29,6 +29,9 @@ func (e *Engine) NetworkPrune(ctx context.Context, f api.Filters) (network.Prune
 		if n.predefined() || n.Name == e.cfg.GatewayBridge || !p.takes(n.Labels, n.Created) {
 			continue
 		}
+		if len(e.localUses(n.ID)) > 0 { // seen here: nobody has to decide on it
+			continue
+		}
 		switch err := e.NetworkRemove(ctx, n.ID); {
 		case err == nil:
 			report.NetworksDeleted = append(report.NetworksDeleted, n.Name)
