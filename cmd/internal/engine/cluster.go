@@ -228,9 +228,15 @@ func initOptions(advertise, dataPath string, port uint16) (o cluster.InitOptions
 	if err != nil {
 		return o, err
 	}
+	if err := checkReached(a.Addr(), "--advertise-addr"); err != nil {
+		return o, err
+	}
 	d := a
 	if dataPath != "" {
 		if d, err = localAddress(dataPath, "--data-path-addr"); err != nil {
+			return o, err
+		}
+		if err := checkReached(d.Addr(), "--data-path-addr"); err != nil {
 			return o, err
 		}
 	}
@@ -239,6 +245,14 @@ func initOptions(advertise, dataPath string, port uint16) (o cluster.InitOptions
 		return o, err
 	}
 	return cluster.InitOptions{Advertise: a, DataPath: d.Addr(), DataPathPort: port, MTU: mtu}, nil
+}
+
+// checkReached refuses an address by which this host reaches nobody but itself: the others would wait for it.
+func checkReached(a netip.Addr, flag string) error {
+	if !a.IsLoopback() {
+		return nil
+	}
+	return invalid("%s is a loopback address, by which no other host reaches this one: give %s an address or an interface that others reach; this host's interfaces are %s", a, flag, interfaceNames())
 }
 
 // sourceFor is this host's address on the way to a member: the natural one to advertise to it. No packet is sent.

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -34,16 +36,55 @@ func (noTunnel) SetDataPath(_ context.Context, d netdriver.DataPath) error {
 	return nil
 }
 
+// outside is an address of this machine that others could reach it by.
+func outside(t *testing.T) netip.Addr {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
+			return p.Addr()
+		}
+	}
+	t.Skip("this machine has only loopback addresses")
+	return netip.Addr{}
+}
+
 // A host without a data path is not left in a cluster, where a second try would be refused.
 func TestClusterWithoutADataPath(t *testing.T) {
 	e := newHost(t, memstore.New(), "a")
 	c := &lone{fakeCluster: e.cl.(*fakeCluster)}
-	c.self.DataPath = netip.MustParseAddr("127.0.0.1")
+	at := outside(t)
+	c.self.DataPath = at
 	e.cl, e.cfg.Overlay = c, noTunnel{}
-	if _, err := e.ClusterInit(t.Context(), api.ClusterInitRequest{AdvertiseAddr: "127.0.0.1"}); !errdefs.IsNotImplemented(err) || c.in {
+	if _, err := e.ClusterInit(t.Context(), api.ClusterInitRequest{AdvertiseAddr: at.String()}); !errdefs.IsNotImplemented(err) || c.in {
 		t.Errorf("init: %v, in the cluster: %v", err, c.in)
 	}
-	if _, err := e.ClusterJoin(t.Context(), api.ClusterJoinRequest{Token: "t", Remote: "127.0.0.1", AdvertiseAddr: "127.0.0.1"}); !errdefs.IsNotImplemented(err) || c.in {
+	if _, err := e.ClusterJoin(t.Context(), api.ClusterJoinRequest{Token: "t", Remote: at.String(), AdvertiseAddr: at.String()}); !errdefs.IsNotImplemented(err) || c.in {
 		t.Errorf("join: %v, in the cluster: %v", err, c.in)
+	}
+}
+
+// An address that only this host reaches is refused before anything is done.
+func TestClusterOnLoopback(t *testing.T) {
+	e := newHost(t, memstore.New(), "a")
+	c := &lone{fakeCluster: e.cl.(*fakeCluster)}
+	c.self.DataPath = netip.MustParseAddr("127.0.0.1")
+	e.cl, e.cfg.Overlay = c, noTunnel{}
+	for _, addr := range []string{"lo", "127.0.0.1", "127.0.0.1:7000"} {
+		_, err := e.ClusterInit(t.Context(), api.ClusterInitRequest{AdvertiseAddr: addr})
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "127.0.0.1 is a loopback address") || !strings.Contains(err.Error(), "--advertise-addr") {
+			t.Errorf("init at %s: %v", addr, err)
+		}
+		_, err = e.ClusterJoin(t.Context(), api.ClusterJoinRequest{Token: "t", Remote: "192.0.2.1", AdvertiseAddr: addr})
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "127.0.0.1 is a loopback address") {
+			t.Errorf("join at %s: %v", addr, err)
+		}
+	}
+	_, err := e.ClusterInit(t.Context(), api.ClusterInitRequest{AdvertiseAddr: outside(t).String(), DataPathAddr: "lo"})
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "give --data-path-addr") {
+		t.Errorf("data path: %v", err)
 	}
 }
