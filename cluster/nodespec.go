@@ -42,6 +42,16 @@ func NodeSpecs(ctx context.Context, s store.Store) (map[NodeID]NodeSpec, error) 
 	return out, nil
 }
 
+// CountNodes counts the nodes, as this host's replica of the Store has them. Members comes to the same a moment later: while
+// a replica takes up what has been decided before, it lists who has been removed since.
+func CountNodes(ctx context.Context, s store.Store) (int, error) {
+	pairs, _, err := s.Range(ctx, prefixNode, false)
+	if err != nil {
+		return 0, fmt.Errorf("count nodes: %w", err)
+	}
+	return len(pairs), nil
+}
+
 // prefixNodes is where all begins that the Store has about nodes.
 const prefixNodes = "node"
 

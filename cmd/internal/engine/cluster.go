@@ -71,8 +71,17 @@ func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r
 	if err := e.settleIn(ctx); err != nil {
 		return r, err
 	}
+	return e.joined(ctx), nil
+}
+
+// joined says in which cluster this host is now. Whoever has just come in lists members of long ago for a moment.
+func (e *Engine) joined(ctx context.Context) api.ClusterJoinResponse {
+	nodes, err := cluster.CountNodes(ctx, e.cl.Store())
+	if err != nil {
+		nodes = len(e.cl.Members())
+	}
 	self := e.cl.Self()
-	return api.ClusterJoinResponse{NodeID: string(self.ID), NodeName: self.Name, ClusterID: e.cl.ID(), Nodes: len(e.cl.Members())}, nil
+	return api.ClusterJoinResponse{NodeID: string(self.ID), NodeName: self.Name, ClusterID: e.cl.ID(), Nodes: nodes}
 }
 
 // settleIn makes the data path of a cluster that this host has just come into. Without one it does not stay.

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster"
+	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/netdriver"
@@ -86,5 +87,20 @@ func TestClusterOnLoopback(t *testing.T) {
 	_, err := e.ClusterInit(t.Context(), api.ClusterInitRequest{AdvertiseAddr: outside(t).String(), DataPathAddr: "lo"})
 	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "give --data-path-addr") {
 		t.Errorf("data path: %v", err)
+	}
+}
+
+// Nodes that were removed long ago are listed while the log is replayed, and are no part of the cluster.
+func TestJoinedCountsWhoIsThere(t *testing.T) {
+	st := memstore.New()
+	e := newHost(t, st, "a")
+	e.cl.(*fakeCluster).members = make([]cluster.Member, 5)
+	for _, key := range []string{"node/a", "node/b", "node/c", "node-spec/b", "node-name/a"} {
+		if _, err := st.Txn(t.Context(), store.Txn{Then: []store.Op{{Key: key, Value: []byte("{}")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := e.joined(t.Context()).Nodes; got != 3 {
+		t.Errorf("%d nodes", got)
 	}
 }
