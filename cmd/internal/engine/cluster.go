@@ -169,6 +169,11 @@ func (e *Engine) ClusterLeave(ctx context.Context, force bool) error {
 	if !e.cl.Clustered() {
 		return &classed{"this host is in no cluster: there is nothing to leave", errdefs.ErrFailedPrecondition}
 	}
+	if !force {
+		if err := e.keepsNetworks(ctx); err != nil {
+			return err
+		}
+	}
 	var running []*box
 	var names []string
 	for _, b := range e.all() {
@@ -189,6 +194,25 @@ func (e *Engine) ClusterLeave(ctx context.Context, force bool) error {
 		return err
 	}
 	return e.adoptDataPath(ctx)
+}
+
+// keepsNetworks refuses to lose what no other host has: the last one of a cluster takes its networks with it, as docker's
+// last manager does. An external store keeps them.
+func (e *Engine) keepsNetworks(ctx context.Context) error {
+	if len(e.cl.Members()) > 1 || e.cl.ExternalStore() != "" {
+		return nil
+	}
+	networks, _, err := e.globalNetworks(ctx, false)
+	if err != nil || len(networks) == 0 {
+		return err
+	}
+	var names []string
+	for _, n := range networks {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	list := strings.Join(names, " ")
+	return &classed{fmt.Sprintf("this host is the last one of its cluster, whose global networks (%s) would be lost: run `minictl network rm %s` first, or leave with --force, which removes them and stops the containers on them", list, list), errdefs.ErrFailedPrecondition}
 }
 
 // ClusterToken is what the next host needs.

@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -102,5 +104,46 @@ func TestJoinedCountsWhoIsThere(t *testing.T) {
 	}
 	if got := e.joined(t.Context()).Nodes; got != 3 {
 		t.Errorf("%d nodes", got)
+	}
+}
+
+// firm does not let a host go, so that a test sees only what comes before.
+type firm struct {
+	*fakeCluster
+	asked int
+}
+
+// errFirm is its answer.
+type errFirm struct{}
+
+func (errFirm) Error() string { return "stay" }
+
+func (c *firm) Leave(context.Context, bool) error { c.asked++; return errFirm{} }
+
+// The last host of a cluster takes the cluster's networks with it: docker's last manager is refused, too.
+func TestLastOneLeaves(t *testing.T) {
+	e := newHost(t, memstore.New(), "a")
+	c := &firm{fakeCluster: e.cl.(*fakeCluster)}
+	c.members = []cluster.Member{{Node: c.self}}
+	e.cl = c
+	if err := e.ClusterLeave(t.Context(), false); !errors.Is(err, errFirm{}) {
+		t.Errorf("without networks: %v", err)
+	}
+	for _, name := range []string{"ov2", "ov1"} {
+		if err := e.createGlobal(t.Context(), &Network{ID: newID(), Name: name, Driver: "overlay", Scope: scopeGlobal, Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.asked = 0
+	err := e.ClusterLeave(t.Context(), false)
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "minictl network rm ov1 ov2") || !strings.Contains(err.Error(), "--force") || c.asked != 0 {
+		t.Errorf("with networks: %v, asked %d times", err, c.asked)
+	}
+	if err := e.ClusterLeave(t.Context(), true); !errors.Is(err, errFirm{}) {
+		t.Errorf("with force: %v", err)
+	}
+	c.members = append(c.members, cluster.Member{Node: cluster.Node{ID: "b"}})
+	if err := e.ClusterLeave(t.Context(), false); !errors.Is(err, errFirm{}) {
+		t.Errorf("with another host: %v", err)
 	}
 }
