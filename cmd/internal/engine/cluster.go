@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cmd/internal/api"
@@ -185,10 +186,8 @@ func (e *Engine) ClusterLeave(ctx context.Context, force bool) error {
 	if len(running) > 0 && !force {
 		return &classed{fmt.Sprintf("containers on overlay networks run on this host: %s; remove them, or leave with --force, which stops them", strings.Join(names, ", ")), errdefs.ErrFailedPrecondition}
 	}
-	for _, b := range running {
-		if err := e.halt(ctx, b, "", nil); err != nil {
-			return err
-		}
+	if err := e.haltAll(ctx, running); err != nil {
+		return err
 	}
 	if err := e.cl.Leave(ctx, force); err != nil {
 		return err
@@ -213,6 +212,25 @@ func (e *Engine) keepsNetworks(ctx context.Context) error {
 	slices.Sort(names)
 	list := strings.Join(names, " ")
 	return &classed{fmt.Sprintf("this host is the last one of its cluster, whose global networks (%s) would be lost: run `minictl network rm %s` first, or leave with --force, which removes them and stops the containers on them", list, list), errdefs.ErrFailedPrecondition}
+}
+
+// haltsAtOnce bounds how many containers haltAll ends side by side.
+const haltsAtOnce = 32
+
+// haltAll ends containers side by side, as each may take all of its stop timeout. One that cannot be ended keeps none of the
+// others.
+func (e *Engine) haltAll(ctx context.Context, boxes []*box) error {
+	errs := make([]error, len(boxes))
+	var g errgroup.Group
+	g.SetLimit(haltsAtOnce)
+	for i, b := range boxes {
+		g.Go(func() error {
+			errs[i] = e.halt(ctx, b, "", nil)
+			return nil
+		})
+	}
+	_ = g.Wait() // the first error is not all
+	return errors.Join(errs...)
 }
 
 // ClusterToken is what the next host needs.

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,12 +11,14 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	mobycontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // lone is in no cluster until it comes into one.
@@ -145,5 +148,32 @@ func TestLastOneLeaves(t *testing.T) {
 	c.members = append(c.members, cluster.Member{Node: cluster.Node{ID: "b"}})
 	if err := e.ClusterLeave(t.Context(), false); !errors.Is(err, errFirm{}) {
 		t.Errorf("with another host: %v", err)
+	}
+}
+
+// Containers that take all of their time to end take it together, and one that cannot be ended keeps none of the others.
+func TestLeaveStopsAtOnce(t *testing.T) {
+	e := newHost(t, memstore.New(), "a")
+	c := &firm{fakeCluster: e.cl.(*fakeCluster)}
+	e.cl = c
+	var boxes []*box
+	hour := 3600
+	for i := range 3 {
+		b := newBox(t, e, fmt.Sprint("web", i))
+		b.status = container.Status{State: mobycontainer.StateRunning, Endpoints: []container.Endpoint{{ID: newID(), NetworkID: "n", Driver: netdriver.TypeOverlay, Key: "k"}}}
+		b.gone = make(chan struct{})
+		b.spec.Config.StopTimeout = &hour
+		boxes = append(boxes, b)
+	}
+	boxes[0].spec.Config.StopSignal = "NOPE"
+	left := make(chan error)
+	go func() { left <- e.ClusterLeave(t.Context(), true) }()
+	eventually(t, "both are asked to end", func() bool {
+		return boxes[1].statusCopy().ManuallyStopped && boxes[2].statusCopy().ManuallyStopped
+	})
+	close(boxes[1].gone)
+	close(boxes[2].gone)
+	if err := <-left; !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "NOPE") || c.asked != 0 {
+		t.Errorf("%v, asked %d times", err, c.asked)
 	}
 }
