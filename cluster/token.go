@@ -31,7 +31,7 @@ func (c *Cluster) Token(ctx context.Context, rotate bool) (string, time.Time, er
 	if !rotate {
 		tokens, err := c.tokens(ctx)
 		if err != nil {
-			return "", time.Time{}, fmt.Errorf("get join token: %w", err)
+			return "", time.Time{}, err
 		}
 		var best identity.Token
 		for _, t := range tokens {

@@ -238,7 +238,11 @@ func (e *Engine) ClusterToken(ctx context.Context, rotate bool) (t api.ClusterTo
 	if !e.cl.Clustered() {
 		return t, &classed{"this host is a cluster of its own that no other can join yet: minictl cluster init opens it", errdefs.ErrFailedPrecondition}
 	}
-	if t.Token, t.Expires, err = e.cl.Token(ctx, rotate); err != nil {
+	t.Token, t.Expires, err = e.cl.Token(ctx, rotate)
+	if errdefs.IsUnavailable(err) {
+		return t, e.undecided("get join token", err)
+	}
+	if err != nil {
 		return t, err
 	}
 	addr := e.cl.Self().Addr

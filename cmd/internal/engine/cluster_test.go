@@ -177,3 +177,23 @@ func TestLeaveStopsAtOnce(t *testing.T) {
 		t.Errorf("%v, asked %d times", err, c.asked)
 	}
 }
+
+// mute has no leader to ask for a token.
+type mute struct{ *fakeCluster }
+
+func (mute) Token(context.Context, bool) (string, time.Time, error) {
+	return "", time.Time{}, fmt.Errorf("read token/: no leader: no majority of the voters 15ew2geu: %w", errdefs.ErrUnavailable)
+}
+
+// Who is asked for a token that nobody can give names whom it takes, and not by an ID.
+func TestTokenWithoutALeader(t *testing.T) {
+	e := newHost(t, memstore.New(), "a")
+	c := e.cl.(*fakeCluster)
+	c.missing = true
+	c.members = []cluster.Member{{Node: cluster.Node{ID: "15ew2geu", Name: "h2", Addr: netip.MustParseAddrPort("192.0.2.2:7946")}, Voter: true}}
+	e.cl = mute{c}
+	_, err := e.ClusterToken(t.Context(), false)
+	if !errdefs.IsUnavailable(err) || !strings.HasPrefix(err.Error(), "get join token: h2 (192.0.2.2), which decides") || strings.Contains(err.Error(), "15ew") {
+		t.Error(err)
+	}
+}
