@@ -100,7 +100,7 @@ func (c *Cluster) checkSecret(ctx context.Context, secret string) error {
 			return t.CheckExpiry(c.now())
 		}
 	}
-	return fmt.Errorf("this join token is not valid any more, it has been replaced: run `minictl cluster token` on a member for the present one: %w", errdefs.ErrPermissionDenied)
+	return fmt.Errorf("this join token is not valid any more, it has been replaced, or it is mistyped: run `minictl cluster token` on a member for the present one: %w", errdefs.ErrPermissionDenied)
 }
 
 func (c *Cluster) authority(ctx context.Context) (*identity.Authority, error) {

@@ -137,10 +137,15 @@ func TestTokenText(t *testing.T) {
 		"secret damaged":  strings.Replace(text, parts[2], parts[2][:25]+"1", 1),
 		"expiry negative": strings.TrimSuffix(text, parts[3]) + "-1",
 		"expiry too big":  strings.TrimSuffix(text, parts[3]) + strings.Repeat("z", 20),
+		"a letter more":   text + "a",
+		"a letter less":   text[:len(text)-1],
 	} {
 		if _, err := ParseToken(bad); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "minictl cluster token") {
 			t.Errorf("%s: err = %v", name, err)
 		}
+	}
+	if _, err := ParseToken(text[:len(text)-1]); err == nil || !strings.HasPrefix(err.Error(), "this join token is damaged (its last part") {
+		t.Errorf("a letter less: %v", err)
 	}
 }
 

@@ -23,6 +23,13 @@ const TokenLifetime = 24 * time.Hour
 
 const secretBytes = 16
 
+// The years 2000 and 2200 in Unix seconds. A token that ends outside of them lacks a digit, or has one too many. The clock is
+// not asked: it may be wrong on a host that joins.
+const (
+	firstExpiry = 946684800
+	lastExpiry  = 7258118400
+)
+
 // Lower-case base 32 (RFC 4648) without padding: survives being read aloud and selected with a double click.
 func encoding() *base32.Encoding {
 	return base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -65,6 +72,9 @@ func ParseToken(text string) (Token, error) {
 	bad := func(why string) (Token, error) {
 		return Token{}, fmt.Errorf("this is not a join token (%s): paste the line that `minictl cluster token` prints on a member: %w", why, errdefs.ErrInvalidArgument)
 	}
+	damaged := func(part string) (Token, error) {
+		return Token{}, fmt.Errorf("this join token is damaged (its %s part is not as it was made): copy it again, the whole line that `minictl cluster token` prints on a member: %w", part, errdefs.ErrInvalidArgument)
+	}
 	parts := strings.Split(strings.TrimSpace(text), "-")
 	if parts[0] != tokenPrefix {
 		return bad("it does not begin with " + tokenPrefix)
@@ -75,17 +85,17 @@ func ParseToken(text string) (Token, error) {
 	var t Token
 	digest, err := encoding().DecodeString(parts[1])
 	if err != nil || len(digest) != len(t.Digest) || encoding().EncodeToString(digest) != parts[1] {
-		return bad("its second part is damaged")
+		return damaged("second")
 	}
 	copy(t.Digest[:], digest)
 	secret, err := encoding().DecodeString(parts[2])
 	if err != nil || len(secret) != secretBytes || encoding().EncodeToString(secret) != parts[2] {
-		return bad("its third part is damaged")
+		return damaged("third")
 	}
 	t.Secret = parts[2]
 	seconds, err := strconv.ParseInt(parts[3], 36, 64)
-	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 36) != parts[3] {
-		return bad("its last part is damaged")
+	if err != nil || seconds < firstExpiry || seconds > lastExpiry || strconv.FormatInt(seconds, 36) != parts[3] {
+		return damaged("last")
 	}
 	t.Expires = time.Unix(seconds, 0).UTC()
 	return t, nil
