@@ -109,6 +109,29 @@ func TestClusterTokenAndLeave(t *testing.T) {
 		r.Out != "This host left the cluster.\n" {
 		t.Errorf("got %+v", r)
 	}
+	const rm = `if they still list it, run "minictl node rm h1" on one of them`
+	for _, c := range []struct {
+		others string
+		force  bool
+		hint   bool
+	}{
+		{`"Leader":"n1","Nodes":[{"ID":"n1","Name":"h1","Status":"Ready"}]`, true, false}, // alone
+		{`"Leader":"n2","Nodes":[{"ID":"n2","Name":"h2","Status":"Ready"},{"ID":"n1","Name":"h1","Status":"Ready"}]`, true, false},
+		{`"Nodes":[{"ID":"n2","Name":"h2","Status":"Ready"},{"ID":"n1","Name":"h1","Status":"Ready"}]`, true, true}, // nobody leads
+		{`"Leader":"n1","Nodes":[{"ID":"n2","Name":"h2","Status":"Down"},{"ID":"n1","Name":"h1","Status":"Ready"}]`, true, true},
+		{`"Leader":"n1","Nodes":[{"ID":"n2","Name":"h2","Status":"Down"},{"ID":"n1","Name":"h1","Status":"Ready"}]`, false, false}, // it worked
+	} {
+		d := clitest.Start(t)
+		d.Handle("POST /cluster/leave", clitest.Empty(200))
+		d.Handle("GET /cluster/status", clitest.JSON(200, `{"Self":"n1",`+c.others+`}`))
+		args := []string{"cluster", "leave"}
+		if c.force {
+			args = append(args, "--force")
+		}
+		if r := clitest.Run(t, d, args...); r.Code != 0 || strings.Contains(r.Out, rm) != c.hint {
+			t.Errorf("%+v: %+v", c, r)
+		}
+	}
 	d.Handle("GET /cluster/status", clitest.JSON(200, `{"Store":"zk://h:2181/minictl"}`))
 	if r := clitest.Run(t, d, "cluster", "leave"); !strings.Contains(r.Out, "\nA daemon started with --cluster-store zk://h:2181/minictl comes into it again.\n") {
 		t.Errorf("with an external store: %+v", r)

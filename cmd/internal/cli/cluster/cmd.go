@@ -239,17 +239,41 @@ type leaveClient interface {
 	Leave(ctx context.Context, force bool) error
 }
 
-// runLeave tells a user whose daemon has an external store that its flag brings the host back.
+// runLeave tells a user whose daemon has an external store that its flag brings the host back, and one who left without
+// the others' knowledge how they come to know.
 func runLeave(ctx context.Context, cl leaveClient, out io.Writer, force bool) error {
-	before, _ := cl.Status(ctx) // for the sentence only
+	before, _ := cl.Status(ctx) // for the sentences only
 	if err := cl.Leave(ctx, force); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "This host left the cluster.")
 	if before.Store != "" {
 		fmt.Fprintf(out, "A daemon started with --cluster-store %s comes into it again.\n", before.Store)
+	} else if name := untold(before); force && name != "" {
+		fmt.Fprintf(out, "The other hosts may not know that: if they still list it, run \"minictl node rm %s\" on one of them.\n", name)
 	}
 	return nil
+}
+
+// untold is this host's name if the others could hardly be told that it leaves: none answers, or nobody leads. Empty if
+// they could, or there are none.
+func untold(st api.ClusterStatus) string {
+	self, others, heard := "", 0, 0
+	for _, n := range st.Nodes {
+		switch {
+		case n.ID == st.Self:
+			self = n.Name
+		case n.Status == "Ready":
+			heard++
+			fallthrough
+		default:
+			others++
+		}
+	}
+	if others == 0 || heard > 0 && st.Leader != "" {
+		return ""
+	}
+	return self
 }
 
 // statusClient is what status needs of the daemon.
