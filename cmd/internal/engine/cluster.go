@@ -66,6 +66,9 @@ func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r
 	if err != nil {
 		return r, err
 	}
+	if err := errors.Join(checkReached(o.Advertise.Addr(), "--advertise-addr"), checkReached(o.DataPath, "--data-path-addr")); err != nil {
+		return r, err
+	}
 	if err := e.cl.Join(ctx, cluster.JoinOptions{Token: req.Token, Remote: req.Remote, InitOptions: o}); err != nil {
 		return r, err
 	}
@@ -283,15 +286,9 @@ func initOptions(advertise, dataPath string, port uint16) (o cluster.InitOptions
 	if err != nil {
 		return o, err
 	}
-	if err := checkReached(a.Addr(), "--advertise-addr"); err != nil {
-		return o, err
-	}
 	d := a
 	if dataPath != "" {
 		if d, err = localAddress(dataPath, "--data-path-addr"); err != nil {
-			return o, err
-		}
-		if err := checkReached(d.Addr(), "--data-path-addr"); err != nil {
 			return o, err
 		}
 	}
@@ -302,7 +299,8 @@ func initOptions(advertise, dataPath string, port uint16) (o cluster.InitOptions
 	return cluster.InitOptions{Advertise: a, DataPath: d.Addr(), DataPathPort: port, MTU: mtu}, nil
 }
 
-// checkReached refuses an address by which this host reaches nobody but itself: the others would wait for it.
+// checkReached refuses, of a host that joins others, an address by which it reaches nobody but itself: they would wait for it.
+// The first host of a cluster may have one, as with docker, until others are to join it.
 func checkReached(a netip.Addr, flag string) error {
 	if !a.IsLoopback() {
 		return nil
