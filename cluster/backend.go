@@ -22,6 +22,7 @@ type backend interface {
 	TransferLeadership(ctx context.Context, id string) error
 	LeaderChanged() <-chan struct{}
 	LastContact() time.Time
+	LastLeader() string
 	Prospect() raft.Prospect
 	Unapplied() uint64
 	AppliedIndex() uint64

@@ -49,7 +49,12 @@ func (c *Cluster) Deciding(ctx context.Context, doubt time.Duration) (context.Co
 // Standing is how this host sees the cluster's ability to decide.
 type Standing struct {
 	Decides bool      // somebody can be expected to answer a question to the Store
-	Heard   time.Time // when a leader other than this host was heard last; zero: not since Open
+	Heard   time.Time // when a leader other than this host was heard last, or this host ceased to lead; zero: not since Open
+	Led     NodeID    // who led last, as far as this host knows; empty: nobody since Open
+	Since   time.Time // Heard, or when its replica was opened
+	// Shown are members that are not heard and whose containers' names stay for now: there is a host without a daemon, for
+	// restartGrace at most, or it is not known yet whether there is one.
+	Shown []NodeID
 	// Missing are the hosts that have not come back since the last takeover. They keep their addresses until they are
 	// removed.
 	Missing   []NodeID
@@ -59,7 +64,13 @@ type Standing struct {
 // Standing tells how this host sees the cluster, without asking anybody.
 func (c *Cluster) Standing() Standing {
 	b := c.decider()
-	st := Standing{Decides: b.Prospect() == raft.Answered, Heard: b.LastContact(), Estranged: c.Estranged()}
+	st := Standing{Decides: b.Prospect() == raft.Answered, Heard: b.LastContact(), Led: NodeID(b.LastLeader()), Estranged: c.Estranged()}
+	st.Since = later(st.Heard, c.openedAt())
+	for _, m := range c.Members() {
+		if !m.Alive && c.pub.shows(m.ID) {
+			st.Shown = append(st.Shown, m.ID)
+		}
+	}
 	if t, ok := c.lastTakeover(c.ctx); ok {
 		st.Missing = c.members(t.Missing)
 	}

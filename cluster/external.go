@@ -125,6 +125,9 @@ func (*outside) LeaderChanged() <-chan struct{} { return nil }
 // LastContact implements backend: no host leads that could be heard.
 func (*outside) LastContact() time.Time { return time.Time{} }
 
+// LastLeader implements backend.
+func (*outside) LastLeader() string { return "" }
+
 // Prospect implements backend.
 func (o *outside) Prospect() raft.Prospect {
 	if o.Usable() != nil {

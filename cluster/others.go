@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -200,6 +201,13 @@ func (c *Cluster) CaughtUp(ctx context.Context) error {
 			return fmt.Errorf("wait for the records of %d members: %w", len(waits), ctx.Err())
 		}
 	}
+}
+
+// shows tells whether a host's records are there and not hidden.
+func (p *publisher) shows(id NodeID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.table.Alive(string(id)) && slices.Contains(p.table.Owners(), string(id))
 }
 
 // living are the other hosts' snapshots, less those of the dead.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,6 +23,7 @@ func TestDaemonAway(t *testing.T) {
 			s.add(dir, 1, i)
 		}
 		a, b := s.hosts[0], s.hosts[1]
+		id := b.up().Self().ID
 		soon, cancel := context.WithTimeout(t.Context(), time.Hour) // of the bubble
 		defer cancel()
 		if missing, err := b.up().Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
@@ -32,6 +34,11 @@ func TestDaemonAway(t *testing.T) {
 			got := a.up().Records("n")
 			if is := len(got) == 1 && got[0].Alive; is != alive {
 				t.Errorf("%s: %+v", what, got)
+			}
+			st := a.up().Standing()
+			heard := slices.ContainsFunc(a.up().live(), func(n Node) bool { return n.ID == id })
+			if is := slices.Contains(st.Shown, id); is != (alive && !heard) {
+				t.Errorf("%s: heard %v, and of those that are not the names stay of %v", what, heard, st.Shown)
 			}
 		}
 		restart := func(h *simHost) {

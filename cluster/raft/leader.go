@@ -13,6 +13,7 @@ type leadership struct {
 	id      string        // "" when there is none
 	term    uint64        // in which id was noted
 	since   time.Time     // of id
+	last    string        // who led last, also when nobody does
 	heard   bool          // there was one since Open
 	changed chan struct{} // closed when id changes
 	ready   chan struct{} // closed when this host, leading in term, has applied all before it
@@ -85,6 +86,9 @@ func (b *Backend) noteLeader() {
 		b.log.Info("new leader", "node", id)
 	}
 	l.id, l.term, l.since, l.heard = id, term, time.Now(), l.heard || id != ""
+	if id != "" {
+		l.last = id
+	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 	b.pace(id == b.node)
@@ -152,8 +156,15 @@ func (b *Backend) expected() (until time.Time, who string) {
 	}
 }
 
-// LastContact is when this host last heard a leader other than itself; zero if never since Open.
+// LastContact is when this host last heard a leader other than itself, or ceased to lead; zero if never since Open.
 func (b *Backend) LastContact() time.Time { return b.raft.LastContact() }
+
+// LastLeader is who led last, as far as this host knows; "" if there was nobody since Open.
+func (b *Backend) LastLeader() string {
+	b.leader.mu.Lock()
+	defer b.leader.mu.Unlock()
+	return b.leader.last
+}
 
 // Prospect is what a question that is put now may hope for.
 type Prospect int

@@ -20,6 +20,9 @@ func TestProspect(t *testing.T) {
 		return p != Answered
 	})
 	eventually(t, "n2 has no hope", func() bool { return n2.Prospect() == Hopeless })
+	if led := n2.LastLeader(); led != "n1" {
+		t.Errorf("n2 takes %q for who led last", led)
+	}
 	if p := n1.Prospect(); p != Answered {
 		t.Errorf("the only voter: %d", p)
 	}
@@ -34,6 +37,9 @@ func TestProspectOfAnIsolatedLeader(t *testing.T) {
 	old := f.leader()
 	f.isolate(old.node, true)
 	eventually(t, "the isolated leader has no hope", func() bool { return old.Prospect() == Hopeless })
+	if led := old.LastLeader(); led != old.node {
+		t.Errorf("it takes %q for who led last", led)
+	}
 	f.isolate(old.node, false)
 	eventually(t, "it follows another", func() bool { return old.Prospect() == Answered })
 }
