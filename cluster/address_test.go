@@ -251,7 +251,8 @@ func TestCopyOfAMember(t *testing.T) {
 	}
 	eventually(t, "the copy is told", func() bool {
 		said := copied.Refused()
-		return strings.Contains(said, "node b ("+b.addr.Addr().String()+") is up, and this host has its key") && strings.Contains(said, "minictl cluster leave --force")
+		return strings.Contains(said, "node b ("+b.addr.Addr().String()+") is up, and this host has its key") && strings.Contains(said, "minictl cluster leave --force") &&
+			strings.HasSuffix(said, "and join it") // no class of an error
 	})
 	converse(t, a, b)
 	if n, ok := a.session().gossip.Address(string(b.Self().ID)); !heardBy() || !ok || n != b.addr {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,9 @@ type refusal struct {
 
 // refused is told by the transport.
 func (c *Cluster) refused(sentence string) {
+	for _, class := range []error{errdefs.ErrPermissionDenied, transport.ErrCopy} { // it is read by people
+		sentence = strings.TrimSuffix(sentence, ": "+class.Error())
+	}
 	c.mu.Lock()
 	first := c.no.sentence != sentence
 	c.no = refusal{sentence, time.Now()}
@@ -54,6 +58,6 @@ func (c *Cluster) errCopy(id NodeID) error {
 	if ok {
 		name = fmt.Sprintf("%s (%s)", n.Name, n.Addr.Addr())
 	}
-	return fmt.Errorf("node %s is up, and this host has its key: one machine was copied from the other. To make this one a node of its own, run `minictl cluster leave --force` on it, give it a host name of its own, and join it: %w: %w",
+	return fmt.Errorf("node %s is up, and this host has its key: one machine was copied from the other, or a backup of it was restored there. To make this one a node of its own, run `minictl cluster leave --force` on it, give it a host name of its own, and join it: %w: %w",
 		name, transport.ErrCopy, errdefs.ErrPermissionDenied)
 }

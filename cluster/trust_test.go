@@ -169,6 +169,9 @@ func TestRemoveAlive(t *testing.T) {
 		t.Error("the token that b has seen is good still")
 	}
 	eventually(t, "b is told", func() bool { return strings.Contains(b.Refused(), "not a member") })
+	if said := b.Refused(); !strings.HasSuffix(said, "and join it again") {
+		t.Errorf("what people read ends with an error's class: %s", said)
+	}
 	settled(t, a)
 	if err := b.Leave(t.Context(), true); err != nil {
 		t.Fatal(err)
