@@ -534,7 +534,8 @@ func TestReserveLimits(t *testing.T) {
 	h1.MustMinictl("network", "create", "-d", "overlay", "--subnet", "10.0.0.0/24", "ov_net1")
 	h1.MustMinictl("run", "-d", "--name", "bbox1", "--network", "ov_net1", "busybox", "sleep", "600")
 	l.HealAll()
-	says(t, l, h2, "c7 is on a network that the cluster does not have any more")
+	says(t, l, h2, "c7 is on a network, ov_net1, that the cluster does not have: it was removed, or made, while this host was apart from the others. "+
+		"The cluster has another one named ov_net1 now: minictl restart c7 takes it there.")
 	noTwins(t, l, 1, h1, h2)
 	h2.MustMinictl("restart", "-t", "0", "c7")
 	noTwins(t, l, 2, h1, h2)

@@ -364,22 +364,31 @@ func (e *Engine) publishAgain(ctx context.Context, id string) bool {
 	return true
 }
 
-// still tells whether the container has the endpoint yet: it may have been restarted since.
-func (e *Engine) still(c clash) bool {
+// still gives the container's endpoint if it has that yet: it may have been restarted since.
+func (e *Engine) still(c clash) (container.Endpoint, bool) {
 	e.mu.RLock()
 	b := e.boxes[c.mine.Container]
 	e.mu.RUnlock()
-	return b != nil && slices.ContainsFunc(b.statusCopy().Endpoints, func(ep container.Endpoint) bool { return ep.ID == c.mine.Endpoint })
+	if b == nil {
+		return container.Endpoint{}, false
+	}
+	all := b.statusCopy().Endpoints
+	i := slices.IndexFunc(all, func(ep container.Endpoint) bool { return ep.ID == c.mine.Endpoint })
+	if i < 0 {
+		return container.Endpoint{}, false
+	}
+	return all[i], true
 }
 
 // clashWords say what a user can do about each.
 func (e *Engine) clashWords() []string {
 	var out []string
 	for _, c := range e.clashes.all() {
+		ep, still := e.still(c)
 		switch {
-		case !e.still(c):
+		case !still:
 		case c.network == "":
-			out = append(out, fmt.Sprintf("%s is on a network that the cluster does not have any more: remove it, or start it on another.", c.mine.Name))
+			out = append(out, e.goneNetworkWords(c.mine.Name, ep))
 		default:
 			out = append(out, fmt.Sprintf("%s has the address %s on %s, which belongs to %s on %s: minictl restart %s gives it another.",
 				c.mine.Name, c.addr, c.network, e.holderName(c.networkID, c.other), e.nodeName(c.other.Node), c.mine.Name))
@@ -387,4 +396,22 @@ func (e *Engine) clashWords() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// goneNetworkWords say what to do with a container whose network was removed while this host was apart from the others, or was
+// made then and clashed with theirs. A restart looks its network up again, by what the user called it.
+func (e *Engine) goneNetworkWords(container string, ep container.Endpoint) string {
+	out := fmt.Sprintf("%s is on a network, %s, that the cluster does not have: it was removed, or made, while this host was apart from the others.",
+		container, cmp.Or(ep.NetworkName, ep.NetworkID))
+	all, err := e.allNetworks(e.ctx)
+	if err != nil {
+		return out
+	}
+	switch n, err := pickNetwork(all, ep.Key); {
+	case err == nil:
+		return fmt.Sprintf("%s The cluster has another one named %s now: minictl restart %s takes it there.", out, n.Name, container)
+	case ep.Key != "" && ep.Key == ep.NetworkName:
+		return fmt.Sprintf("%s Make one of that name and then minictl restart %s, or remove it.", out, container)
+	}
+	return fmt.Sprintf("%s Remove it, or run it anew on another.", out)
 }

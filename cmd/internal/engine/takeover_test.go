@@ -16,6 +16,7 @@ import (
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/runtime/container"
 )
 
 // TestCautious: after a takeover the missing hosts may still be giving addresses, subnets and identifiers, and another one
@@ -222,8 +223,26 @@ func TestNetworkGone(t *testing.T) {
 	if err := h1.reconcileLeases(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(h1.clashWords(), "\n"); !strings.Contains(got, "web is on a network that the cluster does not have any more") {
-		t.Errorf("%q", got)
+	says := func(ep container.Endpoint, want string) {
+		t.Helper()
+		b := h1.boxes[h1.names["web"]]
+		ep.ID, ep.NetworkID, ep.Driver = b.status.Endpoints[0].ID, ov, netdriver.TypeOverlay
+		b.status.Endpoints[0] = ep
+		got := strings.Join(h1.clashWords(), "\n")
+		if was := "it was removed, or made, while this host was apart from the others."; !strings.Contains(got, was) || !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	says(container.Endpoint{NetworkName: "ov", Key: ov[:12]}, "web is on a network, ov, that the cluster does not have")
+	says(container.Endpoint{NetworkName: "ov", Key: ov[:12]}, "Remove it, or run it anew on another.")
+	says(container.Endpoint{NetworkName: "ov", Key: "ov"}, "Make one of that name and then minictl restart web, or remove it.")
+	again := &Network{ID: newID(), Name: "ov", Driver: netdriver.TypeOverlay, Scope: scopeGlobal}
+	if err := h2.createGlobal(ctx, again); err != nil {
+		t.Fatal(err)
+	}
+	says(container.Endpoint{NetworkName: "ov", Key: "ov"}, "The cluster has another one named ov now: minictl restart web takes it there.")
+	if err := h2.NetworkRemove(ctx, again.ID); err != nil {
+		t.Fatal(err)
 	}
 	if _, known := h1.spares.list("host1", ov); known {
 		t.Error("the reserve of a removed network is kept")
