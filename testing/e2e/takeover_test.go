@@ -126,6 +126,7 @@ func TestVoterDies(t *testing.T) {
 			h2.RestartDaemon()
 			c.must(h2, "run", "--rm", "--network", "ov_net1", "busybox", "true")
 			reaches(t, l, h2, "bbox4", "bbox2", "made")
+			says(t, l, h2, "If it is gone for good: minictl cluster recover, here.") // not before it is known to be down
 			began = time.Now()
 			out, errOut, code := c.try(h2, "network", "create", "-d", "overlay", "ov_net2")
 			t.Logf("refused after %v: %s", time.Since(began), errOut)
@@ -133,7 +134,6 @@ func TestVoterDies(t *testing.T) {
 				t.Errorf("network create: code %d, %s", code, out)
 			}
 			wantMatch(t, "who is missing and what to type", errOut, `create network ov_net2: host1 \(192\.168\.66\.11\), which decides.*not been heard.*minictl cluster recover`)
-			says(t, l, h2, "If it is gone for good: minictl cluster recover, here.")
 			c.must(h2, "rm", "-f", "bbox4")
 			h1.Boot()
 			h1.RestartDaemon()
@@ -260,6 +260,7 @@ func TestPartitionOfFour(t *testing.T) {
 		})
 	}
 	for _, h := range few {
+		says(t, l, h, "minictl cluster recover, here.")
 		fails(t, h, 1, `, which decides? for this cluster, ha(s|ve) not been heard .*minictl cluster recover`, "network", "create", "-d", "overlay", "nobody")
 	}
 	reaches(t, l, most[0], "c00", "c01", "d01")
@@ -360,7 +361,7 @@ func TestTakeover(t *testing.T) {
 			pid := strings.TrimSpace(h1.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox1"))
 			l.Partition(h1, h2)
 			takeOver(l, c, h2)
-			says(t, l, h2, "Not back since the takeover: host1.")
+			says(t, l, h2, "Not back yet: host1.")
 			h1.MustMinictl("run", "-d", "--name", "old", "--network", "ov_net1", "busybox", "sleep", "600")
 			h1.MustMinictl("network", "create", "-d", "overlay", "solo")
 			h2.MustMinictl("network", "create", "-d", "overlay", "ov_net2")
@@ -386,7 +387,7 @@ func TestTakeover(t *testing.T) {
 					}
 					return nil
 				})
-				if got := strings.Join(statusOf(t, h).Summary, "\n"); strings.Contains(got, "takeover") {
+				if got := strings.Join(statusOf(t, h).Summary, "\n"); strings.Contains(got, "Not back") {
 					t.Errorf("%s: %s", h.Name(), got)
 				}
 			}
@@ -420,7 +421,7 @@ func TestJoinedWhileAway(t *testing.T) {
 	says(t, l, h3, "it is let in as soon as a host that knows it has joined again")
 	l.Unplug(h3)
 	l.Plug(h1)
-	says(t, l, h2, "Not back since the takeover: host3.")
+	says(t, l, h2, "Not back yet: host3.")
 	for i := range 3 {
 		name := fmt.Sprint("new", i)
 		h1.MustMinictl("run", "-d", "--name", name, "--network", "ov_net1", "busybox", "sleep", "600")
@@ -438,7 +439,7 @@ func TestJoinedWhileAway(t *testing.T) {
 	if got := h3.MustMinictl("inspect", "-f", "{{.State.Pid}}", "bbox3"); got != pid || addressOf(h3, "bbox3") != bbox3 {
 		t.Errorf("bbox3 is process %s at %s, was %s at %s", got, addressOf(h3, "bbox3"), pid, bbox3)
 	}
-	if got := strings.Join(statusOf(t, h2).Summary, "\n"); strings.Contains(got, "takeover") {
+	if got := strings.Join(statusOf(t, h2).Summary, "\n"); strings.Contains(got, "Not back") {
 		t.Error(got)
 	}
 }
@@ -483,8 +484,8 @@ func TestBothRecovered(t *testing.T) {
 	}
 	l.Unplug(h1) // whom it would follow is not what this is about
 	l.HealAll()
-	says(t, l, h2, "Taken over twice: here, and on host3 (epoch "+e3+")")
-	says(t, l, h3, "Taken over twice: here, and on host2 (epoch "+e2+")")
+	says(t, l, h2, "This cluster has gone on apart: here, and on host3 (epoch "+e3+")")
+	says(t, l, h3, "This cluster has gone on apart: here, and on host2 (epoch "+e2+")")
 	if got := h2.MustMinictl("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "solo") {
 		t.Error("merged in silence")
 	}
@@ -524,6 +525,7 @@ func TestReserveLimits(t *testing.T) {
 	for i := range 8 {
 		h2.MustMinictl("run", "-d", "--name", fmt.Sprint("c", i), "--network", "ov_net1", "busybox", "sleep", "600")
 	}
+	says(t, l, h2, "minictl cluster recover, here.")
 	fails(t, h2, 125, `ov_net1, of which this host has none left in reserve: host1 .*minictl cluster recover`, "run", "--rm", "--network", "ov_net1", "busybox", "true")
 	says(t, l, h2, "in reserve: ov_net1 (0)")
 	for i := range 7 {

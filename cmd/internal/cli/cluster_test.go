@@ -139,8 +139,8 @@ func TestClusterTokenAndLeave(t *testing.T) {
 }
 
 func TestClusterRecover(t *testing.T) {
-	const plan = `{"Epoch":"1.a","Summary":["Host1 (10.0.0.1), which decides for this cluster, has not been heard for 12s.","From now on host2 decides alone."]}`
-	question := "Host1 (10.0.0.1), which decides for this cluster, has not been heard for 12s.\nFrom now on host2 decides alone.\nAre you sure you want to continue? [y/N] "
+	const plan = `{"Epoch":"1.a","Summary":["Not heard for 12s: host1 (10.0.0.1), which decides for this cluster.","From now on host2 decides alone."]}`
+	question := "Not heard for 12s: host1 (10.0.0.1), which decides for this cluster.\nFrom now on host2 decides alone.\nAre you sure you want to continue? [y/N] "
 	for _, c := range []struct {
 		in   string
 		args []string

@@ -66,7 +66,10 @@ func (e *Engine) ClusterJoin(ctx context.Context, req api.ClusterJoinRequest) (r
 	if err != nil {
 		return r, err
 	}
-	if err := errors.Join(checkReached(o.Advertise.Addr(), "--advertise-addr"), checkReached(o.DataPath, "--data-path-addr")); err != nil {
+	if err := checkReached(o.Advertise.Addr(), "--advertise-addr"); err != nil {
+		return r, err
+	}
+	if err := checkReached(o.DataPath, "--data-path-addr"); err != nil {
 		return r, err
 	}
 	if err := e.cl.Join(ctx, cluster.JoinOptions{Token: req.Token, Remote: req.Remote, InitOptions: o}); err != nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/swarm"
@@ -36,14 +37,11 @@ func (e *Engine) showStore(s *api.ClusterStatus) {
 		return
 	}
 	scheme, _, _ := strings.Cut(s.Store, "://")
-	var down []string
 	for i := range s.Nodes {
 		s.Nodes[i].Role = scheme + " client"
-		if s.Nodes[i].Status == "Down" {
-			down = append(down, s.Nodes[i].Name)
-		}
 	}
-	s.Summary = summarizeStore(s, e.cl.StoreError(), down)
+	down := slices.DeleteFunc(e.cl.Members(), func(m cluster.Member) bool { return m.Alive })
+	s.Summary = summarizeStore(s, e.cl.StoreError(), downWords(down, e.cl.Standing().Shown))
 }
 
 func summarizeStore(s *api.ClusterStatus, away error, down []string) []string {
@@ -64,10 +62,7 @@ func summarizeStore(s *api.ClusterStatus, away error, down []string) []string {
 		out = []string{fmt.Sprintf("%s; nobody decides on networks and addresses now: %v.", hosts, away),
 			"Containers go on and reach each other, and each host starts more with its addresses in reserve; networks cannot be made or removed until it is back."}
 	}
-	if len(down) > 0 {
-		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(down, ", ")))
-	}
-	return out
+	return append(out, down...)
 }
 
 // swarmNode is a member in docker's words. Where an external store decides, every host is as good as any other.

@@ -21,7 +21,7 @@ func TestSummarizeStore(t *testing.T) {
 		want  []string
 	}{
 		{"cluster", 1, nil, nil, []string{"One host; " + name + " decides", "If it goes away, containers go on"}},
-		{"cluster", 2, nil, []string{"b"}, []string{"2 hosts; " + name + " decides", "Down: b."}},
+		{"cluster", 2, nil, []string{"Down: b."}, []string{"2 hosts; " + name + " decides", "Down: b."}},
 		{"cluster", 2, away, nil, []string{"nobody decides on networks and addresses now: " + away.Error() + ".", "networks cannot be made or removed until it is back"}},
 		{"single", 1, away, nil, []string{"not in the cluster of " + name + " yet; it goes on trying", "Now: " + away.Error()}},
 		{"single", 1, nil, nil, []string{"not in the cluster", "Containers on local networks work"}},

@@ -27,6 +27,7 @@ type fakeCluster struct {
 	epoch    string // none: 1
 	cautious bool
 	before   []cluster.BeforePair
+	refused  string
 
 	own        []cluster.Record
 	publishing func() // before a record is there
@@ -71,7 +72,9 @@ func (c *fakeCluster) Deciding(ctx context.Context, _ time.Duration) (context.Co
 	}
 	return ctx, cancel
 }
-func (c *fakeCluster) Standing() cluster.Standing                     { return cluster.Standing{Decides: !c.missing} }
+func (c *fakeCluster) Standing() cluster.Standing {
+	return cluster.Standing{Decides: !c.missing, Since: time.Now()}
+}
 func (c *fakeCluster) Lags(context.Context) map[cluster.NodeID]uint64 { return nil }
 func (c *fakeCluster) Recoverable(context.Context) (cluster.Recovery, error) {
 	return cluster.Recovery{}, nil
@@ -84,7 +87,7 @@ func (c *fakeCluster) Restore(context.Context, cluster.Backup, cluster.InitOptio
 func (c *fakeCluster) RotateAuthority(context.Context) error                              { return nil }
 func (c *fakeCluster) FinishRotation(context.Context) error                               { return nil }
 func (c *fakeCluster) Rotation(context.Context) (bool, []string, error)                   { return false, nil, nil }
-func (c *fakeCluster) Refused() string                                                    { return "" }
+func (c *fakeCluster) Refused() string                                                    { return c.refused }
 func (c *fakeCluster) Stopped() error                                                     { return nil }
 func (c *fakeCluster) Rejoin(context.Context, string) error                               { return nil }
 func (c *fakeCluster) Find(context.Context, string, string) error                         { return nil }

@@ -84,27 +84,28 @@ type statusView struct {
 // summarize says who decides, what happens when this host or another dies, who lags, and what to type.
 func (v *statusView) summarize() []string {
 	if !v.clustered {
-		return []string{fmt.Sprintf("%s is a cluster of its own: overlay networks work, no other host can join yet. minictl cluster init opens it.", v.self.Name)}
+		return []string{aloneWords(v.self)}
+	}
+	if v.refused != "" { // what this host knows of the others says nothing about it any more
+		return append([]string{upper(refusedWords(v.refused, v.self.ID)) + ". Containers here go on."}, v.stoppedWords()...)
 	}
 	voters := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return !m.Voter })
 	out := []string{v.whoDecides(voters)}
 	switch {
 	case !v.standing.Decides:
 		out = append(out, v.undecidedWords()...)
-	case len(v.members) > 1:
+	case v.hosts() > 1:
 		out = append(out, v.ifOneDies(voters)...)
 	}
 	out = append(out, v.lagWords()...)
 	down := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return m.Alive || m.Witness })
-	if len(down) > 0 {
-		out = append(out, fmt.Sprintf("Down: %s. Their containers' names are hidden until they return.", strings.Join(memberNames(down), ", ")))
-	}
+	out = append(out, downWords(down, v.standing.Shown)...)
 	for _, m := range v.members {
 		if m.Witness && !m.Alive {
 			out = append(out, fmt.Sprintf("The witness %s is down.", m.Name))
 		}
 	}
-	if len(v.members) == 2 && len(voters) == 1 && v.standing.Decides {
+	if v.hosts() == 2 && len(v.members) == 2 && len(voters) == 1 && v.standing.Decides {
 		out = append(out, "minictl witness, on any third machine, lets either host die and the other go on deciding.")
 	}
 	if away := v.standing.Missing; len(away) > 0 {
@@ -112,18 +113,51 @@ func (v *statusView) summarize() []string {
 		for _, id := range away {
 			who = append(who, v.name(string(id)))
 		}
-		out = append(out, fmt.Sprintf("Not back since the takeover: %s. Until they are, or minictl node rm --force removes them, their addresses stay theirs, and new ones are given from the middle of each network.", strings.Join(who, ", ")))
+		slices.Sort(who)
+		out = append(out, fmt.Sprintf("Not back yet: %s. Until %s, or minictl node rm removes %s, %s, and new ones are given from the middle of each network.",
+			strings.Join(who, ", "), plural(who, "it is", "they are"), plural(who, "it", "them"),
+			plural(who, "its addresses stay its own", "their addresses stay theirs")))
 	}
-	if alone := !slices.ContainsFunc(v.members, func(m cluster.Member) bool { return m.ID != v.self.ID && m.Alive }); alone && len(v.members) > 1 {
+	others := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return m.ID == v.self.ID })
+	heard := slices.ContainsFunc(others, func(m cluster.Member) bool { return m.Alive }) || len(v.standing.Estranged) > 0
+	if len(others) > 0 && !heard {
 		out = append(out, "No other host can be heard. Should all have got other addresses at once, tell this one where another is: minictl cluster find NODE ADDRESS.")
 	}
-	if v.stopped != nil {
-		out = append(out, fmt.Sprintf("This host follows the others' decisions no further: %v. Its containers go on.", v.stopped))
-	}
-	if v.refused != "" {
-		out = append(out, "The others do not let this host take part: "+v.refused+".")
-	}
+	out = append(out, v.stoppedWords()...)
 	return append(out, estrangedWords(v.standing.Estranged, v.name)...)
+}
+
+func (v *statusView) stoppedWords() []string {
+	if v.stopped == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("This host follows the others' decisions no further: %v. Its containers go on.", v.stopped)}
+}
+
+// aloneWords are a host's that is in no cluster with others.
+func aloneWords(self cluster.Node) string {
+	if self.Witness {
+		return fmt.Sprintf("%s is a witness of no cluster: minictl cluster token, on a host of one, prints what to type here.", self.Name)
+	}
+	return fmt.Sprintf("%s is a cluster of its own: overlay networks work, no other host can join yet. minictl cluster init opens it.", self.Name)
+}
+
+// downWords tell what has become of the names of those that are not heard. Where the daemon alone is away they stay for a
+// while; a host that has just fallen silent looks the same for a moment.
+func downWords(down []cluster.Member, shown []cluster.NodeID) []string {
+	there := func(m cluster.Member) bool { return slices.Contains(shown, m.ID) }
+	hidden := slices.DeleteFunc(slices.Clone(down), there)
+	stay := slices.DeleteFunc(slices.Clone(down), func(m cluster.Member) bool { return !there(m) })
+	var out []string
+	if len(hidden) > 0 {
+		out = append(out, fmt.Sprintf("Down: %s. %s containers' names are hidden until %s.", strings.Join(memberNames(hidden), ", "),
+			plural(hidden, "Its", "Their"), plural(hidden, "it returns", "they return")))
+	}
+	if len(stay) > 0 {
+		out = append(out, fmt.Sprintf("Down: %s. %s containers' names stay for up to a minute, and are hidden then until %s.", strings.Join(memberNames(stay), ", "),
+			plural(stay, "Its", "Their"), plural(stay, "it returns", "they return")))
+	}
+	return out
 }
 
 func (v *statusView) whoDecides(voters []cluster.Member) string {
@@ -139,6 +173,16 @@ func (v *statusView) whoDecides(voters []cluster.Member) string {
 	}
 }
 
+// hosts are those that run containers.
+func (v *statusView) hosts() (n int) {
+	for _, m := range v.members {
+		if !m.Witness {
+			n++
+		}
+	}
+	return n
+}
+
 // howMany counts those that run containers, and names those that only vote.
 func (v *statusView) howMany() string {
 	var witnesses []cluster.Member
@@ -147,7 +191,7 @@ func (v *statusView) howMany() string {
 			witnesses = append(witnesses, m)
 		}
 	}
-	hosts := len(v.members) - len(witnesses)
+	hosts := v.hosts()
 	s := fmt.Sprintf("%d hosts", hosts)
 	if hosts == 1 {
 		s = "1 host"
@@ -180,9 +224,20 @@ func (v *statusView) ifOneDies(voters []cluster.Member) []string {
 	case len(voters) == 1:
 		return []string{fmt.Sprintf("If %s dies, %s here. If this host dies, the others go on as they are.", voters[0].Name, fmt.Sprintf(afterDeath, "it is"))}
 	}
-	out := []string{fmt.Sprintf("Any %d of them may die; with more gone, %s.", len(voters)-majority, fmt.Sprintf(afterDeath, "they are"))}
+	var out []string
+	switch spare := len(voters) - majority; spare {
+	case 0: // two, until a third one votes
+		out = append(out, fmt.Sprintf("If either of them dies, %s.", fmt.Sprintf(afterDeath, "it is")))
+	case 1:
+		out = append(out, fmt.Sprintf("Any one of them may die; with more gone, %s.", fmt.Sprintf(afterDeath, "they are")))
+	default:
+		out = append(out, fmt.Sprintf("Any %d of them may die; with more gone, %s.", spare, fmt.Sprintf(afterDeath, "they are")))
+	}
 	switch {
-	case up <= majority:
+	case up < majority: // a daemon that has just started
+		out = append(out, fmt.Sprintf("Of these, %s heard here until now.", heardNames(voters)))
+	case len(voters) == majority: // all that there is to say has been said
+	case up == majority:
 		out = append(out, fmt.Sprintf("Only %d of them are up: none of these may die now.", up))
 	case mine:
 		out = append(out, "If this host dies now, the others choose a leader within seconds.")
@@ -192,29 +247,40 @@ func (v *statusView) ifOneDies(voters []cluster.Member) []string {
 	return out
 }
 
-// undecidedWords say what is the matter, what works all the same, and what to do.
-func (v *statusView) undecidedWords() []string {
-	missing := missingVoters(v.members, v.self.ID)
-	if len(missing) == 0 {
-		return []string{"Nobody decides now."}
+// heardNames are those of a list that are up: "only a is", "only a, b are", "none is".
+func heardNames(list []cluster.Member) string {
+	up := slices.DeleteFunc(slices.Clone(list), func(m cluster.Member) bool { return !m.Alive })
+	if len(up) == 0 {
+		return "none is"
 	}
-	out := []string{fmt.Sprintf("Nobody decides now: %s.", silentWords(missing, v.standing.Heard, v.now))}
-	if v.reserves != "" {
-		out = append(out, fmt.Sprintf("Containers go on, and new ones can be started here with the addresses in reserve: %s. Networks cannot be made or removed.", v.reserves))
-	}
-	return append(out, fmt.Sprintf("When %s back, all goes on by itself. If %s gone for good: %s, here.",
-		plural(missing, "it is", "they are"), plural(missing, "it is", "they are"), recoverHint))
+	return fmt.Sprintf("only %s %s", strings.Join(memberNames(up), ", "), plural(up, "is", "are"))
 }
 
+// undecidedWords say what is the matter, what works all the same, and what to do.
+func (v *statusView) undecidedWords() []string {
+	s := findStall(v.members, v.self.ID, v.standing, v.now, v.name)
+	if s.soon || v.reserves == "" || v.self.Witness {
+		return s.says
+	}
+	return slices.Insert(s.says, 1, fmt.Sprintf("Containers go on, and new ones can be started here with the addresses in reserve: %s. Networks cannot be made or removed.", v.reserves))
+}
+
+// lagWords say who is behind; that nobody is, only when all are heard and somebody knows what was decided.
 func (v *statusView) lagWords() []string {
 	var out []string
+	known := v.standing.Decides && len(v.members) > 1
 	for _, m := range v.members {
-		if behind := v.lags[m.ID]; behind > 0 {
+		behind, told := v.lags[m.ID]
+		known = known && m.Alive && told
+		switch {
+		case behind == 1:
+			out = append(out, fmt.Sprintf("%s is 1 entry behind.", m.Name))
+		case behind > 1:
 			out = append(out, fmt.Sprintf("%s is %d entries behind.", m.Name, behind))
 		}
 	}
-	if len(out) == 0 && len(v.lags) > 1 {
-		out = append(out, "All hosts that are up have all that was decided.")
+	if len(out) == 0 && known {
+		out = append(out, "All hosts have all that was decided.")
 	}
 	return out
 }

@@ -24,7 +24,7 @@ func (e *Engine) ClusterRecover(ctx context.Context, dryRun bool) (r api.Cluster
 	if err != nil {
 		return r, err
 	}
-	r.Summary = recoveryWords(e.cl.Self().Name, plan, time.Now())
+	r.Summary = recoveryWords(e.cl.Self(), plan, e.cl.Members(), e.cl.Standing().Since, time.Now())
 	if dryRun {
 		r.Epoch = e.cl.Epoch()
 		return r, nil
@@ -37,19 +37,31 @@ func (e *Engine) ClusterRecover(ctx context.Context, dryRun bool) (r api.Cluster
 	return r, e.adoptDataPath(ctx)
 }
 
-// recoveryWords tell an operator what a takeover means, before there is one.
-func recoveryWords(self string, r cluster.Recovery, now time.Time) []string {
+// recoveryWords tell an operator what a takeover means, before there is one: who is missing since when, who is not, and what
+// becomes of both.
+func recoveryWords(self cluster.Node, r cluster.Recovery, members []cluster.Member, since, now time.Time) []string {
 	var out []string
 	if len(r.Missing) > 0 {
-		out = append(out, upper(silentWords(r.Missing, r.Heard, now))+".")
+		out = append(out, fmt.Sprintf("Not heard for %s: %s, which %s for this cluster.", lengthOf(since, now), addressedNames(r.Missing), plural(r.Missing, "decides", "decide")))
 	}
-	out = append(out, fmt.Sprintf("From now on %s decides alone, by what it knows. What the others have decided and not told it is lost.", self))
-	if r.Lag > 0 {
+	up := slices.DeleteFunc(slices.Clone(members), func(m cluster.Member) bool { return !m.Alive || m.ID == self.ID })
+	if len(up) > 0 {
+		out = append(out, fmt.Sprintf("Up, and heard here: %s. %s by %s, containers running.", addressedNames(up),
+			plural(up, "It follows", "They follow"), plural(up, "itself", "themselves")))
+	} else {
+		out = append(out, "No other host is heard here.")
+	}
+	out = append(out, fmt.Sprintf("From now on %s decides alone, by what it knows. What the others have decided and not told it is lost.", self.Name))
+	switch {
+	case r.Lag == 1:
+		out = append(out, "The last entry that it has heard of may not have been decided; it will count.")
+	case r.Lag > 1:
 		out = append(out, fmt.Sprintf("The last %d entries that it has heard of may not have been decided; they will count.", r.Lag))
 	}
 	if away := memberNames(slices.Concat(r.Missing, r.Others)); len(away) > 0 {
-		out = append(out, fmt.Sprintf("%s: addresses and reserves stay theirs until minictl node rm --force. Whoever returns is kept out until it has joined again, which it does by itself, its containers running.",
-			strings.Join(away, ", ")))
+		slices.Sort(away)
+		out = append(out, fmt.Sprintf("Until minictl node rm, the addresses and reserves of %s stay %s. Whoever returns is kept out until it has joined again, which it does by itself, its containers running.",
+			strings.Join(away, ", "), plural(away, "its own", "theirs")))
 	}
 	return out
 }
@@ -64,7 +76,7 @@ func memberNames(members []cluster.Member) []string {
 
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-// ClusterRejoin gives up this side of a cluster that was taken over on both.
+// ClusterRejoin gives up this side of a cluster that has gone on in several places.
 func (e *Engine) ClusterRejoin(ctx context.Context, via string) error {
 	if err := e.cl.Rejoin(ctx, via); err != nil {
 		return err
@@ -190,13 +202,14 @@ func estrangedWords(list []cluster.Estranged, name func(node string) string) []s
 		case transport.Split:
 			split = append(split, fmt.Sprintf("%s (epoch %s)", who, x.Epoch))
 		case transport.Behind:
-			out = append(out, fmt.Sprintf("%s is up and from before the takeover: it joins again by itself.", who))
+			out = append(out, fmt.Sprintf("This cluster has gone on without %s, which is up: it joins again by itself.", who))
 		case transport.Ahead:
-			out = append(out, fmt.Sprintf("%s has gone on without this host, after a takeover: this host joins again by itself.", who))
+			out = append(out, fmt.Sprintf("This cluster has gone on without this host, on %s: this host joins again by itself.", who))
 		}
 	}
 	if len(split) > 0 {
-		out = append(out, fmt.Sprintf("Taken over twice: here, and on %s. Nothing passes between the two sides. Choose the side whose decisions to give up, and run there, on each host that was taken over: minictl cluster rejoin. Its containers go on.",
+		slices.Sort(split)
+		out = append(out, fmt.Sprintf("This cluster has gone on apart: here, and on %s. Nothing passes between these sides. Choose the one whose decisions to keep, and run on the hosts of each other one: minictl cluster rejoin. Their containers go on.",
 			strings.Join(split, ", ")))
 	}
 	return out
