@@ -88,7 +88,7 @@ func newRejoinCommand(c *console.Console) *cobra.Command {
 }
 
 func runRejoin(ctx context.Context, cl rejoinClient, c *console.Console, force bool, node string) error {
-	const warning = "This host gives up what was decided on its side since the takeover. Its containers go on."
+	const warning = "This host gives up what was decided on its side since the cluster has gone on apart. Its containers go on."
 	if ok, err := c.Confirm(ctx, force, warning); !ok {
 		return cmp.Or(err, errDeclined())
 	}
