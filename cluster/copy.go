@@ -30,7 +30,7 @@ func (c *Cluster) refused(sentence string) {
 	}
 }
 
-// Refused is why the others do not let this host take part, in their words; empty while they do. Others are asked every
+// Refused is why the others do not let this host take part, in the words of one of them; empty while they do. Others are asked every
 // few seconds, so that it is not known at once.
 func (c *Cluster) Refused() string {
 	if len(c.live()) > 0 {
@@ -41,7 +41,9 @@ func (c *Cluster) Refused() string {
 	if time.Since(c.no.at) > metFor {
 		return ""
 	}
-	return c.no.sentence
+	// To who says it this host is a node like any other.
+	sentence := strings.ReplaceAll(c.no.sentence, "node "+string(c.st.Self.ID), "this host")
+	return strings.ReplaceAll(sentence, "` on it", "` here")
 }
 
 // Stopped says why this host's replica follows the others' decisions no further; nil while it does. A newer release has

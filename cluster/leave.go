@@ -274,7 +274,7 @@ func (c *Cluster) mayRemove(m Member, members []Member, force bool) error {
 	case m.Alive && !force:
 		return fmt.Errorf("it is alive: run `minictl cluster leave` on it, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
 	case met && !force:
-		return fmt.Errorf("it is alive, and on another side of a takeover: let it join again first, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("it was met a moment ago, on another side of this cluster: let it join again first, or, if it is in other hands, remove it with --force: %w", errdefs.ErrFailedPrecondition)
 	case m.Alive && m.Voter && !slices.ContainsFunc(members, func(o Member) bool { return o.Voter && o.ID != m.ID }):
 		return fmt.Errorf("it is alive and decides alone: switch it off, and run `minictl cluster recover` here first: %w", errdefs.ErrFailedPrecondition)
 	}

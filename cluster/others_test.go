@@ -154,6 +154,25 @@ func TestDeadBeforeJoining(t *testing.T) {
 	})
 }
 
+// TestFasterThanTheSession: a member is heard before this host's session is complete.
+func TestFasterThanTheSession(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	if missing, err := a.Publish(t.Context(), []Record{record("e1", "n", 2)}, nil); err != nil || missing != nil {
+		t.Fatal(missing, err)
+	}
+	s := b.session()
+	b.mu.Lock()
+	b.sess = nil
+	b.mu.Unlock()
+	b.suspendOthers(t.Context())
+	var wg sync.WaitGroup
+	b.events.act(t.Context(), &wg, event{up: a.Self().ID})
+	wg.Wait()
+	b.setSession(s)
+	eventually(t, "a's records are shown", func() bool { r := b.Records("n"); return len(r) == 1 && r[0].Alive })
+}
+
 // stop ends a daemon in good order, on a host that lives on.
 func (s *simulation) stop(h *simHost) {
 	s.t.Helper()

@@ -74,10 +74,21 @@ func (c *Cluster) startSession(cred *identity.Credentials) (err error) {
 		c.closeSession(s)
 		return err
 	}
+	c.setSession(s)
+	return nil
+}
+
+// setSession makes a session the present one. Members may have been faster: what gossip has said of them until now was said by
+// none that anybody knew, and is not said again.
+func (c *Cluster) setSession(s *session) {
 	c.mu.Lock()
 	c.sess = s
 	c.mu.Unlock()
-	return nil
+	for id := range c.known() {
+		if id != c.Self().ID && s.gossip.Alive(string(id)) {
+			c.events.add(event{up: id})
+		}
+	}
 }
 
 // stopSession closes the port and waits for all that was served on it.

@@ -180,7 +180,7 @@ func (c *Cluster) mayRecover(ctx context.Context, now time.Time) (Recovery, erro
 		return refuse("%s: the others may be about to answer; %s", heard, again)
 	}
 	if who, by, ok := c.decidesElsewhere(ctx); ok {
-		return refuse("%s decides for the cluster, as %s says, and only this host does not hear it: look at the link from here to %s", who, by, who)
+		return refuse("%s decides for the cluster, %s, and this host does not hear it: look at the link from here to %s", who, by, who)
 	}
 	return r, nil
 }
@@ -207,7 +207,10 @@ func (c *Cluster) decidesElsewhere(ctx context.Context) (leader, by string, ok b
 	}
 	for range live {
 		if a := <-answers; a.leader != "" && a.leader != c.Self().ID {
-			return c.nameOf(a.leader), c.nameOf(a.by), true
+			if by = "as " + c.nameOf(a.by) + " says"; a.by == a.leader {
+				by = "and answers"
+			}
+			return c.nameOf(a.leader), by, true
 		}
 	}
 	return "", "", false

@@ -103,7 +103,7 @@ func TestRecoverBesideALeader(t *testing.T) {
 		})
 		pass(time.Minute)
 		_, err := c.cluster.Recoverable(t.Context())
-		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "host01 decides for the cluster, as host02 says, and only this host does not hear it") {
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "host01 decides for the cluster, as host02 says, and this host does not hear it") {
 			t.Errorf("one link is cut: %v", err)
 		}
 		s.cutOff(c, true)

@@ -11,15 +11,21 @@ import (
 // at the other; what is given apart from both comes from a place between them, which follows from a seed, so that several
 // sides that do so are not likely to give the same either.
 
-// Apart gives a free address of the last subnet that has one, from the middle half of it if it can be: the first one behind
-// a place that follows from the seed. The error is errdefs.ErrResourceExhausted when none is left.
+// Apart gives a free address of the last subnet that has one, from the middle half of it if there is one: the first behind
+// a place that follows from the seed, or before it. The error is errdefs.ErrResourceExhausted when none is left.
 func (p Pool) Apart(seed string, used func(netip.Addr) bool) (netip.Addr, error) {
-	return p.fromLast(func(s netdriver.Subnet) (netip.Addr, error) {
-		start := middle(poolOf(s), seed)
-		if a, err := search(s, used, start, netip.Addr.Next); err == nil {
-			return a, nil
+	return p.fromLast(func(s netdriver.Subnet) (a netip.Addr, err error) {
+		pool := poolOf(s)
+		start := middle(pool, seed)
+		inside := func(a netip.Addr) bool { return pool.Contains(a) && inMiddle(pool, a) }
+		for _, among := range []func(netip.Addr) bool{inside, pool.Contains} {
+			for _, next := range []func(netip.Addr) netip.Addr{netip.Addr.Next, netip.Addr.Prev} {
+				if a, err = search(s, used, start, next, among); err == nil {
+					return a, nil
+				}
+			}
 		}
-		return search(s, used, start, netip.Addr.Prev)
+		return a, err
 	})
 }
 
@@ -50,10 +56,16 @@ func middle(p netip.Prefix, seed string) netip.Addr {
 		return p.Addr()
 	}
 	a := within(p, seed)
-	if isSet(a, p.Bits()) == isSet(a, p.Bits()+1) { // the first quarter, or the last
+	if !inMiddle(p, a) {
 		a = toggled(a, p.Bits()+1)
 	}
 	return a
+}
+
+// inMiddle tells whether an address of p is in its second or third quarter: of the first two bits behind the prefix one is
+// set.
+func inMiddle(p netip.Prefix, a netip.Addr) bool {
+	return p.Addr().BitLen()-p.Bits() >= 2 && isSet(a, p.Bits()) != isSet(a, p.Bits()+1)
 }
 
 // within gives an address of p that follows from the seed.

@@ -72,7 +72,7 @@ func TestApartGivesAll(t *testing.T) {
 	})
 }
 
-// TestApartGoesOn: what follows the first one is behind it, and before it when there is no more behind.
+// TestApartGoesOn: what follows the first one is behind it, then before it, and only then near the ends, where others give from.
 func TestApartGoesOn(t *testing.T) {
 	pool, used := Pool{subnet("10.0.0.0/24", "10.0.0.1", "")}, map[netip.Addr]bool{}
 	next := func() netip.Addr {
@@ -84,14 +84,18 @@ func TestApartGoesOn(t *testing.T) {
 		return a
 	}
 	first := next()
-	for a := first.Next(); a != netip.MustParseAddr("10.0.0.255"); a = a.Next() {
-		if got := next(); got != a {
-			t.Fatalf("%s, want %s", got, a)
+	run := func(from netip.Addr, step func(netip.Addr) netip.Addr, to string) {
+		t.Helper()
+		for a := from; a != netip.MustParseAddr(to); a = step(a) {
+			if got := next(); got != a {
+				t.Fatalf("%s, want %s", got, a)
+			}
 		}
 	}
-	if got := next(); got != first.Prev() {
-		t.Errorf("%s, want %s", got, first.Prev())
-	}
+	run(first.Next(), netip.Addr.Next, "10.0.0.192")
+	run(first.Prev(), netip.Addr.Prev, "10.0.0.63")
+	run(netip.MustParseAddr("10.0.0.192"), netip.Addr.Next, "10.0.0.255")
+	run(netip.MustParseAddr("10.0.0.63"), netip.Addr.Prev, "10.0.0.1")
 }
 
 func TestBlocksApart(t *testing.T) {

@@ -20,19 +20,19 @@ import (
 // Reserved are the network address, the IPv4 broadcast address, the gateway and the auxiliary addresses. The error is
 // errdefs.ErrResourceExhausted when none is left.
 func Lowest(s netdriver.Subnet, used func(netip.Addr) bool) (netip.Addr, error) {
-	return search(s, used, poolOf(s).Addr(), netip.Addr.Next)
+	return search(s, used, poolOf(s).Addr(), netip.Addr.Next, poolOf(s).Contains)
 }
 
 // Highest is Lowest from the other end: what is set aside for later comes from there.
 func Highest(s netdriver.Subnet, used func(netip.Addr) bool) (netip.Addr, error) {
-	return search(s, used, lastOf(poolOf(s)), netip.Addr.Prev)
+	return search(s, used, lastOf(poolOf(s)), netip.Addr.Prev, poolOf(s).Contains)
 }
 
-// search goes from one address to the end of the range, in either direction.
-func search(s netdriver.Subnet, used func(netip.Addr) bool, from netip.Addr, next func(netip.Addr) netip.Addr) (netip.Addr, error) {
+// search goes on from one address, in either direction, as long as it is among those that count.
+func search(s netdriver.Subnet, used func(netip.Addr) bool, from netip.Addr, next func(netip.Addr) netip.Addr, among func(netip.Addr) bool) (netip.Addr, error) {
 	r := newReserved(s)
 	pool := poolOf(s)
-	for a := from; pool.Contains(a); a = next(a) {
+	for a := from; a.IsValid() && among(a); a = next(a) {
 		if !r.has(a) && !used(a) {
 			return a, nil
 		}

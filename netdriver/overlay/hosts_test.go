@@ -288,6 +288,28 @@ func TestHalfMade(t *testing.T) {
 	reach(t, a.join(t, w, 2, "one"), 1, true)
 }
 
+// TestWishThatCannotBe: a network that cannot be is refused, and is not tried again with whatever comes later: what this host
+// had of it stays as it is.
+func TestWishThatCannotBe(t *testing.T) {
+	a, b := nodes(t)
+	w := testNetwork(0)
+	one := a.join(t, w, 2, "one")
+	a.peers(t, w, b, 3)
+	bad := w
+	bad.Subnets = nil
+	a.Do(t, func() error {
+		if _, err := a.driver.Join(context.Background(), bad, testEndpoint(2, "eth0"), netdriver.Sandbox{ID: "one", Path: one}); err == nil {
+			t.Error("a network without subnets is joined")
+		}
+		if err := a.driver.Ensure(context.Background(), bad); err == nil {
+			t.Error("a network without subnets is set up")
+		}
+		path, _ := a.driver.dataPath()
+		path.MTU--
+		return a.driver.SetDataPath(context.Background(), path)
+	})
+}
+
 func TestTunnelOfAnother(t *testing.T) {
 	a, b := nodes(t)
 	w := testNetwork(0)

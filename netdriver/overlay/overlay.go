@@ -90,6 +90,9 @@ func (d *Driver) Check(n netdriver.Network) error {
 
 // Ensure makes or repairs the network's namespace, bridge, tunnel device and rows.
 func (d *Driver) Ensure(ctx context.Context, n netdriver.Network) error {
+	if err := d.Check(n); err != nil { // what cannot be is not wished
+		return fmt.Errorf("set up network %s: %w", n.Name, err)
+	}
 	own := d.acquire(n.ID)
 	defer own.mu.Unlock()
 	own.wish = &n
@@ -117,6 +120,9 @@ func (d *Driver) Remove(_ context.Context, n netdriver.Network) error {
 // Join plugs the endpoint into the network, which it sets up if need be. The rows for other hosts' endpoints are in
 // place when it returns.
 func (d *Driver) Join(ctx context.Context, n netdriver.Network, e netdriver.Endpoint, s netdriver.Sandbox) (netdriver.Attachment, error) {
+	if err := d.Check(n); err != nil {
+		return netdriver.Attachment{}, fmt.Errorf("join network %s: %w", n.Name, err)
+	}
 	own := d.acquire(n.ID)
 	defer own.mu.Unlock()
 	if err := ctx.Err(); err != nil {

@@ -90,6 +90,26 @@ func TestShimKilled(t *testing.T) {
 		h.MustMinictl("rm", "-f", "victim")
 		clean(l, h, before, was)
 	})
+	t.Run("silent when the daemon starts", func(t *testing.T) {
+		run("victim")
+		h.KillDaemon()
+		signalShim(t, h, "STOP")
+		h.RestartDaemon()
+		if got := strings.TrimSpace(h.MustMinictl("inspect", "-f", "{{.State.Status}}", "victim")); got != "running" {
+			t.Errorf("it is %s", got)
+		}
+		signalShim(t, h, "CONT")
+		l.Eventually(patient, func() error {
+			if _, errOut, code := h.Minictl("exec", "victim", "true"); code != 0 {
+				return errf("it is not taken up: %s", errOut)
+			}
+			return nil
+		})
+		h.MustMinictl("stop", "-t", "0", "victim")
+		await("victim", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")
+		h.MustMinictl("rm", "victim")
+		clean(l, h, before, was)
+	})
 	t.Run("restart policy", func(t *testing.T) {
 		pid := run("again", "--restart", "on-failure")
 		killShim(t, h, "again")
@@ -106,13 +126,19 @@ func TestShimKilled(t *testing.T) {
 // shimOf ends the only shim of a host without a daemon that could name it.
 func shimOf(t *testing.T, h *lab.Host) {
 	t.Helper()
+	signalShim(t, h, "KILL")
+}
+
+// signalShim sends it a signal.
+func signalShim(t *testing.T, h *lab.Host, signal string) {
+	t.Helper()
 	files, err := filepath.Glob(h.Path("/proc/[0-9]*/cmdline"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
 		if args, err := os.ReadFile(f); err == nil && strings.Contains(string(args), "/shims/") {
-			h.MustRun("kill", "-9", filepath.Base(filepath.Dir(f)))
+			h.MustRun("kill", "-"+signal, filepath.Base(filepath.Dir(f)))
 			return
 		}
 	}

@@ -537,7 +537,7 @@ func TestReserveLimits(t *testing.T) {
 	h1.MustMinictl("run", "-d", "--name", "bbox1", "--network", "ov_net1", "busybox", "sleep", "600")
 	l.HealAll()
 	says(t, l, h2, "c7 is on a network, ov_net1, that the cluster does not have: it was removed, or made, while this host was apart from the others. "+
-		"The cluster has another one named ov_net1 now: minictl restart c7 takes it there.")
+		"There is another one named ov_net1 now: minictl restart c7 takes it there.")
 	noTwins(t, l, 1, h1, h2)
 	h2.MustMinictl("restart", "-t", "0", "c7")
 	noTwins(t, l, 2, h1, h2)

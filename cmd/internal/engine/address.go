@@ -250,7 +250,7 @@ func (e *Engine) takeDecided(ctx context.Context, n *Network, pool ipam.Pool, as
 // struck off the list first, where it also is if the container has given it back while nobody decided.
 func (e *Engine) mayTake(n *Network, asked netip.Addr, h, l lease) error {
 	switch kept := h.Static && h.Container == l.Container; {
-	case !kept && !h.spare():
+	case !h.spare() && !(kept && h.Node == l.Node):
 		return addressInUse(asked, n, e.holderName(n.ID, h), e.nodeName(h.Node))
 	case h.Node != l.Node:
 		return forbidden("Address already in use: %s on network %s is in the reserve of %s; choose one that minictl network inspect does not list there", asked, n.Name, e.nodeName(h.Node))

@@ -112,11 +112,12 @@ func (e *Engine) adoptDataPath(ctx context.Context) error {
 	if e.cl.Clustered() {
 		d = netdriver.DataPath{Addr: self.DataPath, Port: self.DataPathPort, MTU: e.pathMTU()}
 	}
-	if err := e.cfg.Overlay.SetDataPath(ctx, d); err != nil {
-		return fmt.Errorf("set up the data path: %w", err)
+	err := e.cfg.Overlay.SetDataPath(ctx, d)
+	if err != nil { // of one network, say: the others are to work
+		err = fmt.Errorf("set up the data path: %w", err)
 	}
 	e.tellRoutes() // Leave has forgotten them
-	return e.applyMembers(ctx)
+	return errors.Join(err, e.applyMembers(ctx))
 }
 
 // applyMembers states the live members to the firewall, and every overlay's remote endpoints to its driver.
@@ -131,8 +132,9 @@ func (e *Engine) applyMembers(ctx context.Context) error {
 			}
 		}
 	}
-	if err := e.cfg.Firewall.SetMembers(ctx, port, members); err != nil {
-		return fmt.Errorf("let members' packets in: %w", err)
+	err := e.cfg.Firewall.SetMembers(ctx, port, members)
+	if err != nil {
+		err = fmt.Errorf("let members' packets in: %w", err)
 	}
 	e.netMu.Lock()
 	var ids []string
@@ -140,7 +142,7 @@ func (e *Engine) applyMembers(ctx context.Context) error {
 		ids = append(ids, id)
 	}
 	e.netMu.Unlock()
-	return e.Applied(ctx, ids)
+	return errors.Join(err, e.Applied(ctx, ids))
 }
 
 // Applied brings this host's resolver and overlays up to the records that other hosts have changed. It returns when

@@ -73,6 +73,35 @@ func TestClusterWithoutADataPath(t *testing.T) {
 	}
 }
 
+// stuckOverlay has a network that cannot be set up.
+type stuckOverlay struct {
+	fakeOverlay
+	peers int // how often some were stated
+}
+
+func (*stuckOverlay) SetDataPath(context.Context, netdriver.DataPath) error {
+	return errdefs.ErrUnavailable
+}
+
+func (o *stuckOverlay) SetPeers(context.Context, netdriver.NetworkID, []netdriver.Peer) error {
+	o.peers++
+	return nil
+}
+
+// One network that cannot be set up keeps no other from hearing that a member has come.
+func TestOneNetworkStuck(t *testing.T) {
+	e := newHost(t, memstore.New(), "a")
+	o := &stuckOverlay{}
+	e.cfg.Overlay = o
+	e.attached["other"] = map[string]bool{"e1": true}
+	if err := e.adoptDataPath(t.Context()); !errdefs.IsUnavailable(err) {
+		t.Error(err)
+	}
+	if o.peers != 1 {
+		t.Errorf("peers were stated %d times", o.peers)
+	}
+}
+
 // An address that only this host reaches is refused before anything is done.
 func TestClusterOnLoopback(t *testing.T) {
 	e := newHost(t, memstore.New(), "a")

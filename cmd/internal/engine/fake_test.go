@@ -13,6 +13,7 @@ import (
 	"github.com/minictl/minictl/cluster"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/firewall"
 	"github.com/minictl/minictl/netdriver/ipam"
 	"github.com/minictl/minictl/netdriver/overlay"
 )
@@ -122,8 +123,10 @@ func (fakeOverlay) AskedVNI(n netdriver.Network) (uint32, error) {
 // newHost is an engine that can decide on networks and addresses, and nothing else.
 func newHost(t *testing.T, st store.Store, name string) *Engine {
 	t.Helper()
+	rules := firewall.New(slog.New(slog.DiscardHandler))
+	rules.Hold() // no kernel's
 	e, err := New(Config{
-		Root: t.TempDir(), NodeName: name, GatewayBridge: "mini_gwbridge", Log: slog.New(slog.DiscardHandler), Overlay: fakeOverlay{},
+		Root: t.TempDir(), NodeName: name, GatewayBridge: "mini_gwbridge", Log: slog.New(slog.DiscardHandler), Overlay: fakeOverlay{}, Firewall: rules,
 		Cluster: &fakeCluster{st: st, self: cluster.Node{ID: cluster.NodeID(name), Name: name}},
 		Routes:  func() ([]netip.Prefix, error) { return []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}, nil },
 	})

@@ -415,18 +415,21 @@ func (e *Engine) chooseVNI(n *Network, others []*Network, side string) (uint32, 
 	return vni, nil
 }
 
-// freeVNI is the lowest identifier that is not used, or, apart from another side, the next one behind a place in the upper
-// half that follows from this side's name; 0 if there is none.
+// freeVNI is the lowest identifier that is not used, or, apart from another side, one of the upper half, if it has one: the next
+// behind a place that follows from this side's name. 0 if there is none.
 func freeVNI(used map[uint32]bool, side string) uint32 {
-	const all = lastVNI - firstVNI + 1
-	start := uint32(0)
+	const half = (lastVNI - firstVNI + 1) / 2
 	if side != "" {
 		h := fnv.New32a()
 		h.Write([]byte(side))
-		start = all/2 + h.Sum32()%(all/2)
+		for i := range uint32(half) {
+			if vni := lastVNI - half + 1 + (h.Sum32()%half+i)%half; !used[vni] {
+				return vni
+			}
+		}
 	}
-	for i := range uint32(all) {
-		if vni := firstVNI + (start+i)%all; !used[vni] {
+	for vni := uint32(firstVNI); vni <= lastVNI; vni++ {
+		if !used[vni] {
 			return vni
 		}
 	}

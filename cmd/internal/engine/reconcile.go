@@ -409,7 +409,7 @@ func (e *Engine) goneNetworkWords(container string, ep container.Endpoint) strin
 	}
 	switch n, err := pickNetwork(all, ep.Key); {
 	case err == nil:
-		return fmt.Sprintf("%s The cluster has another one named %s now: minictl restart %s takes it there.", out, n.Name, container)
+		return fmt.Sprintf("%s There is another one named %s now: minictl restart %s takes it there.", out, n.Name, container)
 	case ep.Key != "" && ep.Key == ep.NetworkName:
 		return fmt.Sprintf("%s Make one of that name and then minictl restart %s, or remove it.", out, container)
 	}

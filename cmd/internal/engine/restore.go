@@ -203,17 +203,19 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 		b.op.Lock()
 		defer b.op.Unlock()
 		left := e.leaveAll(ctx, b)
-		e.finished(b, ctrd.ExitStatus{Code: 255, At: time.Now()})
-		e.releaseLeft(ctx, left)
+		e.finished(ctx, b, ctrd.ExitStatus{Code: 255, At: time.Now()}, left)
 		if b.specCopy().HostConfig.AutoRemove {
 			return e.remove(ctx, b)
 		}
 		return nil
 	}
+	// Its network comes first: other containers and hosts rely on it, whether or not the process has just ended, and whether or
+	// not anybody can say so.
 	if err != nil {
-		return err
+		e.log.Warn("a container's task cannot be taken up yet, trying on", "container", b.id, "err", err)
+		e.spawn(func() { e.restoreLater(b) })
+		return e.rejoin(ctx, b, nil)
 	}
-	// Its network comes first: other containers and hosts rely on it, whether or not the process has just ended.
 	if err := e.rejoin(ctx, b, task); err != nil {
 		e.log.Error("repair a container's network", "container", b.id, "err", err)
 	}
@@ -236,7 +238,28 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	return nil
 }
 
-// rejoin makes every endpoint of a running container again: drivers repair what is missing and leave the rest alone.
+// restoreLater takes a container up whose shim does not answer when the daemon starts: it may be busy, or the host may.
+func (e *Engine) restoreLater(b *box) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-e.ctx.Done():
+			return
+		}
+		if _, err := e.rt.LoadTask(e.ctx, b.id); err != nil && !errdefs.IsNotFound(err) {
+			continue
+		}
+		if err := e.restoreRunning(e.ctx, b); err != nil {
+			e.log.Error("take up a running container", "container", b.id, "err", err)
+		}
+		return
+	}
+}
+
+// rejoin makes every endpoint of a running container again: drivers repair what is missing and leave the rest alone. Without
+// a task its resolver waits.
 func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	spec, st := b.specCopy(), b.statusCopy()
 	if spec.HostConfig.NetworkMode.IsContainer() {
@@ -264,7 +287,7 @@ func (e *Engine) rejoin(ctx context.Context, b *box, task *ctrd.Task) error {
 	if decided {
 		e.update(b, func(s *container.Status) { s.Endpoints = now })
 	}
-	if usesResolver(&spec) {
+	if usesResolver(&spec) && task != nil {
 		errs = append(errs, e.reserve(ctx, b, task, st.SandboxPath))
 	}
 	e.publish(ctx, e.records(&spec, st.Endpoints), nil)

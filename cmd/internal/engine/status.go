@@ -87,7 +87,7 @@ func (v *statusView) summarize() []string {
 		return []string{aloneWords(v.self)}
 	}
 	if v.refused != "" { // what this host knows of the others says nothing about it any more
-		return append([]string{upper(refusedWords(v.refused, v.self.ID)) + ". Containers here go on."}, v.stoppedWords()...)
+		return append([]string{upper(refusedWords(v.refused)) + ". Containers here go on."}, v.stoppedWords()...)
 	}
 	voters := slices.DeleteFunc(slices.Clone(v.members), func(m cluster.Member) bool { return !m.Voter })
 	out := []string{v.whoDecides(voters)}

@@ -145,7 +145,7 @@ func TestUndecided(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	h.fake.refused = "node host2 is not a member of this cluster: run `minictl cluster leave --force` on it and join it again"
+	h.fake.refused = "this host is not a member of this cluster: run `minictl cluster leave --force` here and join it again"
 	want := "create network n: the others do not let this host take part: this host is not a member of this cluster: run `minictl cluster leave --force` here and join it again"
 	if err := h.undecided("create network n", errdefs.ErrUnavailable); !errdefs.IsUnavailable(err) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
@@ -184,7 +184,7 @@ func TestRecoveryWords(t *testing.T) {
 func TestStatusSaysWhatKeepsAHostOut(t *testing.T) {
 	v := statusView{clustered: true, self: cluster.Node{ID: "a", Name: "a"}, members: hostsOf("A B- C-"), now: time.Now(),
 		standing: cluster.Standing{Missing: []cluster.NodeID{"b"}}, name: func(id string) string { return id },
-		refused: "node a is not a member of this cluster, or no longer: run `minictl cluster leave --force` on it and join it again", stopped: errors.New("apply entry 7: upgrade minictl on this host")}
+		refused: "this host is not a member of this cluster, or no longer: run `minictl cluster leave --force` here and join it again", stopped: errors.New("apply entry 7: upgrade minictl on this host")}
 	got := strings.Join(v.summarize(), "\n")
 	for _, want := range []string{"The others do not let this host take part: this host is not a member of this cluster, or no longer: run `minictl cluster leave --force` here and join it again.", "follows the others' decisions no further: apply entry 7"} {
 		if !strings.Contains(got, want) {

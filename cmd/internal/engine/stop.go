@@ -54,8 +54,7 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	}
 	endpoints := <-left
 	reach("left")
-	e.finished(b, st)
-	e.releaseLeft(ctx, endpoints)
+	e.finished(ctx, b, st, endpoints)
 	close(gone)
 	if b.specCopy().HostConfig.AutoRemove {
 		if err := e.remove(ctx, b); err != nil {
@@ -64,9 +63,9 @@ func (e *Engine) watch(b *box, task *ctrd.Task, exit <-chan ctrd.ExitStatus, gon
 	}
 }
 
-// finished makes the end of a run, whose network is undone already, a fact: status kept, waits answered. b.op must be
-// held.
-func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
+// finished makes the end of a run, whose network is undone already, a fact: status kept, what leaveAll has left given back,
+// waits answered. b.op must be held.
+func (e *Engine) finished(ctx context.Context, b *box, st ctrd.ExitStatus, left []container.Endpoint) {
 	e.stopMonitor(b)
 	e.dropExecs(b.id)
 	spec := b.specCopy()
@@ -100,6 +99,7 @@ func (e *Engine) finished(b *box, st ctrd.ExitStatus) {
 			e.events.Publish(m)
 		}
 	})
+	e.releaseLeft(ctx, left) // who waits may want an address, or the network gone
 	reach("finished")
 	b.mu.Lock()
 	b.task, b.gone = nil, nil
@@ -145,7 +145,7 @@ func (e *Engine) leaveAll(ctx context.Context, b *box) (left []container.Endpoin
 	if spec.HostConfig.IpcMode.IsShareable() {
 		e.removeShm(b.id)
 	}
-	// In memory only: what follows keeps it, and leaving twice after a crash does no harm.
+	// In memory only: what follows keeps it. Leaving twice after a crash does no harm, but for what is left.
 	b.mu.Lock()
 	b.status.Endpoints = nil
 	b.mu.Unlock()

@@ -36,7 +36,7 @@ func (e *Engine) undecided(what string, err error) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if refused := e.cl.Refused(); refused != "" {
-		return unavailable("%s: %s", what, refusedWords(refused, e.cl.Self().ID))
+		return unavailable("%s: %s", what, refusedWords(refused))
 	}
 	s := findStall(e.cl.Members(), e.cl.Self().ID, st, time.Now(), e.nodeName)
 	if s.why == "" {
@@ -45,11 +45,9 @@ func (e *Engine) undecided(what string, err error) error {
 	return unavailable("%s: %s; %s", what, s.why, s.hint)
 }
 
-// refusedWords are why the others do not let this host take part, in the words of one of them: to it this host is a node
-// like any other.
-func refusedWords(sentence string, self cluster.NodeID) string {
-	sentence = strings.ReplaceAll(sentence, "node "+string(self), "this host")
-	return "the others do not let this host take part: " + strings.ReplaceAll(sentence, "` on it", "` here")
+// refusedWords are why the others do not let this host take part; see cluster.Refused.
+func refusedWords(sentence string) string {
+	return "the others do not let this host take part: " + sentence
 }
 
 // stall is why nobody decides for this host. All is empty where nothing is known of it.
