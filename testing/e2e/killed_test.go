@@ -90,26 +90,6 @@ func TestShimKilled(t *testing.T) {
 		h.MustMinictl("rm", "-f", "victim")
 		clean(l, h, before, was)
 	})
-	t.Run("silent when the daemon starts", func(t *testing.T) {
-		run("victim")
-		h.KillDaemon()
-		signalShim(t, h, "STOP")
-		h.RestartDaemon()
-		if got := strings.TrimSpace(h.MustMinictl("inspect", "-f", "{{.State.Status}}", "victim")); got != "running" {
-			t.Errorf("it is %s", got)
-		}
-		signalShim(t, h, "CONT")
-		l.Eventually(patient, func() error {
-			if _, errOut, code := h.Minictl("exec", "victim", "true"); code != 0 {
-				return errf("it is not taken up: %s", errOut)
-			}
-			return nil
-		})
-		h.MustMinictl("stop", "-t", "0", "victim")
-		await("victim", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")
-		h.MustMinictl("rm", "victim")
-		clean(l, h, before, was)
-	})
 	t.Run("restart policy", func(t *testing.T) {
 		pid := run("again", "--restart", "on-failure")
 		killShim(t, h, "again")
@@ -126,23 +106,75 @@ func TestShimKilled(t *testing.T) {
 // shimOf ends the only shim of a host without a daemon that could name it.
 func shimOf(t *testing.T, h *lab.Host) {
 	t.Helper()
-	signalShim(t, h, "KILL")
-}
-
-// signalShim sends it a signal.
-func signalShim(t *testing.T, h *lab.Host, signal string) {
-	t.Helper()
 	files, err := filepath.Glob(h.Path("/proc/[0-9]*/cmdline"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
 		if args, err := os.ReadFile(f); err == nil && strings.Contains(string(args), "/shims/") {
-			h.MustRun("kill", "-"+signal, filepath.Base(filepath.Dir(f)))
+			h.MustRun("kill", "-9", filepath.Base(filepath.Dir(f)))
 			return
 		}
 	}
 	t.Fatal("no shim")
+}
+
+// TestRuncHangs has runc hang while it changes a container, and the daemon killed meanwhile: the shim, which waits for runc, does
+// not answer the next one. The container keeps its network, and is taken up when runc has ended.
+func TestRuncHangs(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h := start(t, l, "host1")
+	used(l, h, "bridge")
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapper := `#!/bin/sh
+case " $* " in *" update "*) touch /run/runc-hangs; while [ -e /run/runc-hangs ]; do sleep 0.1; done;; esac
+exec /run/runc-real "$@"
+`
+	if err := os.WriteFile(h.Path("/run/runc-wrapper"), []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.MustRun("cp", runc, "/run/runc-real")
+	h.MustRun("mount", "--bind", "/run/runc-wrapper", runc)
+	before, was := h.Snapshot(), traces(h)
+	h.MustMinictl("network", "create", "lan")
+	h.MustMinictl("run", "-d", "--name", "victim", "--network", "lan", "busybox", "sleep", "6000")
+	links := h.Snapshot()
+	updated := make(chan struct{})
+	go func() {
+		defer close(updated)
+		h.Minictl("update", "--cpu-shares", "512", "victim")
+	}()
+	hangs := h.Path("/run/runc-hangs")
+	l.Eventually(patient, func() error { _, err := os.Stat(hangs); return err })
+	h.KillDaemon()
+	<-updated
+	h.RestartDaemon()
+	if diff := lab.Diff(links, h.Snapshot()); diff != "" {
+		t.Errorf("its network is not what it was:\n%s", diff)
+	}
+	if _, _, code := h.Minictl("exec", "victim", "true"); code == 0 {
+		t.Error("the shim answers: nothing is tested here")
+	}
+	if err := os.Remove(hangs); err != nil {
+		t.Fatal(err)
+	}
+	l.Eventually(patient, func() error {
+		if _, errOut, code := h.Minictl("exec", "victim", "true"); code != 0 {
+			return errf("it is not taken up: %s", errOut)
+		}
+		return nil
+	})
+	h.MustMinictl("stop", "-t", "0", "victim")
+	if got := strings.TrimSpace(h.MustMinictl("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "victim")); got != "exited 137" {
+		t.Errorf("it is %s", got)
+	}
+	h.MustMinictl("rm", "victim")
+	h.MustMinictl("network", "rm", "lan")
+	clean(l, h, before, was)
 }
 
 // TestRuncKilled has runc die in the middle of each of its commands, before and after it has done its work. What is

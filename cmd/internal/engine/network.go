@@ -350,11 +350,7 @@ func (e *Engine) foundation(n *Network) ([]store.Op, error) {
 		return nil, err
 	}
 	ops := []store.Op{{Key: keyNetwork + n.ID, Value: value}, {Key: keyNetworks, Value: []byte(n.ID)}}
-	reserves, err := e.setAside(n)
-	if err != nil {
-		return nil, err
-	}
-	for a, l := range reserves {
+	for a, l := range e.setAside(n) {
 		b, err := json.Marshal(l)
 		if err != nil {
 			return nil, err

@@ -249,25 +249,42 @@ func (e *Engine) returnSpare(ctx context.Context, networkID string, a netip.Addr
 }
 
 // setAside are the transaction's additions that give every host its reserve on a new network.
-func (e *Engine) setAside(n *Network) (map[netip.Addr]lease, error) {
+func (e *Engine) setAside(n *Network) map[netip.Addr]lease {
 	out := map[netip.Addr]lease{}
 	if n.IPAM != "" {
-		return out, nil
+		return out
 	}
-	members, side := e.hosts(), e.side()
+	members, side, has := e.hosts(), e.side(), e.known(n)
 	for _, pool := range ipam.Pools(n.Subnets) {
 		k := pool.ReserveSize(len(members))
 		for _, m := range members {
 			for range k {
-				a, err := nextSpare(pool, side, func(a netip.Addr) bool { _, ok := out[a]; return ok })
+				a, err := nextSpare(pool, side, func(a netip.Addr) bool { _, ok := out[a]; return ok || has[a] })
 				if err != nil {
-					return nil, err
+					break // full: a smaller reserve, or none
 				}
 				out[a] = lease{Node: string(m.ID)}
 			}
 		}
 	}
-	return out, nil
+	return out
+}
+
+// known are the addresses of a network that containers have as far as this host has heard: of one that is brought from another
+// side the cluster knows nothing yet.
+func (e *Engine) known(n *Network) map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, b := range e.all() {
+		for a := range e.usesOf(b, []*Network{n})[n.ID] {
+			out[a] = true
+		}
+	}
+	for _, r := range e.cl.Records(n.ID) {
+		for _, p := range r.Addresses() {
+			out[p.Addr()] = true
+		}
+	}
+	return out
 }
 
 // hosts are the members that run containers.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -80,19 +81,33 @@ func TestCautious(t *testing.T) {
 	}
 }
 
-// TestCautiousReserves: a network that a host brings from another side has containers there, which may have had addresses from
-// either end of it: nobody's reserve is set aside there.
+// TestCautiousReserves: a network that a host brings from another side has containers there, which may have addresses from
+// either end of it, and have those that are known: nobody's reserve is set aside there.
 func TestCautiousReserves(t *testing.T) {
 	hosts, _ := islands(t, 2)
 	h := hosts[1]
 	h.fake.epoch, h.fake.cautious = "2.12345678", true
 	n := &Network{ID: newID(), Name: "brought", Driver: netdriver.TypeOverlay, Scope: scopeGlobal, VNI: 4711, Subnets: lan(t, "10.9.0.0/24")}
+	first := h.setAside(n)
+	if len(first) != 16 {
+		t.Fatal(first)
+	}
+	addrs := slices.SortedFunc(maps.Keys(first), netip.Addr.Compare)
+	own, others := addrs[0], addrs[1]
+	id := newID()
+	h.boxes[id] = &box{id: id, spec: container.Spec{ID: id, Name: "own"}, status: container.Status{Endpoints: []container.Endpoint{
+		{ID: newID(), NetworkID: n.ID, Driver: netdriver.TypeOverlay, Address: netip.PrefixFrom(own, 24)},
+	}}}
+	h.fake.records = []cluster.Owned{{Record: cluster.Record{ID: newID(), Network: n.ID, Address: others, PrefixLen: 24}}}
 	if err := h.keepOwnNetwork(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	held, err := h.leasesOf(t.Context(), n.ID, true)
-	if err != nil || len(held) != 16 {
+	if _, taken := held[own]; err != nil || len(held) != 16 || taken {
 		t.Fatalf("%v, %v", held, err)
+	}
+	if l, taken := held[others]; taken {
+		t.Errorf("%s is a container's on another host of that side, and set aside: %+v", others, l)
 	}
 	for a := range held {
 		if last := a.As4()[3]; last < 64 || last > 191 {
