@@ -17,6 +17,7 @@ import (
 	mobycontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 
+	"github.com/minictl/minictl/cmd/internal/failpoint"
 	"github.com/minictl/minictl/netdriver"
 	"github.com/minictl/minictl/runtime/container"
 	"github.com/minictl/minictl/runtime/ctrd"
@@ -197,7 +198,7 @@ func (e *Engine) restoreBox(ctx context.Context, b *box) {
 }
 
 func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
-	task, err := e.rt.LoadTask(ctx, b.id)
+	task, err := e.loadTask(ctx, b)
 	if errdefs.IsNotFound(err) {
 		// The machine was rebooted, or the shim is gone: nobody can tell the exit code any more.
 		b.op.Lock()
@@ -238,6 +239,13 @@ func (e *Engine) restoreRunning(ctx context.Context, b *box) error {
 	return nil
 }
 
+func (e *Engine) loadTask(ctx context.Context, b *box) (*ctrd.Task, error) {
+	if err := failpoint.Hit("load-task"); err != nil {
+		return nil, err
+	}
+	return e.rt.LoadTask(ctx, b.id)
+}
+
 // restoreLater takes a container up whose shim does not answer when the daemon starts: it may be busy, or the host may.
 func (e *Engine) restoreLater(b *box) {
 	tick := time.NewTicker(time.Second)
@@ -248,7 +256,7 @@ func (e *Engine) restoreLater(b *box) {
 		case <-e.ctx.Done():
 			return
 		}
-		if _, err := e.rt.LoadTask(e.ctx, b.id); err != nil && !errdefs.IsNotFound(err) {
+		if _, err := e.loadTask(e.ctx, b); err != nil && !errdefs.IsNotFound(err) {
 			continue
 		}
 		if err := e.restoreRunning(e.ctx, b); err != nil {
