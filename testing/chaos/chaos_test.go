@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -120,6 +121,33 @@ func TestKnown(t *testing.T) {
 	} {
 		if err := c.k.check("c", c.b); (err == nil) != c.good {
 			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+// TestKnownAfter: what a refused step says of a container, and what it does not.
+func TestKnownAfter(t *testing.T) {
+	t.Parallel()
+	running, stopped := known{sure: true, exists: true, running: true}, known{sure: true, exists: true}
+	gone := &refused{code: http.StatusNotFound}
+	for _, c := range []struct {
+		op    string
+		was   known
+		err   error
+		clear bool
+		want  known
+	}{
+		{opStop, running, nil, true, stopped},
+		{opStop, running, gone, true, running},
+		{opStart, stopped, nil, true, running},
+		{opStart, stopped, gone, true, stopped},
+		{opStart, stopped, gone, false, known{exists: true}},
+		{opRestart, running, nil, true, running},
+		{opRestart, stopped, gone, true, stopped},
+		{opRestart, running, gone, true, known{exists: true, running: true}}, // its network was removed meanwhile, say
+	} {
+		if got := c.was.after(step{op: c.op}, c.err, c.clear); got.sure != c.want.sure || got.exists != c.want.exists || got.running != c.want.running {
+			t.Errorf("%s of %+v, %v: %+v, want %+v", c.op, c.was, c.err, got, c.want)
 		}
 	}
 }

@@ -278,12 +278,18 @@ func (w *world) user(ctx context.Context, client int, s step) {
 	clear := w.outcome(s, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	*k = was
+	*k = was.after(s, err, clear)
+}
+
+// after is what is known of a container when a user's step has been answered, if the answer is clear.
+func (k known) after(s step, err error, clear bool) known {
 	switch {
 	case !clear:
 		k.sure = false
 	case s.op == opRemove:
-		*k = known{sure: was.sure || err == nil || codeOf(err) == http.StatusNotFound, nets: map[string]bool{}}
+		return known{sure: k.sure || err == nil || codeOf(err) == http.StatusNotFound, nets: map[string]bool{}}
+	case err != nil && s.op == opRestart && k.running: // as with docker, it may have been ended, and not been started again
+		k.sure = false
 	case err != nil: // refused: as it was
 	case s.op == opStop:
 		k.running = false
@@ -294,6 +300,7 @@ func (w *world) user(ctx context.Context, client int, s step) {
 	case s.op == opDisconnect:
 		delete(k.nets, netName(s.net))
 	}
+	return k
 }
 
 // hasPolicy tells whether a slot's containers are started again by themselves.
