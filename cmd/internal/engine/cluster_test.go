@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/minictl/minictl/cluster/store/memstore"
 	"github.com/minictl/minictl/cmd/internal/api"
 	"github.com/minictl/minictl/netdriver"
+	"github.com/minictl/minictl/netdriver/netdrivertest"
 	"github.com/minictl/minictl/runtime/container"
 )
 
@@ -42,20 +42,13 @@ func (noTunnel) SetDataPath(_ context.Context, d netdriver.DataPath) error {
 	return nil
 }
 
-// outside is an address of this machine that others could reach it by.
+// outside moves the test to a network namespace with an address that others could reach it by.
 func outside(t *testing.T) netip.Addr {
 	t.Helper()
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
-			return p.Addr()
-		}
-	}
-	t.Skip("this machine has only loopback addresses")
-	return netip.Addr{}
+	netdrivertest.NewNS(t)
+	netdrivertest.MustRun(t, "", "ip link add eth0 type veth peer name peer0")
+	netdrivertest.MustRun(t, "", "ip addr add 192.0.2.1/24 dev eth0")
+	return netip.MustParseAddr("192.0.2.1")
 }
 
 // A host without a data path is not left in a cluster, where a second try would be refused.
