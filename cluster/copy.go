@@ -30,8 +30,8 @@ func (c *Cluster) refused(sentence string) {
 	}
 }
 
-// Refused is why the others do not let this host take part, in the words of one of them; empty while they do. Others are asked every
-// few seconds, so that it is not known at once.
+// Refused is why the others do not let this host take part, in the words of one of them; empty while they do. Others are
+// asked every few seconds, so that it is not known at once.
 func (c *Cluster) Refused() string {
 	if len(c.live()) > 0 {
 		return ""

@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/minictl/minictl/cluster/raft"
-	"github.com/minictl/minictl/cluster/rpc"
 	"github.com/minictl/minictl/cluster/store"
 	"github.com/minictl/minictl/cluster/transport"
 )
@@ -89,10 +88,9 @@ func (t *Takeover) know(sides []sideLeft) {
 
 // Recovery is what a takeover by this host would mean.
 type Recovery struct {
-	Missing []Member  // who decides and does not answer
-	Others  []Member  // the other hosts that are down: what they have stays theirs
-	Heard   time.Time // when a leader was heard last; zero: not since Open
-	Lag     uint64    // entries that this host has received and that may have been decided
+	Missing []Member // who decides and does not answer
+	Others  []Member // the other hosts that are down: what they have stays theirs
+	Lag     uint64   // entries that this host has received and that may have been decided
 }
 
 // Recover makes this host the one that decides, after those that did are gone. What it knows is what the cluster has
@@ -140,7 +138,7 @@ func (c *Cluster) mayRecover(ctx context.Context, now time.Time) (Recovery, erro
 		return refuse("the others are there, and do not let this host take part: %s", no)
 	}
 	leader, led := b.Leader()
-	r := Recovery{Heard: b.LastContact(), Lag: b.Unapplied()}
+	r, last := Recovery{Lag: b.Unapplied()}, b.LastContact()
 	switch {
 	case led && leader == string(self):
 		return refuse("this host decides for the cluster already")
@@ -165,9 +163,9 @@ func (c *Cluster) mayRecover(ctx context.Context, now time.Time) (Recovery, erro
 		}
 	}
 	opened := c.openedAt()
-	silent := now.Sub(later(r.Heard, opened))
+	silent := now.Sub(later(last, opened))
 	heard := fmt.Sprintf("a leader was heard %s ago", silent.Round(time.Second))
-	if r.Heard.Before(opened) {
+	if last.Before(opened) {
 		heard = fmt.Sprintf("this host has listened for %s only", silent.Round(time.Second))
 	}
 	again := fmt.Sprintf("try again in %s", (calm - silent + time.Second).Truncate(time.Second))
@@ -179,38 +177,21 @@ func (c *Cluster) mayRecover(ctx context.Context, now time.Time) (Recovery, erro
 	case silent < calm:
 		return refuse("%s: the others may be about to answer; %s", heard, again)
 	}
-	if who, by, ok := c.decidesElsewhere(ctx); ok {
-		return refuse("%s decides for the cluster, %s, and this host does not hear it: look at the link from here to %s", who, by, who)
+	if who, how, ok := c.decidesElsewhere(ctx); ok {
+		return refuse("%s decides for the cluster, %s, and this host does not hear it: look at the link from here to %s", who, how, who)
 	}
 	return r, nil
 }
 
 // decidesElsewhere asks the members that this host hears for a leader that it does not.
-func (c *Cluster) decidesElsewhere(ctx context.Context) (leader, by string, ok bool) {
-	s := c.session()
-	if s == nil {
-		return "", "", false
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	type answer struct{ leader, by NodeID }
-	live := c.live()
-	answers := make(chan answer, len(live))
-	for _, n := range live {
-		go func() {
-			r, err := rpc.Call[appliedBody, appliedBody](ctx, s.client, string(n.ID), callApplied, appliedBody{}, true)
-			if err != nil {
-				c.log.Debug("a member does not say who decides", "node", n.ID, "err", err)
-			}
-			answers <- answer{NodeID(r.Leader), n.ID}
-		}()
-	}
-	for range live {
-		if a := <-answers; a.leader != "" && a.leader != c.Self().ID {
-			if by = "as " + c.nameOf(a.by) + " says"; a.by == a.leader {
-				by = "and answers"
-			}
-			return c.nameOf(a.leader), by, true
+func (c *Cluster) decidesElsewhere(ctx context.Context) (who, how string, ok bool) {
+	for id, r := range c.askLive(ctx, callTimeout) {
+		switch leader := NodeID(r.Leader); leader {
+		case "", c.Self().ID:
+		case id:
+			return c.nameOf(id), "and answers", true
+		default:
+			return c.nameOf(leader), "as " + c.nameOf(id) + " says", true
 		}
 	}
 	return "", "", false
